@@ -1,0 +1,1 @@
+"""The network, its graph, its training step, its predictor: torch and torch-geometric only."""

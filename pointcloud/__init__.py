@@ -1,0 +1,1 @@
+"""Scans, tiles, blocks, labels, merging: numpy, pyarrow and laspy only."""

@@ -1,0 +1,17 @@
+"""The errors a user can act on. Each message is one sentence: what, where, what was expected, what to do."""
+
+
+class PointloomError(Exception):
+    """Bad input or a bad setting. The command line prints the message alone, without a traceback."""
+
+
+class ScanError(PointloomError):
+    """A scan that cannot be read or checked. In a batch it is quarantined and the rest goes on."""
+
+
+class StorageError(PointloomError):
+    """A URI that cannot be reached, listed, read or written."""
+
+
+class SchemaError(PointloomError):
+    """A blocks dataset or checkpoint that is not what this version of Pointloom reads."""

@@ -1,0 +1,128 @@
+"""Label schemes: how class codes in scans become training classes, and how classes become codes again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pointcloud.errors import SchemaError
+
+IGNORE = -1
+"""The class index of a point that takes no part in training or scoring."""
+
+
+@dataclass(frozen=True)
+class ClassLabel:
+    """One class: its name, the source codes that mean it, the code written for it, its display colour.
+
+    The name of a merged class (say vegetation = 3, 4, 5) says what `code` stands for in the output.
+    """
+
+    name: str
+    source_codes: tuple[int, ...]
+    code: int
+    colour: str
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """An ordered set of classes; the class index is the position. Source codes not named are `IGNORE`.
+
+    Raises:
+        SchemaError: a source code in two classes, a repeated name, no class at all.
+    """
+
+    name: str
+    classes: tuple[ClassLabel, ...]
+
+    def __post_init__(self) -> None:
+        codes = [code for c in self.classes for code in c.source_codes]
+        names = [c.name for c in self.classes]
+        if not self.classes:
+            raise SchemaError(f"label scheme {self.name!r} has no class; name at least one.")
+        for values, what in ((codes, "source code"), (names, "class name")):
+            twice = sorted({v for v in values if values.count(v) > 1}, key=str)
+            if twice:
+                raise SchemaError(f"label scheme {self.name!r} uses {what} {twice[0]!r} twice.")
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.classes)
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        return tuple(c.colour for c in self.classes)
+
+    def to_indices(self, codes: np.ndarray) -> np.ndarray:
+        """Class indices (P,) int8 of the source codes (P,), `IGNORE` where the scheme has no class."""
+        table = np.full(256, IGNORE, np.int8)
+        for index, label in enumerate(self.classes):
+            table[list(label.source_codes)] = index
+        return table[codes]
+
+    def to_codes(self, indices: np.ndarray) -> np.ndarray:
+        """Output codes (P,) uint8 of class indices (P,); every index must be a class."""
+        return np.array([c.code for c in self.classes], np.uint8)[indices]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(record: dict[str, Any]) -> LabelScheme:
+        """Raises SchemaError when a field is missing or of the wrong kind."""
+        try:
+            classes = tuple(
+                ClassLabel(str(c["name"]), tuple(map(int, c["source_codes"])), int(c["code"]), str(c["colour"]))
+                for c in record["classes"]
+            )
+            return LabelScheme(str(record["name"]), classes)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SchemaError(
+                f"not a label scheme ({error!r}); expected name and classes, each with name, source_codes, "
+                "code and colour."
+            ) from error
+
+
+# Names and codes: ASPRS LAS 1.4 R16, table 17.
+_GROUND = ClassLabel("ground", (2,), 2, "#a6794b")
+_BUILDING = ClassLabel("building", (6,), 6, "#d6604d")
+_WATER = ClassLabel("water", (9,), 9, "#4393c3")
+_VEGETATION = ClassLabel("vegetation", (3, 4, 5), 5, "#4d9221")
+
+_S3DIS = (
+    ("ceiling", "#9ecae1"), ("floor", "#a6794b"), ("wall", "#bdbdbd"), ("beam", "#fdae6b"),
+    ("column", "#756bb1"), ("window", "#17becf"), ("door", "#8c564b"), ("table", "#e6ab02"),
+    ("chair", "#d62728"), ("sofa", "#e377c2"), ("bookcase", "#2ca02c"), ("board", "#1f3b73"),
+    ("clutter", "#525252"),
+)  # fmt: skip
+
+PRESETS: dict[str, LabelScheme] = {
+    scheme.name: scheme
+    for scheme in (
+        LabelScheme("ground-vegetation-building", (_GROUND, _VEGETATION, _BUILDING)),
+        LabelScheme("asprs-basic", (_GROUND, _VEGETATION, _BUILDING, _WATER)),
+        LabelScheme(
+            "asprs",
+            (
+                _GROUND,
+                ClassLabel("low vegetation", (3,), 3, "#b8e186"),
+                ClassLabel("medium vegetation", (4,), 4, "#7fbc41"),
+                ClassLabel("high vegetation", (5,), 5, "#276419"),
+                _BUILDING,
+                _WATER,
+                ClassLabel("wire", (14,), 14, "#762a83"),
+                ClassLabel("transmission tower", (15,), 15, "#c51b7d"),
+                ClassLabel("bridge deck", (17,), 17, "#878787"),
+            ),
+        ),
+        # S3DIS class order as published; the room reader writes the class index as the code.
+        LabelScheme(
+            "s3dis", tuple(ClassLabel(name, (i,), i, colour) for i, (name, colour) in enumerate(_S3DIS))
+        ),
+    )
+}

@@ -1,0 +1,1 @@
+"""Which item, with which retry: Prefect tasks and the Ray code they start."""
