@@ -1,0 +1,29 @@
+"""Units of a coordinate reference system: sizes in Pointloom are metres whatever the scan's CRS counts in."""
+
+from __future__ import annotations
+
+from pyproj import CRS
+
+from pointcloud.errors import ScanError
+
+
+def metres_per_unit(crs: CRS | None) -> tuple[float, float]:
+    """Metres in one horizontal and one vertical unit of a CRS.
+
+    No CRS: metres are assumed. A CRS without a vertical axis: heights are taken in the horizontal unit, as
+    surveys in feet deliver them.
+
+    Raises:
+        ScanError: a geographic CRS, whose degrees have no fixed length on the ground.
+    """
+    if crs is None:
+        return 1.0, 1.0
+    # Axes of a compound CRS come in the order of its parts: two horizontal, one vertical.
+    axes = [axis for part in (crs.sub_crs_list or [crs]) for axis in part.axis_info]
+    if crs.is_geographic or not axes or "degree" in axes[0].unit_name:
+        raise ScanError(
+            f"CRS {crs.name!r} counts in degrees, expected a projected CRS in metres or feet; reproject the scan first."
+        )
+    horizontal = axes[0].unit_conversion_factor
+    vertical = axes[2].unit_conversion_factor if len(axes) > 2 else horizontal
+    return horizontal, vertical

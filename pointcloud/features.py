@@ -1,0 +1,90 @@
+"""From a block's attributes to the channels of the network, by name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pointcloud.blocks import Block
+from pointcloud.errors import PointloomError, ScanError, SchemaError
+
+FEATURES: dict[str, tuple[tuple[str, ...], int]] = {
+    "xyz": ((), 3),
+    "height": ((), 1),
+    "intensity": (("intensity",), 1),
+    "returns": (("return_number", "number_of_returns"), 2),
+    "rgb": (("red", "green", "blue"), 3),
+}
+"""Feature -> (attributes it needs, channels it makes).
+
+xyz: block-centred coordinates in units of half a tile. height: metres above the block's lowest point, standardised.
+intensity: standardised over the training split. returns: return number and number of returns, standardised.
+rgb: [0, 1].
+"""
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """Mean and standard deviation of the standardised channels over the training split, by name."""
+
+    mean: dict[str, float]
+    std: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(record: dict[str, Any]) -> FeatureStatistics:
+        try:
+            return FeatureStatistics(dict(record["mean"]), dict(record["std"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise SchemaError(f"not feature statistics ({error!r}); expected mean and std by name.") from error
+
+
+STANDARDISED = ("height", "intensity", "return_number", "number_of_returns")
+
+
+def check_features(features: tuple[str, ...]) -> None:
+    """Raises PointloomError for an unknown feature, a repeated one, or a list that does not begin with xyz."""
+    unknown = [name for name in features if name not in FEATURES]
+    if unknown or len(set(features)) != len(features) or features[:1] != ("xyz",):
+        raise PointloomError(
+            f"features {', '.join(features)} cannot be used: expected xyz first, then any of "
+            f"{', '.join(list(FEATURES)[1:])}, each once."
+        )
+
+
+def num_channels(features: tuple[str, ...]) -> int:
+    return sum(FEATURES[name][1] for name in features)
+
+
+def standardised_columns(block: Block) -> dict[str, np.ndarray]:
+    """The columns of a block that statistics are kept of: name -> (N,) float64."""
+    columns = {"height": block.position[:, 2]}
+    columns |= {name: block.attributes[name] for name in STANDARDISED if name in block.attributes}
+    return {name: values.astype(np.float64) for name, values in columns.items()}
+
+
+def point_features(block: Block, features: tuple[str, ...], statistics: FeatureStatistics) -> np.ndarray:
+    """All channels but xyz, (N, C - 3) float32; xyz is made last, because augmentation moves it.
+
+    Raises:
+        ScanError: the scan lacks an attribute that a feature needs.
+    """
+    columns = []
+    for feature in features[1:]:
+        missing = [name for name in FEATURES[feature][0] if name not in block.attributes]
+        if missing:
+            raise ScanError(
+                f"scan {block.scan!r} has no {', '.join(missing)}, which the feature {feature!r} needs; use a "
+                "checkpoint or feature list without it."
+            )
+        if feature == "rgb":
+            columns += [block.attributes[name] / np.float32(65535) for name in FEATURES[feature][0]]
+            continue
+        names = ("height",) if feature == "height" else FEATURES[feature][0]
+        values = standardised_columns(block)
+        columns += [(values[name] - statistics.mean[name]) / statistics.std[name] for name in names]
+    return np.stack(columns, axis=1).astype(np.float32) if columns else np.empty((len(block), 0), np.float32)

@@ -1,0 +1,238 @@
+"""Every path is a URI: a local path, or s3://, gs://, abfs:// through pyarrow filesystems.
+
+Outputs appear under their final name whole or not at all: local files are renamed into place, objects in a
+bucket become visible when their upload is complete.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from pointcloud.errors import StorageError
+
+_WILDCARDS = "*?["
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input found in storage: where it is, and its name relative to what the user asked for."""
+
+    uri: str
+    name: str
+
+
+def resolve(uri: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a URI and the path on it.
+
+    Raises:
+        StorageError: a scheme that pyarrow does not know, or credentials it cannot use.
+    """
+    if "://" not in uri:
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    try:
+        return fs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        raise StorageError(
+            f"cannot open storage for {uri!r}: {_first_line(error)}; expected a local path or an s3://, gs:// "
+            "or abfs:// URI."
+        ) from error
+
+
+def is_local(uri: str) -> bool:
+    return isinstance(resolve(uri)[0], fs.LocalFileSystem)
+
+
+def join(uri: str, *parts: str) -> str:
+    """The URI of something below a folder."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def name_of(uri: str) -> str:
+    """The last part of a URI."""
+    return PurePosixPath(uri.rstrip("/")).name
+
+
+def expand(patterns: list[str], suffixes: tuple[str, ...]) -> list[Source]:
+    """The files meant by paths, folders and globs, sorted by name.
+
+    A folder means the files in it that end in one of `suffixes`; a glob may use ``*``, ``?``, ``[…]`` and
+    ``**`` for any depth. Names are relative to the folder, or to the part of the glob before its first wildcard,
+    so that a file keeps its name when others come and go.
+
+    Raises:
+        StorageError: nothing at a path, nothing matched, or two files with one name.
+    """
+    found: dict[str, Source] = {}
+    for pattern in patterns:
+        for source in _expand_one(pattern, suffixes):
+            other = found.setdefault(source.name, source)
+            if other.uri != source.uri:
+                raise StorageError(
+                    f"{other.uri!r} and {source.uri!r} would both be called {source.name!r} in the output; "
+                    "give the folder above them instead, or process them into two folders."
+                )
+    return [found[name] for name in sorted(found)]
+
+
+def _expand_one(pattern: str, suffixes: tuple[str, ...]) -> list[Source]:
+    # A path that exists is taken as it is, also with a bracket in its name.
+    if not any(c in pattern for c in _WILDCARDS) or exists(pattern):
+        filesystem, path = resolve(pattern)
+        kind = _info(filesystem, path, pattern).type
+        if kind == fs.FileType.File:
+            return [Source(pattern, name_of(pattern))]
+        if kind == fs.FileType.NotFound:
+            raise StorageError(f"nothing at {pattern!r}; give an existing file, folder or glob.")
+        base, match = path, "**"
+    else:
+        parts = pattern.split("/")
+        first = next(i for i, part in enumerate(parts) if any(c in part for c in _WILDCARDS))
+        base_uri = "/".join(parts[:first]) or ("/" if pattern.startswith("/") else ".")
+        filesystem, base = resolve(base_uri)
+        match = "/".join(parts[first:])
+    prefix = pattern[: pattern.index("://") + 3] if "://" in pattern else ""
+    sources = []
+    selector = fs.FileSelector(base, recursive="/" in match or "**" in match, allow_not_found=True)
+    try:
+        infos = filesystem.get_file_info(selector)
+    except OSError as error:
+        raise StorageError(f"cannot list {pattern!r}: {_first_line(error)}.") from error
+    for info in infos:
+        name = os.path.relpath(info.path, base)
+        if info.type != fs.FileType.File or not _matches(name, match) or name_of(name).startswith("."):
+            continue
+        if match == "**" and not name.lower().endswith(suffixes):
+            continue
+        sources.append(Source(prefix + info.path, name))
+    if not sources:
+        raise StorageError(
+            f"no file matches {pattern!r}; expected files ending in {' or '.join(suffixes)}: check the path and "
+            "quote globs in the shell."
+        )
+    return sources
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Glob match part by part: ``*`` stays inside a folder, ``**`` crosses any number of them."""
+
+    def match(names: list[str], patterns: list[str]) -> bool:
+        if not patterns:
+            return not names
+        if patterns[0] == "**":
+            return any(match(names[i:], patterns[1:] or ["*"]) for i in range(len(names)))
+        return (
+            bool(names) and fnmatch.fnmatchcase(names[0], patterns[0]) and match(names[1:], patterns[1:])
+        )
+
+    return match(name.split("/"), pattern.split("/"))
+
+
+def exists(uri: str) -> bool:
+    filesystem, path = resolve(uri)
+    return _info(filesystem, path, uri).type != fs.FileType.NotFound
+
+
+def _info(filesystem: fs.FileSystem, path: str, uri: str) -> fs.FileInfo:
+    try:
+        return filesystem.get_file_info(path)
+    except OSError as error:
+        raise StorageError(f"cannot reach {uri!r}: {_first_line(error)}.") from error
+
+
+def open_input(uri: str) -> pa.NativeFile:
+    """A file open for random access.
+
+    Raises:
+        StorageError: nothing there, or not to be reached.
+    """
+    filesystem, path = resolve(uri)
+    try:
+        return filesystem.open_input_file(path)
+    except FileNotFoundError as error:
+        raise StorageError(f"nothing at {uri!r}; give an existing file.") from error
+    except OSError as error:
+        raise StorageError(f"cannot open {uri!r}: {_first_line(error)}.") from error
+
+
+def read_bytes(uri: str) -> bytes:
+    with open_input(uri) as stream:
+        return stream.read()
+
+
+def read_json(uri: str) -> Any:
+    """Raises StorageError when the file is missing or is no JSON."""
+    try:
+        return json.loads(read_bytes(uri))
+    except ValueError as error:
+        raise StorageError(f"{uri!r} is not JSON ({error}); it may be damaged, make it again.") from error
+
+
+def content_hash(uri: str) -> str:
+    """BLAKE2b of the content, 32 hex digits; reads in pieces of 4 MiB."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open_input(uri) as stream:
+        while piece := stream.read(4 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextmanager
+def staged(uri: str) -> Iterator[Path]:
+    """A local path to write to; what is there when the block ends without error becomes `uri`, at once.
+
+    Raises:
+        StorageError: the place cannot be written. Nothing is left under the final name then.
+    """
+    filesystem, path = resolve(uri)
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    folder = Path(path).parent if local else Path(tempfile.gettempdir())
+    part = folder / f".{name_of(uri)}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield part
+        if local:
+            os.replace(part, path)
+        else:
+            fs.copy_files(str(part), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=filesystem)
+    except OSError as error:
+        raise StorageError(f"cannot write {uri!r}: {_first_line(error)}.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    with staged(uri) as part:
+        part.write_bytes(content)
+
+
+def write_json(uri: str, record: Any) -> None:
+    """JSON with sorted keys and no NaN: equal records give equal bytes, and every reader takes them."""
+    write_bytes(uri, (json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def delete(uri: str) -> None:
+    """Remove a file; no error when it is gone already."""
+    filesystem, path = resolve(uri)
+    try:
+        filesystem.delete_file(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"cannot delete {uri!r}: {_first_line(error)}.") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

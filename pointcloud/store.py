@@ -1,0 +1,231 @@
+"""The blocks dataset: one Parquet shard per scan, one row per block, and a manifest that makes it exist."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyproj import CRS
+
+from pointcloud import storage
+from pointcloud.blocks import Block, BlockConfig
+from pointcloud.errors import SchemaError
+from pointcloud.features import FeatureStatistics
+from pointcloud.labels import LabelScheme
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+_ROW_GROUP_BLOCKS = 16
+_NUMPY = {
+    "intensity": np.uint16, "return_number": np.uint8, "number_of_returns": np.uint8,
+    "red": np.uint16, "green": np.uint16, "blue": np.uint16,
+}  # fmt: skip
+
+_POINTS = [
+    *((axis, np.float32, "metres from the origin") for axis in "xyz"),
+    *((name, dtype, "as in LAS; null where the scan has none") for name, dtype in _NUMPY.items()),
+    ("label", np.int8, "class index, -1 ignored; null where the scan has no labels"),
+    ("is_core", np.bool_, "false in the halo"),
+    ("point_index", np.int64, "place of the point in the scan"),
+]
+_SCALARS = [
+    ("scan", pa.string(), "name of the scan"),
+    ("split", pa.string(), "train, val or unused"),
+    ("tile", pa.list_(pa.int64(), 2), "i, j on the grid of the CRS"),
+    ("shift", pa.list_(pa.int32(), 2), "which of the overlapping grids"),
+    ("cell", pa.list_(pa.float64(), 4), "core's x_min, y_min, x_max, y_max in CRS units, half-open"),
+    ("origin", pa.list_(pa.float64(), 3), "CRS units"),
+    ("num_points", pa.int32(), "core and halo"),
+    ("num_core", pa.int32(), "points of the tile itself"),
+    ("class_counts", pa.list_(pa.int32()), "labelled core points by class"),
+    ("footprint", pa.binary(), "the cell as WKB polygon"),
+]
+BLOCK_SCHEMA = pa.schema(
+    [pa.field(name, kind, metadata={"doc": doc}) for name, kind, doc in _SCALARS]
+    + [
+        pa.field(name, pa.list_(pa.from_numpy_dtype(dtype)), metadata={"doc": doc})
+        for name, dtype, doc in _POINTS
+    ]
+)
+"""One row is one block; every list column of a row has num_points entries."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One scan's blocks file: its path below the dataset, its scan, and how many blocks each split has."""
+
+    path: str
+    scan: str
+    num_blocks: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a blocks dataset is. Written last, so a dataset without it does not exist.
+
+    Attributes:
+        block_config, label_scheme, split_rule: how it was made.
+        shards: its files.
+        statistics: of the standardised channels over the training split.
+        class_counts: split -> labelled core points by class.
+        attributes: those that every scan has.
+        quarantined: scan -> why it is not in here.
+    """
+
+    block_config: BlockConfig
+    label_scheme: LabelScheme
+    split_rule: dict[str, Any]
+    shards: tuple[Shard, ...]
+    statistics: FeatureStatistics
+    class_counts: dict[str, list[int]]
+    attributes: tuple[str, ...]
+    quarantined: dict[str, str]
+
+    def num_blocks(self, split: str) -> int:
+        return sum(shard.num_blocks.get(split, 0) for shard in self.shards)
+
+
+def write_shard(
+    uri: str, blocks: list[Block], splits: list[str], num_classes: int, crs: CRS | None
+) -> None:
+    """Write one scan's blocks as GeoParquet (1.1: WKB footprints, CRS as PROJJSON); equal blocks give equal bytes."""
+    rows = [_row(b, split, num_classes) for b, split in zip(blocks, splits, strict=True)]
+    table = pa.Table.from_pylist(rows, BLOCK_SCHEMA)
+    geometry: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"]}
+    # GeoParquet reads a missing CRS as longitude and latitude; null says that it is not known.
+    geometry["crs"] = crs.to_json_dict() if crs is not None else None
+    geo = {"version": "1.1.0", "primary_column": "footprint", "columns": {"footprint": geometry}}
+    table = table.replace_schema_metadata(
+        {"geo": json.dumps(geo, sort_keys=True), "pointloom.schema_version": str(SCHEMA_VERSION)}
+    )
+    with storage.staged(uri) as part:
+        pq.write_table(table, part, compression="zstd", row_group_size=_ROW_GROUP_BLOCKS)
+
+
+def _row(block: Block, split: str, num_classes: int) -> dict[str, Any]:
+    labelled = np.empty(0, np.int8) if block.label is None else block.label[block.is_core]
+    row: dict[str, Any] = {
+        "scan": block.scan,
+        "split": split,
+        "tile": block.tile,
+        "shift": block.shift,
+        "cell": block.cell,
+        "origin": block.origin,
+        "num_points": len(block),
+        "num_core": int(block.is_core.sum()),
+        "class_counts": np.bincount(labelled[labelled >= 0], minlength=num_classes),
+        "footprint": _polygon(*block.cell),
+        "label": block.label,
+        "is_core": block.is_core,
+        "point_index": block.point_index,
+    }
+    row |= {axis: block.position[:, i] for i, axis in enumerate("xyz")}
+    return row | {name: block.attributes.get(name) for name in _NUMPY}
+
+
+def _polygon(x0: float, y0: float, x1: float, y1: float) -> bytes:
+    ring = (x0, y0, x1, y0, x1, y1, x0, y1, x0, y0)
+    return struct.pack("<BIII10d", 1, 3, 1, 5, *ring)
+
+
+def read_blocks(dataset: str, manifest: Manifest, split: str) -> Iterator[Block]:
+    """The blocks of one split, shard after shard.
+
+    Raises:
+        SchemaError: a shard of another schema version.
+        StorageError: a shard that the manifest names is missing.
+    """
+    for shard in manifest.shards:
+        if not shard.num_blocks.get(split):
+            continue
+        uri = storage.join(dataset, shard.path)
+        with storage.open_input(uri) as stream:
+            file = pq.ParquetFile(stream)
+            _check_version(uri, (file.schema_arrow.metadata or {}).get(b"pointloom.schema_version"))
+            for batch in file.iter_batches(batch_size=_ROW_GROUP_BLOCKS):
+                for row in range(len(batch)):
+                    if batch.column("split")[row].as_py() == split:
+                        yield _block(batch, row)
+
+
+def _block(batch: pa.RecordBatch, row: int) -> Block:
+    def points(name: str) -> np.ndarray | None:
+        value = batch.column(name)[row]
+        return value.values.to_numpy(zero_copy_only=False) if value.is_valid else None
+
+    def scalar(name: str) -> Any:
+        return batch.column(name)[row].as_py()
+
+    attributes = {name: values for name in _NUMPY if (values := points(name)) is not None}
+    return Block(
+        scan=scalar("scan"),
+        tile=tuple(scalar("tile")),
+        shift=tuple(scalar("shift")),
+        cell=tuple(scalar("cell")),
+        origin=np.array(scalar("origin")),
+        position=np.stack([points(axis) for axis in "xyz"], axis=1),  # type: ignore[arg-type]
+        attributes=attributes,
+        label=points("label"),
+        is_core=points("is_core"),  # type: ignore[arg-type]
+        point_index=points("point_index"),  # type: ignore[arg-type]
+    )
+
+
+def write_manifest(dataset: str, manifest: Manifest) -> None:
+    storage.write_json(
+        storage.join(dataset, MANIFEST),
+        {
+            "schema_version": SCHEMA_VERSION,
+            "block_config": manifest.block_config.to_dict(),
+            "label_scheme": manifest.label_scheme.to_dict(),
+            "split_rule": manifest.split_rule,
+            "shards": [vars(shard) for shard in manifest.shards],
+            "statistics": manifest.statistics.to_dict(),
+            "class_counts": manifest.class_counts,
+            "attributes": manifest.attributes,
+            "quarantined": manifest.quarantined,
+        },
+    )
+
+
+def read_manifest(dataset: str) -> Manifest:
+    """The manifest of a dataset.
+
+    Raises:
+        StorageError: no manifest there, so no dataset.
+        SchemaError: a manifest of another schema version, or with a field missing.
+    """
+    uri = storage.join(dataset, MANIFEST)
+    if not storage.exists(uri):
+        raise SchemaError(f"no blocks dataset at {dataset!r} (no {MANIFEST}); run the preprocess flow first.")
+    record = storage.read_json(uri)
+    if not isinstance(record, dict):
+        raise SchemaError(f"{uri!r} is not a manifest; run the preprocess flow again.")
+    _check_version(uri, record.get("schema_version"))
+    try:
+        return Manifest(
+            block_config=BlockConfig.from_dict(record["block_config"]),
+            label_scheme=LabelScheme.from_dict(record["label_scheme"]),
+            split_rule=record["split_rule"],
+            shards=tuple(Shard(**shard) for shard in record["shards"]),
+            statistics=FeatureStatistics.from_dict(record["statistics"]),
+            class_counts=record["class_counts"],
+            attributes=tuple(record["attributes"]),
+            quarantined=record["quarantined"],
+        )
+    except (KeyError, TypeError) as error:
+        raise SchemaError(f"{uri!r} lacks {error}; run the preprocess flow again.") from error
+
+
+def _check_version(uri: str, found: Any) -> None:
+    version = found.decode() if isinstance(found, bytes) else found
+    if str(version) != str(SCHEMA_VERSION):
+        raise SchemaError(
+            f"{uri!r} has schema version {version}, this Pointloom reads {SCHEMA_VERSION}; run the preprocess flow again."
+        )
