@@ -1,0 +1,149 @@
+"""What a DeepGCN is made of, and the configurations the papers name.
+
+Sources: Li et al., "DeepGCNs: Can GCNs Go as Deep as CNNs?", ICCV 2019 (the ICCV paper below), and its TPAMI
+follow-up "DeepGCNs: Making GCNs Go as Deep as CNNs" (the TPAMI paper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from pointcloud.errors import PointloomError, SchemaError
+
+LayerKind = Literal["residual", "residual+", "dense", "plain"]
+Convolution = Literal["edge", "mr", "sage", "gin"]
+
+
+@dataclass(frozen=True)
+class DeepGCNConfig:
+    """One network of the family. Head, `num_layers - 1` backbone layers, fusion, prediction.
+
+    Attributes:
+        in_channels: features of a point, coordinates among them.
+        num_classes: classes the logits speak of.
+        num_layers: graph convolutions in all, the head included (ICCV paper: 28).
+        channels: width of the head and of every backbone layer; the growth of a dense layer.
+        k: neighbours of a point, itself included.
+        layer: residual, body(x) + x; residual+, body(ReLU(norm(x))) + x ("DeeperGCN", 2020);
+            dense, [x, body(x)]; plain, body(x).
+        convolution: EdgeConv, MRConv, GraphSAGE or GIN (TPAMI paper, section 3).
+        dilations: of each backbone layer; None is the papers' schedule 1, 2, 3 … (plain layers: always 1).
+        stochastic_epsilon: in training, the probability ε that a layer draws its k ranks at random from the
+            k·d (ICCV paper, section 3.3); 0 switches stochastic dilation off.
+        dynamic: rebuild the graph in every layer's feature space; False keeps to the coordinates.
+        norm_first: batch norm before ReLU, as in the TensorFlow original, instead of after.
+        coordinate_channels: which input channels the first graph is built on.
+        dropout: before the last linear layer.
+        fusion_channels: width of the fused, block-wide feature.
+        prediction_channels: widths of the hidden prediction layers.
+
+    Raises:
+        PointloomError: a configuration that no network can have.
+    """
+
+    in_channels: int = 9
+    num_classes: int = 13
+    num_layers: int = 28
+    channels: int = 64
+    k: int = 16
+    layer: LayerKind = "residual"
+    convolution: Convolution = "edge"
+    dilations: tuple[int, ...] | None = None
+    stochastic_epsilon: float = 0.2
+    dynamic: bool = True
+    norm_first: bool = False
+    coordinate_channels: tuple[int, ...] = (0, 1, 2)
+    dropout: float = 0.3
+    fusion_channels: int = 1024
+    prediction_channels: tuple[int, int] = (512, 256)
+
+    def __post_init__(self) -> None:
+        # JSON has lists only; a configuration read from it equals the one written.
+        object.__setattr__(self, "coordinate_channels", tuple(self.coordinate_channels))
+        object.__setattr__(self, "prediction_channels", tuple(self.prediction_channels))
+        if self.dilations is not None:
+            object.__setattr__(self, "dilations", tuple(self.dilations))
+        for name in ("in_channels", "num_classes", "num_layers", "channels", "k", "fusion_channels"):
+            if not _is_count(getattr(self, name)):
+                raise PointloomError(f"{name} must be a whole number from 1, found {getattr(self, name)!r}.")
+        for name, allowed in (("layer", get_args(LayerKind)), ("convolution", get_args(Convolution))):
+            if getattr(self, name) not in allowed:
+                raise PointloomError(
+                    f"{name} must be one of {', '.join(allowed)}, found {getattr(self, name)!r}."
+                )
+        if self.dilations is not None and (
+            len(self.dilations) != self.num_layers - 1 or not all(_is_count(d) for d in self.dilations)
+        ):
+            raise PointloomError(
+                f"dilations must hold one whole number from 1 for each of the {self.num_layers - 1} backbone "
+                f"layers, found {self.dilations}."
+            )
+        if not self.coordinate_channels or not set(self.coordinate_channels) <= set(range(self.in_channels)):
+            raise PointloomError(
+                f"coordinate_channels must name some of the {self.in_channels} input channels (from 0), "
+                f"found {self.coordinate_channels}."
+            )
+        if len(self.prediction_channels) != 2 or not all(_is_count(c) for c in self.prediction_channels):
+            raise PointloomError(
+                f"prediction_channels must be two whole numbers from 1, found {self.prediction_channels}."
+            )
+        if not 0 <= self.stochastic_epsilon <= 1:
+            raise PointloomError(f"stochastic_epsilon must be from 0 to 1, found {self.stochastic_epsilon}.")
+        if not 0 <= self.dropout < 1:
+            raise PointloomError(f"dropout must be from 0 to below 1, found {self.dropout}.")
+
+    @property
+    def layer_dilations(self) -> tuple[int, ...]:
+        """Dilation of the head (1) and of every backbone layer, `num_layers` of them."""
+        if self.dilations is not None:
+            return (1, *self.dilations)
+        if self.layer == "plain":
+            return (1,) * self.num_layers
+        return (1, *range(1, self.num_layers))
+
+    @property
+    def layer_channels(self) -> tuple[int, ...]:
+        """Output channels of the head and of every backbone layer; dense layers keep what came before."""
+        growth = self.channels if self.layer == "dense" else 0
+        return tuple(self.channels + growth * i for i in range(self.num_layers))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as JSON can hold it."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DeepGCNConfig:
+        """Inverse of `to_dict`.
+
+        Raises:
+            SchemaError: unknown or missing keys.
+            PointloomError: an impossible configuration.
+        """
+        expected, found = {f.name for f in fields(cls)}, set(values)
+        if unknown := found - expected:
+            raise SchemaError(f"unknown keys in the network configuration: {', '.join(sorted(unknown))}.")
+        if missing := expected - found:
+            raise SchemaError(f"missing keys in the network configuration: {', '.join(sorted(missing))}.")
+        return cls(**values)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+CONFIGURATIONS: dict[str, DeepGCNConfig] = {
+    "ResGCN-7": DeepGCNConfig(num_layers=7),
+    "ResGCN-14": DeepGCNConfig(num_layers=14),
+    "ResGCN-28": DeepGCNConfig(),
+    "ResGCN-28W": DeepGCNConfig(channels=128, k=8),
+    "ResGCN-56": DeepGCNConfig(num_layers=56, k=8),
+    "ResGCN-112": DeepGCNConfig(num_layers=112, k=4),
+    "PlainGCN-28": DeepGCNConfig(layer="plain"),
+    "DenseGCN-28": DeepGCNConfig(layer="dense", channels=32, k=8),
+    "ResMRGCN-28": DeepGCNConfig(convolution="mr"),
+}
+"""The configurations of the papers' tables and of the released weights (ICCV paper, tables 2 and 3)."""

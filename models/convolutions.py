@@ -1,0 +1,114 @@
+"""The graph convolutions of the papers, on a table of neighbours: EdgeConv, MRConv, GraphSAGE, GIN.
+
+All take x (P, C) and neighbours (P, K), rows of x, and give (P, C'). "Norm" is batch norm.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.configurations import Convolution
+from models.edge_extreme import EdgeExtreme
+
+
+class Pointwise(nn.Module):
+    """Linear, ReLU, norm on every row; norm before ReLU when `norm_first`. (P, C) -> (P, C')."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, out_channels)
+        self.norm = nn.BatchNorm1d(out_channels)
+        self.norm_first = norm_first
+        nn.init.kaiming_normal_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activate(self.linear(x))
+
+    def activate(self, z: Tensor) -> Tensor:
+        """What follows the product."""
+        return F.relu_(self.norm(z)) if self.norm_first else self.norm(F.relu_(z))
+
+
+@torch.no_grad()
+def _track(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, *, num_edges: int) -> None:
+    """Running statistics, as `nn.BatchNorm1d` keeps them (unbiased variance)."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance * (num_edges / max(num_edges - 1, 1)), norm.momentum)
+    norm.num_batches_tracked.add_(1)
+
+
+class EdgeConv(nn.Module):
+    """max_j norm(ReLU(W [x_i, x_j − x_i] + bias)), norm over all P · K edges (ICCV paper, section 4.1)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
+        super().__init__()
+        self.nn = Pointwise(2 * in_channels, out_channels, norm_first=norm_first)
+
+    def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
+        # W [x_i, x_j − x_i] = (W₁ − W₂) x_i + W₂ x_j: two products of P rows instead of one of P · K.
+        w_centre, w_difference = self.nn.linear.weight.chunk(2, dim=1)
+        a = F.linear(x, w_centre - w_difference, self.nn.linear.bias)
+        b = F.linear(x, w_difference)
+        norm = self.nn.norm
+        # ReLU and norm are monotone, rising or (negative weight) falling: an extreme goes through both.
+        sign = torch.where(norm.weight < 0, -1.0, 1.0).to(a.dtype)
+        if not self.training:
+            extreme = F.embedding_bag(neighbours, b * sign, mode="max") * sign
+            return self.nn.activate(a + extreme)
+        floor = -torch.inf if self.nn.norm_first else 0.0
+        extreme, mean, variance = EdgeExtreme.apply(a, b, neighbours, sign, floor)
+        _track(norm, mean, variance, num_edges=neighbours.numel())
+        normed = (extreme - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+        return F.relu_(normed) if self.nn.norm_first else normed
+
+
+class MRConv(nn.Module):
+    """Max-relative: norm(ReLU(W [x_i, max_j (x_j − x_i)] + bias)) (TPAMI paper, section 3)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
+        super().__init__()
+        self.nn = Pointwise(2 * in_channels, out_channels, norm_first=norm_first)
+
+    def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
+        relative = F.embedding_bag(neighbours, x, mode="max") - x
+        return self.nn(torch.cat([x, relative], dim=1))
+
+
+class GraphSAGE(nn.Module):
+    """norm(ReLU(W [x_i, max_j h_j] + bias)), h = norm(ReLU(W' x + bias')); norms over points (TPAMI)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
+        super().__init__()
+        self.nn = Pointwise(2 * in_channels, out_channels, norm_first=norm_first)
+        self.pool = Pointwise(in_channels, in_channels, norm_first=norm_first)
+
+    def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
+        pooled = F.embedding_bag(neighbours, self.pool(x), mode="max")
+        return self.nn(torch.cat([x, pooled], dim=1))
+
+
+class GIN(nn.Module):
+    """norm(ReLU(W [(1 + ε) x_i + Σ_j x_j] + bias)), ε learnt (TPAMI paper)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
+        super().__init__()
+        self.nn = Pointwise(in_channels, out_channels, norm_first=norm_first)
+        self.epsilon = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
+        return self.nn((1 + self.epsilon) * x + F.embedding_bag(neighbours, x, mode="sum"))
+
+
+CONVOLUTIONS: dict[Convolution, type[EdgeConv] | type[MRConv] | type[GraphSAGE] | type[GIN]] = {
+    "edge": EdgeConv,
+    "mr": MRConv,
+    "sage": GraphSAGE,
+    "gin": GIN,
+}

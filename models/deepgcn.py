@@ -1,0 +1,125 @@
+"""DeepGCN for semantic segmentation: head, dynamic dilated backbone, fusion, prediction (ICCV paper, fig. 2).
+
+Shapes: P points of all blocks together, B blocks, C channels, K neighbours, L layers. Blocks of any sizes lie
+one after the other in the rows of x, as PyG's `Batch` lays them; nothing is padded.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import DeepGCNLayer
+
+from models.configurations import DeepGCNConfig
+from models.convolutions import CONVOLUTIONS, Pointwise
+from models.graph import neighbours, stochastic_ranks, strided_ranks
+from pointcloud.errors import PointloomError
+
+__all__ = ["DeepGCN", "DeepGCNConfig"]
+
+_PYG_BLOCK = {"residual": "res", "residual+": "res+", "dense": "dense", "plain": "plain"}
+
+
+class DeepGCN(nn.Module):
+    """The network of a configuration, drawn as the reference draws it (Kaiming normal, zero bias)."""
+
+    def __init__(self, config: DeepGCNConfig) -> None:
+        super().__init__()
+        self.config = config
+        convolution, order = CONVOLUTIONS[config.convolution], {"norm_first": config.norm_first}
+        widths = config.layer_channels
+        self.head = convolution(config.in_channels, config.channels, **order)
+        self.backbone = nn.ModuleList(
+            DeepGCNLayer(
+                convolution(width, config.channels, **order),
+                norm=nn.BatchNorm1d(width) if config.layer == "residual+" else None,
+                act=nn.ReLU() if config.layer == "residual+" else None,
+                block=_PYG_BLOCK[config.layer],
+            )
+            for width in widths[:-1]
+        )
+        self.fusion = Pointwise(sum(widths), config.fusion_channels, **order)
+        self.prediction = Prediction(config, in_channels=sum(widths))
+
+    def forward(self, x: Tensor, ptr: Tensor, graph: Tensor | None = None) -> Tensor:
+        """Logits of every point.
+
+        Args:
+            x: (P, C) features of all blocks' points.
+            ptr: (B + 1,) int64, the first row of every block, and P; on the CPU or beside x.
+            graph: (L, P, K) rows of x to take as neighbours instead of searching them, layer 0 the head.
+
+        Returns:
+            (P, num_classes) logits.
+
+        Raises:
+            PointloomError: features, ptr or graph of a wrong shape; an empty block; NaN or infinite features.
+        """
+        bounds = self._check(x, ptr, graph)
+        coordinates = x[:, list(self.config.coordinate_channels)]
+        features = [self.head(x, self._neighbours(0, coordinates, bounds, graph))]
+        for i, layer in enumerate(self.backbone, start=1):
+            space = features[-1] if self.config.dynamic else coordinates
+            features.append(layer(features[-1], self._neighbours(i, space, bounds, graph)))
+        every_layer = torch.cat(features, dim=1)
+        sizes = [end - start for start, end in pairwise(bounds)]
+        fused = torch.stack([block.max(dim=0).values for block in self.fusion(every_layer).split(sizes)])
+        return self.prediction(every_layer, fused, sizes)
+
+    def _neighbours(self, i: int, space: Tensor, bounds: list[int], graph: Tensor | None) -> Tensor:
+        """(P, K) neighbours of layer i, searched in `space` (P, C) unless the graph is given."""
+        if graph is not None:
+            return graph[i]
+        k, dilation = self.config.k, self.config.layer_dilations[i]
+        stochastic = self.training and dilation > 1 and torch.rand(()) < self.config.stochastic_epsilon
+        ranks = stochastic_ranks(k, dilation) if stochastic else strided_ranks(k, dilation)
+        return neighbours(space, bounds, ranks, dilation)
+
+    def _check(self, x: Tensor, ptr: Tensor, graph: Tensor | None) -> list[int]:
+        """ptr as numbers, once everything fits."""
+        config = self.config
+        if x.ndim != 2 or x.shape[1] != config.in_channels:
+            raise PointloomError(f"features must be (points, {config.in_channels}), found {tuple(x.shape)}.")
+        bounds = ptr.tolist()
+        if len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != len(x):
+            raise PointloomError(
+                f"ptr must run from 0 to the {len(x)} points, found {bounds[:1]} to {bounds[-1:]}."
+            )
+        if any(start >= end for start, end in pairwise(bounds)):
+            raise PointloomError("every block must have a point, found an empty block in ptr.")
+        if graph is not None and graph.shape != (config.num_layers, len(x), config.k):
+            expected = (config.num_layers, len(x), config.k)
+            raise PointloomError(f"graph must be {expected}, found {tuple(graph.shape)}.")
+        if not torch.isfinite(x).all():
+            bad = int((~torch.isfinite(x)).any(dim=1).sum())
+            raise PointloomError(
+                f"features must be finite, found NaN or infinity in {bad} of {len(x)} points."
+            )
+        return bounds
+
+
+class Prediction(nn.Module):
+    """Logits from every layer's features and the block's fused vector (ICCV paper, section 4.1)."""
+
+    def __init__(self, config: DeepGCNConfig, *, in_channels: int) -> None:
+        super().__init__()
+        hidden, last = config.prediction_channels
+        self.first = Pointwise(config.fusion_channels + in_channels, hidden, norm_first=config.norm_first)
+        self.second = Pointwise(hidden, last, norm_first=config.norm_first)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classes = nn.Linear(last, config.num_classes)
+        nn.init.kaiming_normal_(self.classes.weight)
+        nn.init.zeros_(self.classes.bias)
+
+    def forward(self, features: Tensor, fused: Tensor, sizes: list[int]) -> Tensor:
+        """features (P, C), fused (B, C') and the blocks' sizes -> (P, num_classes)."""
+        # W [fused, features] = W_fused · fused + W_features · features: nothing is repeated per point.
+        linear = self.first.linear
+        w_fused, w_features = linear.weight.split([fused.shape[1], features.shape[1]], dim=1)
+        z = F.linear(features, w_features)
+        of_block = F.linear(fused, w_fused, linear.bias)
+        z = torch.cat([rows + bias for rows, bias in zip(z.split(sizes), of_block, strict=True)])
+        return self.classes(self.dropout(self.second(self.first.activate(z))))
