@@ -1,0 +1,149 @@
+"""Checkpoints: a folder with safetensors weights and one JSON that says all that segmenting needs to know."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from models.deepgcn import DeepGCN, DeepGCNConfig
+from pointcloud import storage
+from pointcloud.blocks import BlockConfig
+from pointcloud.errors import SchemaError
+from pointcloud.features import FeatureStatistics, check_features, num_channels
+from pointcloud.labels import LabelScheme
+
+SCHEMA_VERSION = 1
+RECORD = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and everything it was trained with.
+
+    Attributes:
+        network: the architecture.
+        state: its weights, name -> tensor; empty when only the record was read.
+        block_config, label_scheme, features, statistics: how scans become its input and what its classes are.
+        metrics: validation scores of these weights.
+        history: one record per epoch of training.
+        provenance: dataset, settings, versions.
+
+    Raises:
+        SchemaError: features, classes and network that do not fit each other.
+    """
+
+    network: DeepGCNConfig
+    state: dict[str, torch.Tensor]
+    block_config: BlockConfig
+    label_scheme: LabelScheme
+    features: tuple[str, ...]
+    statistics: FeatureStatistics
+    metrics: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_features(self.features)
+        made, taken = num_channels(self.features), self.network.in_channels
+        if made != taken:
+            raise SchemaError(
+                f"features {', '.join(self.features)} make {made} channels, the network takes {taken}."
+            )
+        if len(self.label_scheme) != self.network.num_classes:
+            raise SchemaError(
+                f"label scheme {self.label_scheme.name!r} has {len(self.label_scheme)} classes, the network "
+                f"{self.network.num_classes}."
+            )
+
+    def build_network(self) -> DeepGCN:
+        """The network with these weights, in evaluation mode.
+
+        Raises:
+            SchemaError: weights that are not this architecture's.
+        """
+        network = DeepGCN(self.network)
+        try:
+            network.load_state_dict(self.state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise SchemaError(f"the weights do not fit the network of the checkpoint: {reason}") from error
+        return network.eval()
+
+
+def save_checkpoint(uri: str, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint folder. The record is written last and names the weights by hash, so that what a reader
+    sees is either the old checkpoint or the new one."""
+    weights = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in checkpoint.state.items()})
+    file = f"weights-{hashlib.blake2b(weights, digest_size=8).hexdigest()}.safetensors"
+    record_uri = storage.join(uri, RECORD)
+    old = storage.read_json(record_uri).get("weights") if storage.exists(record_uri) else None
+    storage.write_bytes(storage.join(uri, file), weights)
+    storage.write_json(
+        record_uri,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "weights": file,
+            "network": checkpoint.network.to_dict(),
+            "block_config": checkpoint.block_config.to_dict(),
+            "label_scheme": checkpoint.label_scheme.to_dict(),
+            "features": list(checkpoint.features),
+            "statistics": checkpoint.statistics.to_dict(),
+            "metrics": checkpoint.metrics,
+            "history": checkpoint.history,
+            "provenance": checkpoint.provenance,
+        },
+    )
+    if old not in (None, file):
+        storage.delete(storage.join(uri, old))
+
+
+def read_checkpoint(uri: str, weights: bool = True) -> Checkpoint:
+    """A checkpoint folder; nothing in it can run code.
+
+    Args:
+        uri: the folder.
+        weights: False reads the record alone.
+
+    Raises:
+        StorageError: nothing there, or not readable.
+        SchemaError: another schema version, a damaged record, or weights that are not safetensors.
+    """
+    record_uri = storage.join(uri, RECORD)
+    if not storage.exists(record_uri):
+        raise SchemaError(
+            f"no checkpoint at {uri!r} (no {RECORD} in it); give the folder that the train flow wrote."
+        )
+    record = storage.read_json(record_uri)
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if version != SCHEMA_VERSION:
+        raise SchemaError(
+            f"checkpoint {uri!r} has schema version {version}, this Pointloom reads {SCHEMA_VERSION}; train it again or "
+            "use the Pointloom that wrote it."
+        )
+    try:
+        state = {}
+        if weights:
+            state = safetensors.torch.load(storage.read_bytes(storage.join(uri, record["weights"])))
+        return Checkpoint(
+            network=DeepGCNConfig.from_dict(record["network"]),
+            state=state,
+            block_config=BlockConfig.from_dict(record["block_config"]),
+            label_scheme=LabelScheme.from_dict(record["label_scheme"]),
+            features=tuple(record["features"]),
+            statistics=FeatureStatistics.from_dict(record["statistics"]),
+            metrics=record["metrics"],
+            history=record["history"],
+            provenance=record["provenance"],
+        )
+    except (KeyError, TypeError, SafetensorError) as error:
+        raise SchemaError(f"checkpoint {uri!r} is damaged ({error}); train it again or copy it again.") from error
+
+
+def fingerprint(uri: str) -> str:
+    """What identifies a checkpoint: the hash of its record, which holds the hash of its weights."""
+    return storage.content_hash(storage.join(uri, RECORD))

@@ -1,0 +1,38 @@
+"""The way labels return to a scan: block logits to voxels, voxels to every point."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pointcloud.blocks import Block
+from pointcloud.voxels import Voxels
+
+
+class VoxelVotes:
+    """Logits summed over all blocks in whose core a voxel lies (V voxels, C classes).
+
+    Halo points are context only: they never vote.
+    """
+
+    def __init__(self, num_voxels: int, num_classes: int) -> None:
+        self._logits = np.zeros((num_voxels, num_classes), np.float32)
+        self._votes = np.zeros(num_voxels, np.int32)
+
+    def add(self, block: Block, logits: np.ndarray) -> None:
+        """Count one block's (N, C) logits. A voxel lies in a block at most once, so plain indexing adds rightly."""
+        assert block.voxel is not None, "a block read from a dataset has lost its voxels"
+        core = block.voxel[block.is_core]
+        self._logits[core] += logits[block.is_core]
+        self._votes[core] += 1
+
+    def labels(self, voxels: Voxels) -> tuple[np.ndarray, np.ndarray]:
+        """Class indices (P,) int64 and confidences (P,) float32 of every point of the cloud.
+
+        The logits are averaged over the votes; confidence is the softmax probability of the class chosen.
+        """
+        assert self._votes.all(), "every voxel is in the core of a block"
+        mean = self._logits / self._votes[:, None]
+        best = mean.argmax(axis=1)
+        exponent = np.exp(mean - mean.max(axis=1, keepdims=True))
+        confidence = 1 / exponent.sum(axis=1)  # the chosen class has exponent exp(0)
+        return best[voxels.inverse], confidence.astype(np.float32)[voxels.inverse]
