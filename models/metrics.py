@@ -1,8 +1,8 @@
 """Scores of a labelling: one confusion summed over the whole set, and what follows from it.
 
-The confusion has one row per true class and one column per predicted class, then a last column *other*: points
-of a class that were given no class of the scheme. A labelled cloud may hold such codes, and dropping them would
-reward a predictor for not answering. They are false negatives of the true class and a false positive of none.
+The confusion has one row per true class and one column per predicted class, then a last column *other*:
+points of a class that were given no class of the scheme. A labelled cloud may hold such codes, and dropping them
+would reward a predictor for not answering. They are false negatives of the true class, false positives of none.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ def _int64(values: np.ndarray | torch.Tensor) -> torch.Tensor:
 class Scores:
     """What a confusion says. Tuples hold one value per class, shares in [0, 1]; None where undefined (0 / 0).
 
-    A class that is neither true nor predicted anywhere is absent: its IoU is None, it takes no part in `miou`,
-    and `absent` names it. A class that is predicted but never true has IoU 0 and counts: leaving it out would
-    hide the mistake. This is the rule of torchmetrics too.
+    A class that is neither true nor predicted anywhere is absent: its IoU is None, it takes no part in
+    `miou`, and `absent` names it. A class that is predicted but never true has IoU 0 and counts: leaving it
+    out would hide the mistake. This is the rule of torchmetrics too.
     """
 
     names: tuple[str, ...]

@@ -69,8 +69,8 @@ class Report:
         subtitle: where the data come from, for instance "real LiDAR: …" or "SIMULATED survey".
         scheme: the classes (C of them) the indices of every scan refer to.
         scans: the scans shown; they share one budget of points, so a handful is better than a hundred.
-        confusion: (C, C + 1) or (C, C) counts as in `models.metrics`, over the whole set that was scored, which
-            may be larger than the scans shown; None when nothing was scored.
+        confusion: (C, C + 1) or (C, C) counts as in `models.metrics`, over the whole set that was scored,
+            which may be larger than the scans shown; None when nothing was scored.
         history: one record per epoch: epoch, train_loss, val_miou, and where known val_loss, learning_rate,
             seconds. A value may be missing or None.
         facts: key figures in their order: points, seconds per stage, checkpoint, commands, CRS …
