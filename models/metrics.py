@@ -1,8 +1,9 @@
 """Scores of a labelling: one confusion summed over the whole set, and what follows from it.
 
 The confusion has one row per true class and one column per predicted class, then a last column *other*:
-points of a class that were given no class of the scheme. A labelled cloud may hold such codes, and dropping them
-would reward a predictor for not answering. They are false negatives of the true class, false positives of none.
+points of a class that were given no class of the scheme. A labelled cloud may hold such codes, and dropping
+them would reward a predictor for not answering. They are false negatives of the true class, false positives
+of none.
 """
 
 from __future__ import annotations

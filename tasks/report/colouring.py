@@ -24,7 +24,9 @@ FIRST = 2
 
 _CLEAR = "rgba(0,0,0,0)"
 _GREY = "#868e96"
-_RIGHT, _WRONG = "#b4c6d3", "#d1361f"
+_RIGHT, _WRONG = "#8fabbf", "#d1361f"
+# On a map the calm part covers most of the ground, so it lets the page through, light or dark.
+_CALM = "rgba(125,157,181,0.4)"
 # Nought stays calm so that a single wrong point in a cell stands out from it.
 _ERROR_RAMP = ["#f0b429", "#e8702a", "#c81e3a", "#7a0f3d"]
 _COLOUR = re.compile(r"#(?:[0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
@@ -92,12 +94,12 @@ def outcome_codes(after: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def of_error_shares() -> Colouring:
     """Colouring of `share_codes` where a share is that of scored points labelled wrongly."""
-    ramp = [_RIGHT, *sample_colorscale(_ERROR_RAMP, 100)]
+    ramp = [_CALM, *sample_colorscale(_ERROR_RAMP, 100)]
     names = (f"{percent} % of the scored points differ" for percent in range(101))
     return Colouring(
         (_CLEAR, _GREY, *ramp),
         ("no point", "not scored", *names),
-        ((_RIGHT, "as the truth"), (_GREY, "not scored")),
+        ((_CALM, "as the truth"), (_GREY, "not scored")),
         tuple(_ERROR_RAMP),
         ("1 %", "100 % differ"),
     )

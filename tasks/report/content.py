@@ -75,9 +75,12 @@ class Report:
             seconds. A value may be missing or None.
         facts: key figures in their order: points, seconds per stage, checkpoint, commands, CRS …
         unit: of the coordinates, for axis titles.
+        lifted: names of classes left out of the maps from above, by truth where there is one, else by label:
+            a room is seen with its ceiling off.
 
     Raises:
-        ValueError: a class index outside [IGNORE, C), a confusion that does not fit the scheme.
+        ValueError: a class index outside [IGNORE, C), a confusion that does not fit the scheme, a
+            lifted class the scheme does not have.
     """
 
     title: str
@@ -88,6 +91,7 @@ class Report:
     history: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     unit: str = "CRS units"
+    lifted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for scan in self.scans:
@@ -97,6 +101,8 @@ class Report:
                         f"{what} of scan {scan.name!r} must lie in [{IGNORE}, {len(self.scheme)}), "
                         f"found {labels.min()} to {labels.max()}."
                     )
+        if strange := set(self.lifted) - set(self.scheme.names):
+            raise ValueError(f"lifted names {sorted(strange)}, not classes of {self.scheme.name!r}.")
         self.scores()
 
     def scores(self) -> Scores | None:

@@ -36,6 +36,7 @@ class _ScanPart:
     scene: Scene
     confidence: Panel | None
     certainty: Chart | None
+    num_lifted: int
     aspect: float
     cell: float
 
@@ -98,12 +99,14 @@ def render(report: Report) -> str:
 def _part(scan: ScanView, report: Report, num_shown: int) -> _ScanPart:
     max_cells = max(20_000, min(160_000, _CELL_BUDGET // num_shown))
     max_points = max(5_000, min(scene.MAX_POINTS, _POINT_BUDGET // num_shown))
-    grid = pictures.lay_grid(scan.xyz, max_cells)
+    seen = pictures.lift(scan, report.scheme, report.lifted)
+    grid = pictures.lay_grid(seen.xyz, max_cells)
     return _ScanPart(
         scan=scan,
-        panels=pictures.panels(scan, report.scheme, grid, report.unit),
+        panels=pictures.panels(seen, report.scheme, grid, report.unit),
         scene=scene.build(scan, report.scheme, report.unit, max_points),
-        confidence=pictures.confidence_panel(scan, grid, report.unit),
+        confidence=pictures.confidence_panel(seen, grid, report.unit),
+        num_lifted=len(scan) - len(seen),
         certainty=charts.confidence_chart(scan),
         aspect=float(np.clip(grid.shape[1] / grid.shape[0], 0.75, 2.4)),
         cell=grid.cell,

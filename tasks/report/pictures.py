@@ -96,6 +96,22 @@ def lay_grid(xyz: np.ndarray, max_cells: int) -> Grid:
     return Grid(float(west), float(south), cell, shape, cells, on_top[first])
 
 
+def lift(scan: ScanView, scheme: LabelScheme, lifted: tuple[str, ...]) -> ScanView:
+    """The scan without the points of the lifted classes; the scan as it is where that would leave nothing."""
+    labels = scan.after if scan.truth is None else scan.truth
+    kept = ~np.isin(labels, [scheme.names.index(name) for name in lifted])
+    if kept.all() or not kept.any():
+        return scan
+    return ScanView(
+        scan.name,
+        scan.xyz[kept],
+        scan.before[kept],
+        scan.after[kept],
+        None if scan.truth is None else scan.truth[kept],
+        None if scan.confidence is None else scan.confidence[kept],
+    )
+
+
 def panels(scan: ScanView, scheme: LabelScheme, grid: Grid, unit: str) -> list[Panel]:
     """The maps of a scan: as delivered, as labelled, and with truth the truth and where the label differs."""
     as_delivered = colouring.of_classes(scheme, "unclassified")

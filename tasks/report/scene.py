@@ -94,7 +94,7 @@ def build(scan: ScanView, scheme: LabelScheme, unit: str, max_points: int = MAX_
         scene={
             **axes,
             "aspectmode": "data",
-            "camera": {"eye": {"x": 1.0, "y": -1.45, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.08}},
+            "camera": {"eye": {"x": 1.05, "y": -1.55, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.14}},
             "dragmode": "turntable",
         },
         margin={"l": 0, "r": 0, "t": 0, "b": 0},

@@ -62,15 +62,26 @@ def tiles(report: Report, scores: Scores | None) -> list[Tile]:
     if num_points:
         where = f"in {counted(len(report.scans), 'scan', 'scans')} on this page"
         found.append(Tile("Points", grouped(num_points), where))
-        changed = sum(int(np.count_nonzero(scan.before != scan.after)) for scan in report.scans)
-        found.append(
-            Tile("Labels changed", per_cent(changed / num_points), "differ from the class delivered")
-        )
+        found.append(_news(report))
         sure = [scan.confidence for scan in report.scans if scan.confidence is not None]
         known = np.concatenate([c[~np.isnan(c)] for c in sure]) if sure else np.empty(0)
         if len(known):
             found.append(Tile("Mean confidence", per_cent(float(known.mean())), "of the labels given"))
     return found
+
+
+def _news(report: Report) -> Tile:
+    """What the labelling changed; a point delivered without a class is newly labelled, not changed."""
+    delivered = [scan.before != IGNORE for scan in report.scans]
+    had_class = sum(int(np.count_nonzero(d)) for d in delivered)
+    if had_class:
+        pairs = zip(report.scans, delivered, strict=True)
+        changed = sum(int(np.count_nonzero(d & (scan.after != scan.before))) for scan, d in pairs)
+        note = f"of {grouped(had_class)} points delivered with a class"
+        return Tile("Labels changed", per_cent(changed / had_class), note)
+    labelled = sum(int(np.count_nonzero(scan.after != IGNORE)) for scan in report.scans)
+    share = labelled / sum(map(len, report.scans))
+    return Tile("Newly labelled", per_cent(share), "delivered without a class")
 
 
 def caveats(report: Report, scores: Scores | None) -> list[str]:
