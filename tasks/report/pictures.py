@@ -74,18 +74,21 @@ def lay_grid(xyz: np.ndarray, max_cells: int) -> Grid:
     the bounding box: a corridor across an empty square still gets its detail.
     """
     low, high = xyz[:, :2].min(axis=0), xyz[:, :2].max(axis=0)
-    width, depth = np.maximum(high - low, 1e-9)
-    # A line of points has no area to speak of; then its length bounds the cells.
-    least = max(math.sqrt(width * depth / max_cells), max(width, depth) / max_cells)
-    wanted = math.sqrt(width * depth * _POINTS_PER_CELL / len(xyz))
-    columns = int(width // max(wanted, least)) + 1
-    coarse = ((xyz[:, :2] - low) // max(wanted, least)).astype(np.int64)
+    width, depth = (high - low).tolist()
+    # A line of points has no area to speak of, so its length bounds the cells too; points in one place have
+    # neither. And a cell must be told from its neighbour in float64, at the coordinates of a national grid.
+    resolution = 64 * float(np.spacing(np.abs(xyz[:, :2]).max()))
+    least = max(math.sqrt(width * depth / max_cells), max(width, depth) / max_cells, resolution)
+    first = max(math.sqrt(width * depth * _POINTS_PER_CELL / len(xyz)), least)
+    coarse = ((xyz[:, :2] - low) // first).astype(np.int64)
+    columns = int(coarse[:, 0].max()) + 1
     filled = np.count_nonzero(np.bincount(coarse[:, 1] * columns + coarse[:, 0]))
-    wanted = math.sqrt(filled * max(wanted, least) ** 2 * _POINTS_PER_CELL / len(xyz))
+    wanted = first * math.sqrt(filled * _POINTS_PER_CELL / len(xyz)) if width or depth else 1.0
     cell = _round_side(max(wanted, least))
 
     west, south = np.floor(low / cell) * cell
-    column, row = np.floor((xyz[:, :2] - (west, south)) / cell).astype(np.int64).T
+    # At least 0: the corner times the cell may round to just beyond the point it came from.
+    column, row = np.floor((xyz[:, :2] - (west, south)) / cell).astype(np.int64).clip(0).T
     shape = (int(row.max()) + 1, int(column.max()) + 1)
     cells = row * shape[1] + column
     highest = np.full(shape[0] * shape[1], -np.inf)
