@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
@@ -74,7 +75,9 @@ def write_tile(config: SurveyConfig, i: int, j: int, folder: Path, suffix: str =
             f"simulated survey: cannot write {path} ({error.strerror}); choose a folder you may write to."
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        # Where the folder could not be made there is nothing to remove, and no second error to raise.
+        with suppress(OSError):
+            partial.unlink()
     return path
 
 

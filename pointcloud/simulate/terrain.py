@@ -43,7 +43,7 @@ class Pond:
 
 @dataclass(frozen=True)
 class Terrain:
-    """Smooth hills with ponds. Coordinates are absolute metres; heights are metres over no particular datum."""
+    """Smooth hills with ponds. Coordinates are absolute metres; heights are over no particular datum."""
 
     seed: int
 
