@@ -27,6 +27,7 @@ class BlockConfig:
         voxel_size_m: one point is kept per voxel; with `thin` off it only rounds the tile size.
         thin: keep one point per voxel (surveys), or every point (rooms).
         overlap: grids shifted by tile_size / overlap along x and y; 2 gives four views of every place.
+        ground_window_m: a point's height counts from the lowest point within about this window around it.
         max_points: a tile with more points than this, halo included, is cut into quarters.
 
     Raises:
@@ -38,10 +39,11 @@ class BlockConfig:
     voxel_size_m: float = 0.25
     thin: bool = True
     overlap: int = 1
+    ground_window_m: float = 30.0
     max_points: int = 8192
 
     def __post_init__(self) -> None:
-        if min(self.tile_size_m, self.voxel_size_m) <= 0 or not 0 <= self.halo_m <= self.tile_size_m:
+        if min(self.tile_size_m, self.voxel_size_m, self.ground_window_m) <= 0 or not 0 <= self.halo_m <= self.tile_size_m:
             raise PointloomError(
                 f"tile {self.tile_size_m} m, voxel {self.voxel_size_m} m and halo {self.halo_m} m do not fit: sizes "
                 "must be positive and the halo at most one tile."
@@ -81,6 +83,7 @@ class Block:
         cell: (x_min, y_min, x_max, y_max) float, half-open footprint of the core in CRS units.
         origin: (3,) float64, CRS units; `position` counts from here.
         position: (N, 3) float32, metres from the origin.
+        height: (N,) float32, metres above the lowest point of the scan nearby.
         attributes: name -> (N,) as in the cloud (classification left out).
         label: (N,) int8 class indices or IGNORE; None where the scan has no labels.
         is_core: (N,) bool, False in the halo.
@@ -94,6 +97,7 @@ class Block:
     cell: tuple[float, float, float, float]
     origin: np.ndarray
     position: np.ndarray
+    height: np.ndarray
     attributes: dict[str, np.ndarray]
     label: np.ndarray | None
     is_core: np.ndarray
@@ -125,11 +129,32 @@ def iterate_blocks(
     if scheme is not None and "classification" in kept.attributes:
         label = scheme.to_indices(kept.attributes["classification"])
     attributes = {name: v for name, v in kept.attributes.items() if name != "classification"}
-    cut = _Cut(scan, kept.xyz, attributes, label, voxels, config, metres_per_unit(cloud.crs))
+    metres = metres_per_unit(cloud.crs)
+    height = (height_above_lowest(kept.xyz, config.ground_window_m / metres[0]) * metres[1]).astype(np.float32)
+    cut = _Cut(scan, kept.xyz, height, attributes, label, voxels, config, metres)
     step = config.voxels_per_tile // config.overlap
     for a in range(config.overlap):
         for b in range(config.overlap):
             yield from cut.tiles((a, b), np.array([a * step, b * step]))
+
+
+def height_above_lowest(xyz: np.ndarray, window: float) -> np.ndarray:
+    """Heights (N,) of points (N, 3) above the lowest point in the 3 × 3 cells of window / 3 around each.
+
+    A stand-in for the height above ground that needs no ground: right where the window holds some, as it does
+    around most buildings.
+    """
+    cell = np.floor(xyz[:, :2] / (window / 3)).astype(np.int64)
+    cells, inverse = np.unique(cell, axis=0, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    lowest = np.full(len(cells), np.inf)
+    np.minimum.at(lowest, inverse, xyz[:, 2])
+    at = {(int(i), int(j)): n for n, (i, j) in enumerate(cells)}
+    around = [(di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
+    nearby = np.array(
+        [min(lowest[at[i + di, j + dj]] for di, dj in around if (i + di, j + dj) in at) for i, j in at]
+    )
+    return xyz[:, 2] - nearby[inverse]
 
 
 @dataclass(frozen=True)
@@ -138,6 +163,7 @@ class _Cut:
 
     scan: str
     xyz: np.ndarray
+    height: np.ndarray
     attributes: dict[str, np.ndarray]
     label: np.ndarray | None
     voxels: Voxels
@@ -192,7 +218,6 @@ class _Cut:
     ) -> Block:  # fmt: skip
         rows = np.concatenate([core, context])
         xyz = self.xyz[rows]
-        # The lowest point, of core and halo, is height zero: it is the best guess at the ground that costs nothing.
         origin = np.array([*(low + size / 2), xyz[:, 2].min()])
         metres = np.array([self.metres[0], self.metres[0], self.metres[1]])
         return Block(
@@ -202,6 +227,7 @@ class _Cut:
             cell=(*low.tolist(), *(low + size).tolist()),
             origin=origin,
             position=((xyz - origin) * metres).astype(np.float32),
+            height=self.height[rows],
             attributes={name: values[rows] for name, values in self.attributes.items()},
             label=None if self.label is None else self.label[rows],
             is_core=np.arange(len(rows)) < len(core),

@@ -19,8 +19,8 @@ FEATURES: dict[str, tuple[tuple[str, ...], int]] = {
 }
 """Feature -> (attributes it needs, channels it makes).
 
-xyz: block-centred coordinates in units of half a tile. height: metres above the block's lowest point, standardised.
-intensity: standardised over the training split. returns: return number and number of returns, standardised.
+xyz: block-centred coordinates in units of half a tile. height: metres above the lowest point
+nearby, standardised. intensity: standardised over the training split. returns: return number and number of returns, standardised.
 rgb: [0, 1].
 """
 
@@ -62,7 +62,7 @@ def num_channels(features: tuple[str, ...]) -> int:
 
 def standardised_columns(block: Block) -> dict[str, np.ndarray]:
     """The columns of a block that statistics are kept of: name -> (N,) float64."""
-    columns = {"height": block.position[:, 2]}
+    columns = {"height": block.height}
     columns |= {name: block.attributes[name] for name in STANDARDISED if name in block.attributes}
     return {name: values.astype(np.float64) for name, values in columns.items()}
 

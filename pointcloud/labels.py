@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pointcloud import storage
 from pointcloud.errors import SchemaError
 
 IGNORE = -1
@@ -126,3 +127,19 @@ PRESETS: dict[str, LabelScheme] = {
         ),
     )
 }
+
+
+def find_scheme(name: str) -> LabelScheme:
+    """A preset by name, or the label scheme in a JSON file.
+
+    Raises:
+        StorageError: no preset of this name and no file there, or a file that is no JSON.
+        SchemaError: JSON that is no label scheme.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    if not storage.exists(name):
+        raise SchemaError(
+            f"no label scheme {name!r}; expected one of {', '.join(PRESETS)}, or the path of a JSON file with name and classes."
+        )
+    return LabelScheme.from_dict(storage.read_json(name))

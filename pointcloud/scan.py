@@ -139,7 +139,19 @@ def read_cloud(uri: str) -> Cloud:
     # A colour format whose colours were never filled carries no colour.
     if "red" in attributes and not any(attributes[name].any() for name in _LAS_COLOURS):
         attributes = {name: v for name, v in attributes.items() if name not in _LAS_COLOURS}
+    # LAS wants 16 bits; many scans come with 8, and 255 × 257 = 65535.
+    elif "red" in attributes and max(attributes[name].max() for name in _LAS_COLOURS) <= 255:
+        attributes |= {name: attributes[name] * np.uint16(257) for name in _LAS_COLOURS}
     try:
         return Cloud(np.concatenate(xyz), attributes, crs)
     except ScanError as error:
         raise ScanError(f"scan {uri!r}: {error}") from error
+
+
+def read_dimension(uri: str, name: str) -> np.ndarray | None:
+    """One dimension (P,) of a scan, scaled where it has a scale, or None where the scan has no such dimension."""
+    with open_scan(uri) as reader:
+        if name not in set(reader.header.point_format.dimension_names):
+            return None
+        parts = [np.asarray(chunk[name]) for chunk in iterate_chunks(uri, reader)]
+    return np.concatenate(parts) if parts else np.empty(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from pointcloud.blocks import Block
 from pointcloud.errors import PointloomError
+from pointcloud.labels import IGNORE
 
 TRAIN, VAL, UNUSED = "train", "val", "unused"
 
@@ -19,8 +21,8 @@ class SplitRule:
     """Which blocks validate.
 
     Attributes:
-        val_fraction: of each scan, the strip at the far end of its longer axis that holds about this share of the
-            points; blocks of shifted grids that lie across its edge are left unused.
+        val_fraction: of each scan, the strip along one of its four sides that comes nearest to holding this share of
+            every class. Blocks of shifted grids that lie across its edge are left unused.
         val_scans: glob patterns; a scan whose name matches is validation as a whole. When any is given, no strip is cut.
     """
 
@@ -41,22 +43,55 @@ def assign(scan: str, blocks: list[Block], rule: SplitRule) -> list[str]:
         chosen = any(fnmatchcase(scan, pattern) for pattern in rule.val_scans)
         return [(VAL if b.shift == (0, 0) else UNUSED) if chosen else TRAIN for b in blocks]
     base = [b for b in blocks if b.shift == (0, 0)]
-    if rule.val_fraction == 0 or not base:
+    strips = _strips(base) if rule.val_fraction else []
+    if not strips:
         return [TRAIN] * len(blocks)
-    cells = np.array([b.cell for b in base])
-    sizes = np.array([int(b.is_core.sum()) for b in base])
-    extent = cells[:, 2:].max(axis=0) - cells[:, :2].min(axis=0)
-    axis = int(np.argmax(extent))
-    # The edge is a tile edge: the one behind which the points come nearest to the wanted share.
-    edges = np.unique(cells[:, axis])[1:]
-    if not len(edges):
-        return [TRAIN] * len(blocks)
-    beyond = np.array([sizes[cells[:, axis] >= edge].sum() for edge in edges]) / sizes.sum()
-    edge = edges[np.argmin(np.abs(beyond - rule.val_fraction))]
+    strip = min(strips, key=lambda strip: _distance(base, strip, rule.val_fraction))
 
     def split(block: Block) -> str:
-        if block.cell[axis + 2] <= edge * (1 + 1e-12):
+        if strip.misses(block):
             return TRAIN
-        return VAL if block.shift == (0, 0) and block.cell[axis] >= edge else UNUSED
+        return VAL if block.shift == (0, 0) and strip.holds(block) else UNUSED
 
     return [split(b) for b in blocks]
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """The ground on one side of a tile edge: from `edge` upwards along x (0) or y (1), or below it."""
+
+    axis: int
+    edge: float
+    upwards: bool
+
+    def holds(self, block: Block) -> bool:
+        low, high = block.cell[self.axis], block.cell[self.axis + 2]
+        return low >= self.edge - self._slack if self.upwards else high <= self.edge + self._slack
+
+    def misses(self, block: Block) -> bool:
+        low, high = block.cell[self.axis], block.cell[self.axis + 2]
+        return high <= self.edge + self._slack if self.upwards else low >= self.edge - self._slack
+
+    @property
+    def _slack(self) -> float:
+        # Cells that share an edge compute it from either side; rounding must not part them.
+        return abs(self.edge) * 1e-12
+
+
+def _strips(base: list[Block]) -> list[_Strip]:
+    """Everything that a tile edge parts from the rest of the scan, seen from its four sides."""
+    edges = [np.unique([b.cell[axis] for b in base])[1:].tolist() for axis in (0, 1)]
+    return [_Strip(axis, edge, up) for axis in (0, 1) for edge in edges[axis] for up in (True, False)]
+
+
+def _distance(base: list[Block], strip: _Strip, fraction: float) -> float:
+    """How far, on average over the classes, the strip's share of a class is from the wanted one."""
+    inside, everywhere = Counter[int](), Counter[int]()
+    for block in base:
+        # A scan without labels is split by its points alone, as one class.
+        label = np.zeros(len(block), np.int8) if block.label is None else block.label
+        counts = Counter(label[block.is_core & (label != IGNORE)].tolist())
+        everywhere += counts
+        if strip.holds(block):
+            inside += counts
+    return sum(abs(inside[c] / n - fraction) for c, n in everywhere.items()) / max(len(everywhere), 1)

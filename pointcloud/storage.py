@@ -152,6 +152,18 @@ def _info(filesystem: fs.FileSystem, path: str, uri: str) -> fs.FileInfo:
         raise StorageError(f"cannot reach {uri!r}: {_first_line(error)}.") from error
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two URIs mean the same place."""
+    (filesystem, path), (other_filesystem, other_path) = resolve(one), resolve(other)
+    return filesystem == other_filesystem and os.path.realpath(path) == os.path.realpath(other_path)
+
+
+def size(uri: str) -> int:
+    """Bytes of a file, 0 where there is none."""
+    filesystem, path = resolve(uri)
+    return _info(filesystem, path, uri).size or 0
+
+
 def open_input(uri: str) -> pa.NativeFile:
     """A file open for random access.
 

@@ -29,6 +29,7 @@ _NUMPY = {
 
 _POINTS = [
     *((axis, np.float32, "metres from the origin") for axis in "xyz"),
+    ("height", np.float32, "metres above the lowest point nearby"),
     *((name, dtype, "as in LAS; null where the scan has none") for name, dtype in _NUMPY.items()),
     ("label", np.int8, "class index, -1 ignored; null where the scan has no labels"),
     ("is_core", np.bool_, "false in the halo"),
@@ -121,6 +122,7 @@ def _row(block: Block, split: str, num_classes: int) -> dict[str, Any]:
         "num_core": int(block.is_core.sum()),
         "class_counts": np.bincount(labelled[labelled >= 0], minlength=num_classes),
         "footprint": _polygon(*block.cell),
+        "height": block.height,
         "label": block.label,
         "is_core": block.is_core,
         "point_index": block.point_index,
@@ -170,6 +172,7 @@ def _block(batch: pa.RecordBatch, row: int) -> Block:
         cell=tuple(scalar("cell")),
         origin=np.array(scalar("origin")),
         position=np.stack([points(axis) for axis in "xyz"], axis=1),  # type: ignore[arg-type]
+        height=points("height"),  # type: ignore[arg-type]
         attributes=attributes,
         label=points("label"),
         is_core=points("is_core"),  # type: ignore[arg-type]

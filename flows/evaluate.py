@@ -1,0 +1,62 @@
+"""Labelled clouds against the truth."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from prefect import flow
+from pydantic import BaseModel, Field
+
+from flows.running import run
+from pointcloud.labels import PRESETS, find_scheme
+from tasks.evaluate import EvaluateJob, evaluate_pairs, find_pairs
+
+
+class EvaluateParameters(BaseModel):
+    """Labelled clouds, their truth, and where the report goes. Files are paired by name."""
+
+    labelled: list[str] = Field(description="Labelled LAS/LAZ files, folders or globs.")
+    truth: list[str] = Field(description="The same scans with their true classes.")
+    out: str = Field(description="Folder or URI for report.html and scores.json.")
+    label_scheme: str = Field(
+        "asprs-basic", description=f"Which class codes mean what: {', '.join(PRESETS)}, or a JSON file."
+    )
+    delivered: list[str] = Field([], description="The scans as delivered, for the picture before; else the truth.")
+    checkpoint: str | None = Field(None, description="Its training curves are shown in the report.")
+    title: str = Field("Labelled cloud against the truth", description="Headline of the report.")
+    subtitle: str = Field("", description="Where the data come from.")
+    facts: dict[str, str] = Field({}, description="Further figures for the report.")
+
+    def job(self) -> EvaluateJob:
+        """The job these parameters describe. Raises PointloomError where files do not pair up."""
+        return EvaluateJob(
+            pairs=find_pairs(self.labelled, self.truth, self.delivered),
+            out=self.out,
+            label_scheme=find_scheme(self.label_scheme),
+            checkpoint=self.checkpoint,
+            title=self.title,
+            subtitle=self.subtitle,
+            facts=self.facts,
+        )
+
+
+def check(parameters: EvaluateParameters) -> None:
+    """What can be told before work starts. Raises PointloomError."""
+    parameters.job()
+
+
+@flow(name="evaluate")
+def evaluate(parameters: EvaluateParameters) -> dict[str, Any]:
+    """Score every point against the truth and write a report; returns the scores."""
+    return evaluate_pairs(parameters.job())
+
+
+def command(*, parameters: Annotated[EvaluateParameters, Parameter(name="*")]) -> None:
+    """Score labelled clouds against the truth and write a report."""
+    scores = run(check, evaluate, parameters)
+    for label in scores["classes"]:
+        share = "absent" if label["iou"] is None else f"{label['iou']:.3f}"
+        print(f"IoU {label['name']}: {share}")
+    print(f"mIoU {scores['miou']:.3f}, overall accuracy {scores['overall_accuracy']:.3f}")
+    print(f"report: {parameters.out.rstrip('/')}/report.html")

@@ -1,0 +1,49 @@
+"""Running a flow here and now, as the command line and the demo do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from pydantic import BaseModel
+
+_DRAIN_SECONDS = 20
+
+
+def run(check: Callable[[Any], None], flow: Callable[[Any], Any], parameters: BaseModel) -> Any:
+    """Check the parameters, then run the flow.
+
+    The check comes before any server, so that a wrong path is one sentence at once.
+
+    Raises:
+        PointloomError: as `check` and the flow raise it.
+    """
+    check(parameters)
+    with prefect_api():
+        return flow(parameters)
+
+
+@contextmanager
+def prefect_api() -> Iterator[None]:
+    """The Prefect server that PREFECT_API_URL or the profile names, or an embedded one for the time of the block.
+
+    Prefect would start the embedded one by itself, but then once more in every process of a process pool.
+    """
+    if PREFECT_API_URL.value():
+        yield
+        return
+    server = SubprocessASGIServer()
+    server.start()
+    try:
+        with temporary_settings({PREFECT_API_URL: server.api_url}):
+            yield
+    finally:
+        # Logs and events travel in the background; without the server they would be tried again and again.
+        APILogWorker.drain_all(timeout=_DRAIN_SECONDS)
+        EventsWorker.drain_all(timeout=_DRAIN_SECONDS)
+        server.stop()

@@ -1,0 +1,60 @@
+"""Ray for the time of one task: the cluster that RAY_ADDRESS names, or a bounded one on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from pointcloud.errors import PointloomError
+
+# Items are paths and small records; blocks are read by the Ray workers themselves.
+_OBJECT_STORE_BYTES = 300_000_000
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray writes a token into the home folder and asks every later cluster for it, unless the mode is named.
+    "RAY_AUTH_MODE": "disabled",
+    # Ray Train looks at its workers this often; an epoch of a small training takes less than the default 2 s.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def ray_session(num_cpus: int) -> Iterator[None]:
+    """Connect to Ray; a local cluster has `num_cpus` CPUs and ends with the block.
+
+    Raises:
+        PointloomError: RAY_ADDRESS names a cluster that does not answer.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, logging_level=logging.WARNING)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                logging_level=logging.WARNING,
+                log_to_driver=bool(os.environ.get("POINTLOOM_RAY_LOGS")),
+            )
+    except (ConnectionError, RuntimeError, TimeoutError) as error:
+        raise PointloomError(
+            f"no Ray cluster answers at {address or 'this machine'} ({error}); check RAY_ADDRESS or unset it."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def usable_cpus() -> int:
+    """CPUs this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
