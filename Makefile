@@ -1,0 +1,99 @@
+# Everything a user or a developer starts. The environment is .venv, made here from pyproject.toml with nothing
+# but Python >= 3.11, make and PyPI; one for the demo, the tests and the services, because the tools of the
+# developers are 2 % of what torch, Ray and Prefect weigh, and one environment cannot disagree with another.
+# Another interpreter: make PYTHON=python3.12 demo
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+OUT := pointloom-demo
+PYTEST_ARGS :=
+
+# What the shell of the user points at (another Prefect server, another source tree) must not reach a run.
+$(foreach name,$(filter PREFECT_%,$(.VARIABLES)),$(eval unexport $(name)))
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV
+export PREFECT_HOME := $(CURDIR)/.pointloom/prefect
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
+export RAY_USAGE_STATS_ENABLED := 0
+# On one machine nobody else's Ray is meant; a cluster of one's own asks for a token (infra/compose.yaml).
+export RAY_AUTH_MODE ?= disabled
+# Threads are counted in the jobs; waiting OpenMP threads would only take CPUs from them.
+export OMP_WAIT_POLICY := PASSIVE
+export PYTHONUNBUFFERED := 1
+# Demo and tests start Ray on this machine, also where the shell names a cluster; the services may use one.
+HERE := env -u RAY_ADDRESS
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help env demo test test-slow test-all lint types contracts check up down status clean
+
+help:  ## this list
+	@echo "Pointloom: raw LiDAR in, labelled clouds out. The first target that needs it makes $(VENV)."
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r target text; do printf '%-18s %s\n' "$$target" "$$text"; done
+
+env: $(STAMP)  ## make or refresh the environment in .venv, and nothing else
+
+# The stamp comes last, so an install that was interrupted is taken up again. A .venv whose interpreter is
+# gone or has no pip (interrupted earlier still) is made anew.
+$(STAMP): pyproject.toml
+	@command -v "$(PYTHON)" >/dev/null || { echo "error: no '$(PYTHON)' on the PATH; install Python 3.11 or newer," \
+		"or name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: '$(PYTHON)' is" \
+		"$$("$(PYTHON)" --version 2>&1), Pointloom needs 3.11 or newer; name one: make PYTHON=python3.12" \
+		"$(MAKECMDGOALS)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { echo "error: '$(PYTHON)' has no venv module;" \
+		"install it (Debian, Ubuntu: apt install python3-venv) and try again." >&2; exit 1; }
+	@echo "Making the environment in $(VENV): about 150 packages, 1.8 GB, some minutes on the first time."
+	@rm -f $@
+	@$(PY) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
+	@{ $(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off -e '.[dev]' && touch $@; } 2>&1 \
+		| tee $(VENV)/install.log | awk '/^Collecting /{ if (++n % 25 == 0) print "  " n " packages found" } \
+		/^Installing collected/{ print "  installing " n " packages" } /ERROR/ { print }'
+	@[ -e $@ ] || { echo "error: pip could not install the packages of pyproject.toml into $(VENV); its reason is" \
+		"above and in $(VENV)/install.log; check the network and try again, what was fetched is kept." >&2; exit 1; }
+	@echo "The environment is ready."
+
+demo: $(STAMP)  ## preprocess, train, segment and evaluate a real scan; a few minutes, ends with a report to open
+	@$(HERE) $(PY) -m flows demo --out "$(OUT)"
+
+test: $(STAMP)  ## the quick tests
+	$(HERE) PREFECT_HOME="$(CURDIR)/.pointloom/prefect-test" $(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(STAMP)  ## the tests that take minutes
+	$(HERE) PREFECT_HOME="$(CURDIR)/.pointloom/prefect-test" $(PY) -m pytest -m slow $(PYTEST_ARGS)
+
+test-all: $(STAMP)  ## all tests
+	$(HERE) PREFECT_HOME="$(CURDIR)/.pointloom/prefect-test" $(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## ruff: rules and format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(STAMP)  ## mypy
+	$(PY) -m mypy
+
+contracts: $(STAMP)  ## import-linter: imports go downwards only
+	$(VENV)/bin/lint-imports
+
+check: lint types contracts test  ## lint, types, contracts and the quick tests
+
+up: $(STAMP)  ## start a Prefect server, a process worker and the deployments of prefect.yaml on this machine
+	@$(PY) -m infra.local_services up
+
+down: $(STAMP)  ## end what `make up` started, and nothing else
+	@$(PY) -m infra.local_services down
+
+status: $(STAMP)  ## what of it is running
+	@$(PY) -m infra.local_services status
+
+clean:  ## remove .venv, .pointloom and the tools' caches; results of the demo are kept
+	@if [ -e .pointloom/up/state.json ]; then \
+		echo "error: services of 'make up' may be running; run 'make down' first." >&2; exit 1; fi
+	rm -rf $(VENV) .pointloom build *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	find flows tasks models pointcloud infra tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@if [ -e pointloom-demo ]; then \
+		echo "The results in pointloom-demo are kept; 'rm -r pointloom-demo' removes them."; fi
