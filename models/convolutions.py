@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.aggregation import EdgeExtreme, NeighbourMax
 from models.configurations import Convolution
-from models.edge_extreme import EdgeExtreme
 
 
 class Pointwise(nn.Module):
@@ -60,7 +60,7 @@ class EdgeConv(nn.Module):
         # ReLU and norm are monotone, rising or (negative weight) falling: an extreme goes through both.
         sign = torch.where(norm.weight < 0, -1.0, 1.0).to(a.dtype)
         if not self.training:
-            extreme = F.embedding_bag(neighbours, b * sign, mode="max") * sign
+            extreme = NeighbourMax.apply(b * sign, neighbours) * sign
             return self.nn.activate(a + extreme)
         floor = -torch.inf if self.nn.norm_first else 0.0
         extreme, mean, variance = EdgeExtreme.apply(a, b, neighbours, sign, floor)
@@ -77,7 +77,7 @@ class MRConv(nn.Module):
         self.nn = Pointwise(2 * in_channels, out_channels, norm_first=norm_first)
 
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
-        relative = F.embedding_bag(neighbours, x, mode="max") - x
+        relative = NeighbourMax.apply(x, neighbours) - x
         return self.nn(torch.cat([x, relative], dim=1))
 
 
@@ -90,7 +90,7 @@ class GraphSAGE(nn.Module):
         self.pool = Pointwise(in_channels, in_channels, norm_first=norm_first)
 
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
-        pooled = F.embedding_bag(neighbours, self.pool(x), mode="max")
+        pooled = NeighbourMax.apply(self.pool(x), neighbours)
         return self.nn(torch.cat([x, pooled], dim=1))
 
 

@@ -1,0 +1,117 @@
+"""Maxima over the neighbours, without a tensor of edges.
+
+EdgeConv is linear before ReLU, W[x_i, x_j − x_i] = a_i + b_j, and batch norm is monotone per channel. So the
+maximum over the neighbours after both is reached by the largest a_i + b_j, or, where batch norm's weight is
+negative, by the smallest. The edges' values, P · K · C numbers, are passed over and never kept; backward
+passes over them again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models import kernels
+
+ROWS_PER_CHUNK = 512
+"""Points whose edges exist at once where no compiled kernel serves."""
+
+
+class NeighbourMax(torch.autograd.Function):
+    """max_j x_j: x (P, C), neighbours (P, K), rows of x -> (P, C). Of equals the first gets the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, neighbours: Tensor) -> Tensor:
+        if kernels.serve(x):
+            from models import kernels_edge
+
+            largest, at = kernels_edge.neighbour_max(x, neighbours)
+        else:
+            largest, at = torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)
+            for rows, nearby in _chunks(neighbours):
+                best = x[nearby].max(dim=1)
+                largest[rows], at[rows] = best.values, best.indices.to(torch.uint8)
+        ctx.save_for_backward(neighbours, at)
+        return largest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        neighbours, at = ctx.saved_tensors
+        return torch.zeros_like(grad).scatter_add_(0, neighbours.long().gather(1, at.long()), grad), None
+
+
+class EdgeExtreme(torch.autograd.Function):
+    """u_ij = max(a_i + b_j, floor): its extreme over j, and its mean and variance over all edges ij.
+
+    Args:
+        a: (P, C), b: (P, C).
+        neighbours: (P, K) int32 rows of b.
+        sign: (C,) +1 where the largest u is wanted, −1 where the smallest.
+        floor: 0 for ReLU before batch norm, −inf for none.
+
+    Returns:
+        (P, C) extreme over the neighbours, (C,) mean and (C,) biased variance over the P · K edges.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, a: Tensor, b: Tensor, neighbours: Tensor, sign: Tensor, floor: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if kernels.serve(a):
+            from models import kernels_edge
+
+            extreme, at, sums = kernels_edge.edge_extremes(a, b, neighbours, sign, floor)
+        else:
+            extreme, at = torch.empty_like(a), torch.empty_like(a, dtype=torch.uint8)
+            sums = a.new_zeros((2, a.shape[1]), dtype=torch.float64)
+            for rows, nearby in _chunks(neighbours):
+                u = (a[rows, None] + b[nearby]).clamp(min=floor)
+                best = (u * sign).max(dim=1)
+                extreme[rows], at[rows] = best.values * sign, best.indices.to(torch.uint8)
+                sums += torch.stack([u.double().sum(dim=(0, 1)), u.double().square().sum(dim=(0, 1))])
+        # float64: over some hundred thousand edges float32 sums cost a deep network its second digit.
+        mean, mean_square = sums / neighbours.numel()
+        variance = (mean_square - mean.square()).clamp(min=0)
+        ctx.save_for_backward(a, b, neighbours, at, extreme, mean.to(a.dtype))
+        ctx.floor = floor
+        return extreme, mean.to(a.dtype), variance.to(a.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_extreme: Tensor, grad_mean: Tensor, grad_variance: Tensor
+    ) -> tuple[Tensor, Tensor, None, None, None]:
+        a, b, neighbours, at, extreme, mean = ctx.saved_tensors
+        num_edges = neighbours.numel()
+        # ∂mean/∂u = 1/n and ∂variance/∂u = 2 (u − mean)/n: one line, constant + slope · u, for every edge.
+        slope = 2 * grad_variance / num_edges
+        constant = grad_mean / num_edges - slope * mean
+        grad_extreme = grad_extreme * (extreme > ctx.floor)
+        if kernels.serve(a):
+            from models import kernels_edge
+
+            grad_a, grad_b = kernels_edge.edge_gradients(
+                a, b, neighbours, at, grad_extreme, constant, slope, ctx.floor
+            )
+        else:
+            grad_a, grad_b = grad_extreme.clone(), torch.zeros_like(b)
+            grad_b.scatter_add_(0, neighbours.long().gather(1, at.long()), grad_extreme)
+            for rows, nearby in _chunks(neighbours):
+                z = a[rows, None] + b[nearby]
+                grad_z = (constant + slope * z) * (z > ctx.floor)
+                grad_a[rows] += grad_z.sum(dim=1)
+                grad_b.index_add_(0, nearby.flatten(), grad_z.flatten(0, 1))
+        return grad_a, grad_b, None, None, None
+
+
+def _chunks(neighbours: Tensor) -> zip[tuple[slice, Tensor]]:
+    starts = range(0, len(neighbours), ROWS_PER_CHUNK)
+    return zip(
+        (slice(start, start + ROWS_PER_CHUNK) for start in starts),
+        neighbours.long().split(ROWS_PER_CHUNK),
+        strict=True,
+    )

@@ -1,0 +1,295 @@
+"""Dilated k nearest neighbours on the CPU: distances in register tiles, a limit, order statistics.
+
+For some rows at a time the distances to all columns of their block are computed tile by tile. What is
+nearer than a limit, estimated from 256 sampled columns, is kept; what is not never leaves the cache. Among
+the kept, a little over k·d, a histogram finds the bins that hold the wanted ranks, and only these bins are
+sorted. The N × N matrix never exists.
+"""
+
+# mypy: disallow-untyped-defs=False, check-untyped-defs=False
+# numba finds the types of what it compiles; docstrings tell them.
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from models.kernels import run_on_threads
+from models.kernels_tile import TILE_ROWS, TILE_VECTORS, VECTOR_BYTES, keep_below, multiply_tile
+
+TASK_ROWS = 48
+"""Rows that share a pass over the columns: a panel of columns serves them all from the first-level cache."""
+SAMPLES = 256
+SAMPLED_FROM = 1024
+"""Points of a block from which on a limit is estimated; below, all distances are kept."""
+BINS = 512
+
+_TASK = np.dtype(
+    [(name, np.int64) for name in ("row", "end", "start", "panel", "num_panels", "wanted", "block")]
+)
+
+
+def search(x: Tensor, bounds: list[int], ranks: Tensor) -> Tensor:
+    """The points at the given ranks of nearness, for every point among those of its own block.
+
+    Args:
+        x: (P, C) float32 or float64 on the CPU.
+        bounds: (B + 1) first row of every block, and P.
+        ranks: (B, K) int64 ascending, each below its block's size.
+
+    Returns:
+        (P, K) int32 rows of x. Of points at equal distance the lower row is nearer.
+    """
+    width = TILE_VECTORS * VECTOR_BYTES // x.element_size()
+    order: list[np.ndarray] = []  # rows of x as the panels hold them, −1 where a panel is not full
+    tasks: list[tuple[int, ...]] = []
+    panel = capacity = 0
+    for block, (start, end) in enumerate(pairwise(bounds)):
+        n = end - start
+        num_panels = -(-n // width)
+        wanted = _wanted_samples(n, int(ranks[block, -1]) + 1)
+        share = (wanted + 4 * math.sqrt(wanted)) / SAMPLES if wanted else 1.0
+        capacity = max(capacity, math.ceil(n * share) + 2 * width)
+        order += [np.arange(start, end), np.full(num_panels * width - n, -1)]
+        if wanted:
+            order.append(start + np.arange(SAMPLES) * n // SAMPLES)
+        tasks += [
+            (row, min(row + TASK_ROWS, end), start, panel, num_panels, wanted, block)
+            for row in range(start, end, TASK_ROWS)
+        ]
+        panel += num_panels + (SAMPLES // width if wanted else 0)
+    rows = torch.from_numpy(np.concatenate(order))
+    packed = x[rows]
+    squares = packed.square().sum(dim=1).masked_fill_(rows < 0, torch.inf)
+    panels = packed.view(panel, width, x.shape[1]).transpose(1, 2).contiguous()
+    found = torch.empty((len(x), ranks.shape[1]), dtype=torch.int32)
+    run_on_threads(
+        _search_tasks,
+        len(tasks),
+        x.contiguous().numpy(),
+        panels.flatten().numpy(),
+        squares.numpy(),
+        np.array(tasks, dtype=_TASK),
+        ranks.numpy(),
+        capacity,
+        found.numpy(),
+    )
+    return found
+
+
+def _wanted_samples(n: int, reach: int) -> int:
+    """Of the samples, how many a limit must leave below it for `reach` of n points to be; 0: no limit."""
+    if n < SAMPLED_FROM or 3 * reach > 2 * n:
+        return 0
+    share = reach / n
+    return min(SAMPLES, math.ceil(SAMPLES * share + 3 * math.sqrt(SAMPLES * share * (1 - share)) + 1))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _search_tasks(first, end, x, panels, squares, tasks, ranks, capacity, found):
+    """Tasks first to end, in memory that is asked for once: fresh pages cost as much as the work."""
+    num_channels = x.shape[1]
+    width = TILE_VECTORS * VECTOR_BYTES // x.itemsize
+    rows = np.empty(TASK_ROWS * num_channels, x.dtype)
+    tile = np.empty(TILE_ROWS * width, x.dtype)
+    limits = np.empty(TASK_ROWS, x.dtype)
+    counts = np.empty(TASK_ROWS, np.int64)
+    longest = len(squares) + width
+    kept = np.empty(TASK_ROWS * capacity, x.dtype)
+    columns = np.empty(TASK_ROWS * capacity, np.int32)
+    scratch = (
+        np.empty(longest, np.int32),
+        np.empty(longest, np.int32),
+        np.empty(longest, x.dtype),
+        np.empty(longest, np.int32),
+        np.empty(BINS, np.int32),
+        np.empty(BINS, np.int32),
+        np.empty(ranks.shape[1], np.int32),
+    )
+    for task in tasks[first:end]:
+        # |x_i − x_j|² = |x_i|² + |x_j|² − 2 x_i·x_j, and |x_i|² changes no order within a row: −2 x_i, by
+        # tiles.
+        rows[:] = 0
+        for i in range(task.end - task.row):
+            at = i // TILE_ROWS * TILE_ROWS * num_channels + i % TILE_ROWS
+            for c in range(num_channels):
+                rows[at + c * TILE_ROWS] = -2 * x[task.row + i, c]
+        num_groups = (task.end - task.row + TILE_ROWS - 1) // TILE_ROWS
+        limits[:] = np.inf
+        if task.wanted > 0:
+            _estimate_limits(rows, num_groups, panels, squares, task, tile, limits)
+        counts[:] = 0
+        _keep(rows, num_groups, panels, squares, task, limits, tile, kept, columns, counts)
+        block_ranks = ranks[task.block]
+        for i in range(task.end - task.row):
+            row = task.row + i
+            if block_ranks[-1] < counts[i] <= capacity - width:
+                _pick(
+                    kept[i * capacity :], columns[i * capacity :], counts[i], block_ranks, scratch, found[row]
+                )
+            else:
+                _search_row(rows, i, panels, squares, task, block_ranks, tile, scratch, found[row])
+            for r in range(len(block_ranks)):
+                found[row, r] += task.start
+
+
+@njit(error_model="numpy")
+def _keep(rows, num_groups, panels, squares, task, limits, tile, kept, columns, counts):
+    """Append the distances below each row's limit, and their columns, to the row's part of kept and columns.
+
+    A part that is full keeps no more; its count says so.
+    """
+    lanes = VECTOR_BYTES // rows.itemsize
+    width = TILE_VECTORS * lanes
+    num_channels = len(panels) // len(squares)
+    capacity = len(kept) // TASK_ROWS
+    for panel in range(task.num_panels):
+        at = (task.panel + panel) * width
+        for group in range(num_groups):
+            x_at = group * TILE_ROWS * num_channels
+            multiply_tile(tile, rows, x_at, panels, at * num_channels, squares, at, num_channels)
+            for r in range(TILE_ROWS):
+                i = group * TILE_ROWS + r
+                if counts[i] <= capacity - width:
+                    end = i * capacity + counts[i]
+                    for v in range(TILE_VECTORS):
+                        column = panel * width + v * lanes
+                        end = keep_below(tile, r * width + v * lanes, limits[i], column, kept, columns, end)
+                    counts[i] = end - i * capacity
+
+
+@njit(error_model="numpy")
+def _search_row(rows, i, panels, squares, task, ranks, tile, scratch, found):
+    """Row i once more, all of it: its limit was too near or much too far, as happens to one in hundreds."""
+    lanes = VECTOR_BYTES // rows.itemsize
+    width = TILE_VECTORS * lanes
+    num_channels = len(panels) // len(squares)
+    kept = np.empty((task.num_panels + 1) * width, rows.dtype)
+    columns = np.empty(len(kept), np.int32)
+    count = 0
+    x_at = i // TILE_ROWS * TILE_ROWS * num_channels
+    for panel in range(task.num_panels):
+        at = (task.panel + panel) * width
+        multiply_tile(tile, rows, x_at, panels, at * num_channels, squares, at, num_channels)
+        for v in range(TILE_VECTORS):
+            column = panel * width + v * lanes
+            tile_at = i % TILE_ROWS * width + v * lanes
+            count = keep_below(tile, tile_at, rows.dtype.type(np.inf), column, kept, columns, count)
+    if count > ranks[-1]:
+        _pick(kept, columns, count, ranks, scratch, found)
+    else:
+        found[:] = 0  # NaN or infinite distances have no order; the loss will say so soon enough.
+
+
+@njit(error_model="numpy")
+def _estimate_limits(rows, num_groups, panels, squares, task, tile, limits):
+    """A distance for each row that about `wanted` of the sampled columns are nearer than."""
+    width = TILE_VECTORS * VECTOR_BYTES // rows.itemsize
+    num_channels = len(panels) // len(squares)
+    sample = np.empty((TILE_ROWS, SAMPLES), rows.dtype)
+    for group in range(num_groups):
+        for panel in range(SAMPLES // width):
+            at = (task.panel + task.num_panels + panel) * width
+            x_at = group * TILE_ROWS * num_channels
+            multiply_tile(tile, rows, x_at, panels, at * num_channels, squares, at, num_channels)
+            for r in range(TILE_ROWS):
+                for w in range(width):
+                    sample[r, panel * width + w] = tile[r * width + w]
+        for r in range(TILE_ROWS):
+            low, high = _extremes(sample[r], SAMPLES)
+            for _ in range(10):
+                middle = (low + high) / 2
+                count = _count_below(sample[r], middle)
+                if count < task.wanted:
+                    low = middle
+                else:
+                    high = middle
+                    if count <= task.wanted + 2:
+                        break
+            limits[group * TILE_ROWS + r] = high
+
+
+@njit(fastmath=True)
+def _extremes(values, n):
+    low = high = values[0]
+    for i in range(n):
+        low, high = min(low, values[i]), max(high, values[i])
+    return low, high
+
+
+@njit
+def _count_below(values, limit):
+    count = np.int32(0)
+    for i in range(len(values)):
+        count += np.int32(values[i] < limit)
+    return count
+
+
+@njit(error_model="numpy")
+def _pick(kept, columns, n, ranks, scratch, found):
+    """found[r] = the column at ranks[r] of the n kept distances; of equal distances the earlier is nearer."""
+    bin_of, chosen, near, near_columns, bins, begins, rank_bins = scratch
+    num_bins = min(BINS, n)
+    low, high = _extremes(kept, n)
+    scale = (num_bins - 1) / (high - low) if high > low else 0.0
+    _assign_bins(kept, n, low, kept.dtype.type(scale), kept.dtype.type(num_bins - 1), bin_of)
+    bins[:num_bins] = 0
+    begins[:num_bins] = -1
+    for i in range(n):
+        bins[bin_of[i]] += 1
+
+    # Lay the bins that hold a wanted rank side by side; found says where in them the rank will be.
+    b = before = begin = 0
+    for r in range(len(ranks)):
+        while before + bins[b] <= ranks[r]:
+            before += bins[b]
+            b += 1
+        if begins[b] < 0:
+            begins[b] = begin
+            begin += bins[b]
+        rank_bins[r] = b
+        found[r] = begins[b] + ranks[r] - before
+    num_chosen = 0
+    for i in range(n):
+        chosen[num_chosen] = i
+        num_chosen += np.int64(begins[bin_of[i]] >= 0)
+    for q in range(num_chosen):
+        i = chosen[q]
+        to = begins[bin_of[i]]
+        begins[bin_of[i]] = to + 1
+        near[to], near_columns[to] = kept[i], columns[i]
+
+    last = -1
+    for r in range(len(ranks)):
+        b = rank_bins[r]
+        if b != last:
+            _sort(near, near_columns, begins[b] - bins[b], begins[b])
+            last = b
+        found[r] = near_columns[found[r]]
+
+
+@njit(fastmath=True)
+def _assign_bins(values, n, low, scale, last, bin_of):
+    for i in range(n):
+        bin_of[i] = np.int32(min((values[i] - low) * scale, last))
+
+
+@njit
+def _sort(values, columns, first, end):
+    """Sort values[first:end], equal values by column; Shell's gaps matter only in a crowded bin."""
+    for gap in (301, 132, 57, 23, 10, 4, 1):
+        for i in range(first + gap, end):
+            value, column = values[i], columns[i]
+            to = i
+            while to >= first + gap:
+                before, before_column = values[to - gap], columns[to - gap]
+                if before < value or (before == value and before_column < column):
+                    break
+                values[to], columns[to] = before, before_column
+                to -= gap
+            values[to], columns[to] = value, column
