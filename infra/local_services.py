@@ -1,0 +1,253 @@
+"""`make up`, `make down`, `make status`: Prefect on this machine, in the background.
+
+`up` starts a Prefect server and a process worker, deploys prefect.yaml and makes sure of the automation of
+heartbeat.yaml. All of it lives in .pointloom/up below the current folder: state.json (what runs), the logs,
+and the server's database, which stays, so that the history of runs is there after the next `up`. Flow runs
+work in the current folder: the pull step of prefect.yaml reads it from POINTLOOM_HOME.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from infra import prefect_api, processes
+from infra.processes import Service
+from infra.service_state import HOST, State, one_at_a_time, read_state, write_state
+from pointcloud.errors import PointloomError
+
+DEFAULT_PORT = 4200
+WORK_POOL = "pointloom"
+ENVIRONMENT = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # infra/heartbeat.yaml counts on it
+    "PREFECT_WORKER_QUERY_SECONDS": "3",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTHONUNBUFFERED": "1",
+}
+_CONCURRENT_RUNS = 2
+_START_SECONDS = 180.0
+_END_SECONDS = 20.0
+_PORTS_TRIED = 50
+
+
+def main(arguments: list[str]) -> int:
+    """Run `up`, `down` or `status` in the current folder; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local_services", description=__doc__)
+    parser.add_argument("command", choices=["up", "down", "status"])
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="first port to try (default %(default)s)"
+    )
+    given = parser.parse_args(arguments)
+    folder = Path.cwd() / ".pointloom" / "up"
+    try:
+        with one_at_a_time(folder):
+            signal.signal(signal.SIGTERM, _interrupt)
+            if given.command == "up":
+                return up(folder, given.port)
+            return down(folder) if given.command == "down" else status(folder)
+    except PointloomError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was started has been ended.", file=sys.stderr)
+        return 130
+
+
+def up(folder: Path, first_port: int = DEFAULT_PORT) -> int:
+    """Start what is not running yet; everything is ended again where something fails.
+
+    Raises:
+        PointloomError: no prefect.yaml here; a service does not start.
+    """
+    project = Path.cwd()
+    if not (project / "prefect.yaml").exists():
+        raise PointloomError(f"no prefect.yaml in {project}; run this in the folder of the project.")
+    state = read_state(folder)
+    if state is not None:
+        if state.ready and all(processes.running(s) for s in state.services):
+            print("Already up.")
+            _tell(state)
+            return 0
+        print("Found what is left of an earlier start; ending it first.")
+        _end(folder, state)
+    state = State(mark=uuid.uuid4().hex, port=free_port(first_port))
+    if state.port != first_port:
+        print(f"Port {first_port} is taken; using {state.port}.")
+    try:
+        _start(folder, project, state)
+    except BaseException:
+        _end(folder, state)
+        raise
+    _tell(state)
+    return 0
+
+
+def down(folder: Path) -> int:
+    """End what `up` started, and nothing else."""
+    state = read_state(folder)
+    if state is None:
+        print("Nothing is running.")
+        return 0
+    ran = [s.name for s in state.services if processes.running(s)]
+    killed = _end(folder, state)
+    print(f"Ended: {', '.join(ran)}." if ran else "Nothing was running any more; the old state is removed.")
+    if killed:
+        print(f"{len(killed)} process(es) did not end when asked and were killed.")
+    return 0
+
+
+def status(folder: Path) -> int:
+    """Say what runs; 1 where something that was started has died."""
+    state = read_state(folder)
+    if state is None:
+        print("Nothing is running; 'make up' starts the services.")
+        return 0
+    dead = [service for service in state.services if not processes.running(service)]
+    for service in dead:
+        print(f"{service.name}: has ended by itself; see {_short(Path(service.log))}")
+    if dead or not state.ready:
+        print("Not all is up; 'make up' starts anew, 'make down' ends the rest.")
+        return 1
+    _tell(state)
+    return 0
+
+
+def free_port(first: int) -> int:
+    """The first port from `first` on that nobody listens on.
+
+    Raises:
+        PointloomError: all of many ports are taken.
+    """
+    for port in range(first, min(first + _PORTS_TRIED, 65536)):
+        with socket.socket() as probe:
+            # As the server itself does: a port whose last connections are still closing is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise PointloomError(
+        f"no free port from {first} on; name another: python -m infra.local_services up --port N"
+    )
+
+
+def environment(folder: Path, project: Path, api_url: str) -> dict[str, str]:
+    """Of the services and the flow runs: the user's, without the Prefect server it may point at."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    local = ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"]))
+    return {
+        "RAY_AUTH_MODE": "disabled",  # the user's own mode wins where RAY_ADDRESS names a cluster
+        **kept,
+        **ENVIRONMENT,
+        "NO_PROXY": local,
+        "no_proxy": local,
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": api_url,
+        "POINTLOOM_HOME": str(project),
+    }
+
+
+def _start(folder: Path, project: Path, state: State) -> None:
+    variables = environment(folder, project, state.api_url)
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+
+    def serve(name: str, command: list[str], is_ready: Callable[[], bool]) -> None:
+        log = folder / f"{name.replace(' ', '-')}.log"
+        print(f"Starting the {name} (log: {_short(log)}) …", flush=True)
+        service = processes.start(name, [*prefect, *command], variables, log, state.mark)
+        state.services.append(service)
+        write_state(folder, state)
+        _wait(service, is_ready)
+
+    def run(what: str, command: list[str]) -> None:
+        log = folder / f"{command[0]}.log"
+        print(f"{what} (log: {_short(log)}) …", flush=True)
+        with log.open("ab") as output:
+            done = subprocess.run(
+                [*prefect, *command], env=variables | {processes.MARK: state.mark}, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=subprocess.STDOUT, timeout=_START_SECONDS,
+            )  # fmt: skip
+        if done.returncode:
+            raise PointloomError(f"'prefect {' '.join(command)}' failed; its reason is at the end of {log}.")
+
+    port = str(state.port)
+    serve(
+        "Prefect server",
+        ["server", "start", "--host", HOST, "--port", port],
+        lambda: prefect_api.is_healthy(state.api_url),
+    )
+    run("Creating the work pool", ["work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"])
+    run("Deploying prefect.yaml", ["deploy", "--all"])
+    prefect_api.ensure_automation(state.api_url, Path(__file__).parent / "heartbeat.yaml")
+    serve(
+        "Prefect worker",
+        ["worker", "start", "--pool", WORK_POOL, "--name", "local", "--limit", str(_CONCURRENT_RUNS)],
+        lambda: prefect_api.worker_is_online(state.api_url, WORK_POOL),
+    )
+    state.ready = True
+    write_state(folder, state)
+
+
+def _wait(service: Service, is_ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        # Somebody else's server could answer on the port; then ours has ended.
+        alive = processes.running(service) is not None
+        if alive and is_ready():
+            return
+        if not alive:
+            raise PointloomError(
+                f"the {service.name} ended while starting; its reason is at the end of {service.log}."
+            )
+        if time.monotonic() > deadline:
+            raise PointloomError(
+                f"the {service.name} is not ready after {_START_SECONDS:.0f} s; see {service.log}."
+            )
+        time.sleep(0.5)
+
+
+def _end(folder: Path, state: State) -> list[int]:
+    # Last come, first go: the Prefect worker can still tell the server that its runs have ended.
+    killed = [pid for service in reversed(state.services) for pid in processes.end(service, _END_SECONDS)]
+    killed += processes.end_marked(state.mark, _END_SECONDS)
+    (folder / "state.json").unlink(missing_ok=True)
+    return killed
+
+
+def _tell(state: State) -> None:
+    python, deployments = _short(Path(sys.executable)), prefect_api.deployments(state.api_url)
+    print(f"\nPrefect UI   {state.url}")
+    print(f"deployments  {', '.join(deployments)}")
+    print("run one      in the UI (Deployments → Run), or:")
+    print(f"  export PREFECT_API_URL={state.api_url}")
+    print(f"  {python} -m prefect deployment run segment/segment --watch --params \\")
+    print("""    '{"parameters": {"scans": ["tiles"], "checkpoint": "checkpoint", "out": "labelled"}}'""")
+    print(f"paths        relative ones count from {Path.cwd()}")
+    print("stop         make down")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    # SIGTERM gets the same orderly end as Ctrl-C.
+    raise KeyboardInterrupt
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

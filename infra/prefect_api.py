@@ -1,0 +1,77 @@
+"""The few questions that `make up` asks a Prefect server, over its REST interface."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pointcloud.errors import PointloomError
+
+_SECONDS = 10
+
+
+def ask(api_url: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """GET `path`, or POST `body` to it; the answer's JSON.
+
+    Raises:
+        OSError: no answer, or one that is an error (`urllib.error.HTTPError`).
+    """
+    request = urllib.request.Request(
+        f"{api_url}{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    # The server is on this machine: a proxy named in the environment has no part in it.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=_SECONDS) as answer:
+        return json.loads(answer.read() or b"null")
+
+
+def is_healthy(api_url: str) -> bool:
+    try:
+        return ask(api_url, "/health") is True
+    except (OSError, ValueError):
+        return False
+
+
+def worker_is_online(api_url: str, pool: str) -> bool:
+    try:
+        workers = ask(api_url, f"/work_pools/{pool}/workers/filter", {})
+    except OSError:
+        return False
+    return any(worker["status"] == "ONLINE" for worker in workers)
+
+
+def deployments(api_url: str) -> list[str]:
+    """`flow/deployment` of all deployments, sorted.
+
+    Raises:
+        PointloomError: the server does not answer.
+    """
+    try:
+        names = {flow["id"]: flow["name"] for flow in ask(api_url, "/flows/filter", {})}
+        return sorted(f"{names[d['flow_id']]}/{d['name']}" for d in ask(api_url, "/deployments/filter", {}))
+    except OSError as error:
+        raise PointloomError(
+            f"the Prefect server at {api_url} does not answer ({error}); see its log."
+        ) from error
+
+
+def ensure_automation(api_url: str, file: Path) -> None:
+    """Create the automation of a YAML file, unless one with its name exists.
+
+    Raises:
+        PointloomError: the server refuses it.
+    """
+    wanted = yaml.safe_load(file.read_text())
+    try:
+        if not ask(api_url, "/automations/filter", {"automations": {"name": {"any_": [wanted["name"]]}}}):
+            ask(api_url, "/automations/", wanted)
+    except urllib.error.HTTPError as error:
+        reason = error.read().decode(errors="replace")[:300]
+        raise PointloomError(f"the Prefect server refuses the automation of {file}: {reason}") from error
