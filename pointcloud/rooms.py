@@ -12,67 +12,75 @@ this is what happens to them:
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
-from pathlib import Path
 
 import numpy as np
 
+from pointcloud import storage
 from pointcloud.cloud import Cloud
-from pointcloud.errors import ScanError
+from pointcloud.errors import ScanError, StorageError
 from pointcloud.labels import PRESETS
 
+_ANNOTATIONS = "Annotations"
+_EXPECTED = "expected an S3DIS room with Annotations/<class>_<n>.txt (x y z r g b per line)"
 _LOG = logging.getLogger(__name__)
 _CLASSES = {name: index for index, name in enumerate(PRESETS["s3dis"].names)}
 _CLUTTER = _CLASSES["clutter"]
 _LOGGED_LINES = 10  # per file: a file that is no S3DIS file at all must not fill the log
 
 
-def is_room(folder: Path) -> bool:
-    """Whether the folder looks like an S3DIS room: it has a folder `Annotations`."""
-    return (Path(folder) / "Annotations").is_dir()
+def is_room(uri: str) -> bool:
+    """Whether a folder looks like an S3DIS room: it has a folder `Annotations`."""
+    return storage.exists(storage.join(uri, _ANNOTATIONS))
 
 
-def read_room(folder: Path) -> Cloud:
+def object_files(uri: str) -> list[storage.Source]:
+    """The files of a room's objects, by name.
+
+    Raises:
+        ScanError: no such folder, no Annotations in it, or no file in those.
+    """
+    annotations = storage.join(uri, _ANNOTATIONS)
+    if not storage.exists(annotations):
+        what = f"has no folder {_ANNOTATIONS}" if storage.exists(uri) else "does not exist"
+        raise ScanError(f"{uri!r} {what}, {_EXPECTED}; give the room's own folder.")
+    try:
+        return storage.expand([annotations], (".txt",))
+    except StorageError as error:
+        raise ScanError(f"{annotations!r} holds no .txt file, {_EXPECTED}; copy the room again.") from error
+
+
+def read_room(uri: str) -> Cloud:
     """All points of one S3DIS room, object by object in the order of their files' names.
 
     Args:
-        folder: the room's folder, the one that holds `Annotations`.
+        uri: the room's folder, the one that holds `Annotations`.
 
     Returns:
         A cloud without CRS: xyz in metres, red, green and blue as uint16 (0–255 times 257, as the LAS
         specification asks for), classification uint8 as class index in the scheme "s3dis".
 
     Raises:
-        ScanError: no such folder, no Annotations, no file or no readable point in it, a file that cannot be
-            opened.
+        ScanError: no such folder, no Annotations, no file or no readable point in it.
+        StorageError: a file that cannot be opened.
     """
-    return read_room_counted(folder)[0]
+    return read_room_counted(uri)[0]
 
 
-def read_room_counted(folder: Path) -> tuple[Cloud, int]:
+def read_room_counted(uri: str) -> tuple[Cloud, int]:
     """As `read_room`, with the number of malformed lines that were skipped."""
-    folder = Path(folder)
-    annotations = folder / "Annotations"
-    expected = "expected an S3DIS room with Annotations/<class>_<n>.txt (x y z r g b per line)"
-    if not annotations.is_dir():
-        what = "has no folder Annotations" if folder.is_dir() else "is not a folder"
-        raise ScanError(f"{folder} {what}, {expected}; give the room's own folder.")
-    # Names that begin with a dot are what macOS leaves beside the files it copies.
-    paths = sorted(p for p in annotations.glob("*.txt") if not p.name.startswith("."))
-    if not paths:
-        raise ScanError(f"{annotations} holds no .txt file, {expected}; copy the room again.")
+    files = object_files(uri)
     rows, codes, skipped = [], [], 0
-    for path in paths:
-        points, bad = _read_object(path)
+    for file in files:
+        points, bad = _read_object(file.uri)
         rows.append(points)
-        codes.append(np.full(len(points), _class_of(path), np.uint8))
+        codes.append(np.full(len(points), _class_of(file.uri), np.uint8))
         skipped += bad
     points = np.concatenate(rows)
     if not len(points):
-        raise ScanError(
-            f"{annotations} holds no readable point in {len(paths)} files, {expected}; copy it again."
-        )
+        raise ScanError(f"{uri!r} holds no readable point in {len(files)} files, {_EXPECTED}; copy it again.")
     colours = np.rint(points[:, 3:]).astype(np.uint16) * 257
     attributes = {
         name: np.ascontiguousarray(colours[:, i]) for i, name in enumerate(("red", "green", "blue"))
@@ -81,37 +89,34 @@ def read_room_counted(folder: Path) -> tuple[Cloud, int]:
     return Cloud(np.ascontiguousarray(points[:, :3]), attributes), skipped
 
 
-def _class_of(path: Path) -> int:
-    name = path.stem.split("_")[0].lower()
+def _class_of(uri: str) -> int:
+    name = storage.name_of(uri).split("_")[0].removesuffix(".txt").lower()
     if name not in _CLASSES:
-        _LOG.info("%s: %r is not one of the 13 classes, read as clutter", path, name)
+        _LOG.info("%s: %r is not one of the 13 classes, read as clutter", uri, name)
     return _CLASSES.get(name, _CLUTTER)
 
 
-def _read_object(path: Path) -> tuple[np.ndarray, int]:
+def _read_object(uri: str) -> tuple[np.ndarray, int]:
     """Good rows (n, 6) float64 of one file, and the number of malformed lines."""
+    content = storage.read_bytes(uri)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # an empty file, which is good here
             # latin-1 decodes every byte, so a stray one fails as a number and not as text.
-            points = np.loadtxt(path, comments=None, ndmin=2, encoding="latin-1")
+            points = np.loadtxt(io.BytesIO(content), comments=None, ndmin=2, encoding="latin-1")
         if points.size == 0:
             return np.empty((0, 6)), 0
         if points.shape[1] == 6 and _good(points).all():
             return points, 0
     except ValueError:
         pass  # some line is malformed; which one is found below
-    except OSError as error:
-        raise ScanError(
-            f"{path} cannot be read ({error.strerror}); check the file and its rights."
-        ) from error
-    return _read_line_by_line(path)
+    return _read_line_by_line(uri, content)
 
 
-def _read_line_by_line(path: Path) -> tuple[np.ndarray, int]:
+def _read_line_by_line(uri: str, content: bytes) -> tuple[np.ndarray, int]:
     rows: list[list[float]] = []
     bad = 0
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(content.splitlines(), start=1):
         fields = line.split()
         if not fields:
             continue
@@ -125,9 +130,9 @@ def _read_line_by_line(path: Path) -> tuple[np.ndarray, int]:
             continue
         bad += 1
         if bad <= _LOGGED_LINES:
-            _LOG.warning("%s, line %d: malformed, skipped: %r", path, number, line[:80])
+            _LOG.warning("%s, line %d: malformed, skipped: %r", uri, number, line[:80])
     if bad > _LOGGED_LINES:
-        _LOG.warning("%s: %d malformed lines skipped in all", path, bad)
+        _LOG.warning("%s: %d malformed lines skipped in all", uri, bad)
     return np.array(rows, np.float64).reshape(-1, 6), bad
 
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import laspy
 import numpy as np
+import pyarrow as pa
+import pyarrow as pa
 from laspy.errors import LaspyException
 from pyproj import CRS
 from pyproj.exceptions import CRSError
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = (".las", ".laz")
 CHUNK_POINTS = 1_000_000
+_CHUNK_BYTES = 256 << 20  # a header may claim records of 65,535 bytes
 _LAS_COLOURS = ("red", "green", "blue")
 
 
@@ -34,7 +37,9 @@ def reading(uri: str) -> Iterator[None]:
         yield
     except PointloomError:
         raise
-    except (LaspyException, OSError, ValueError, struct.error, MemoryError, OverflowError, KeyError) as error:
+    except (
+        LaspyException, OSError, ValueError, struct.error, ArithmeticError, LookupError, MemoryError, SystemError,
+    ) as error:  # fmt: skip
         raise _unreadable(uri, error) from error
     except BaseException as error:
         if type(error).__name__ in ("PanicException", "LazrsError"):
@@ -59,9 +64,11 @@ def open_scan(uri: str) -> Iterator[laspy.LasReader]:
     """
     with storage.open_input(uri) as stream, reading(uri):
         _check_header(uri, stream.read(375), stream.size())
+        _check_chunk_table(uri, stream)
         stream.seek(0)
-        # Record by record is how the extended VLRs of a hostile header explode; they are checked above.
         with laspy.open(stream, closefd=False) as reader:
+            if reader.header.are_points_compressed:
+                _check_compression(uri, stream, reader.header)
             yield reader
 
 
@@ -91,15 +98,60 @@ def _check_header(uri: str, head: bytes, file_size: int) -> None:
         raise _unreadable(uri, ValueError(f"its header promises {num_points} points, the file holds {held}"))
 
 
+def _check_compression(uri: str, stream: pa.NativeFile, header: laspy.LasHeader) -> None:
+    """Refuse what makes lazrs end the process: it takes the memory that a record or chunk table asks for unseen."""
+    place, points_at, record_length = stream.tell(), header.offset_to_point_data, header.point_format.size
+    record = header.vlrs[header.vlrs.index("LasZipVlr")].record_data
+    num_items = struct.unpack_from("<H", record, 32)[0]
+    unpacked = sum(struct.unpack_from("<H", record, 36 + 6 * item)[0] for item in range(num_items))
+    if unpacked != record_length:
+        raise _unreadable(uri, ValueError(f"its points have {record_length} bytes, compressed from {unpacked}"))
+    stream.seek(points_at)
+    table_at = struct.unpack("<q", stream.read(8))[0]
+    if table_at == -1:  # written to a stream that could not go back: the offset is at the end
+        stream.seek(stream.size() - 8)
+        table_at = struct.unpack("<q", stream.read(8))[0]
+    if points_at < table_at <= stream.size() - 8:
+        stream.seek(table_at + 4)
+        num_chunks = struct.unpack("<I", stream.read(4))[0]
+        # A chunk holds its first point as it is.
+        if num_chunks > (table_at - points_at) // record_length + 1:
+            raise _unreadable(uri, ValueError(f"it claims {num_chunks} chunks in {table_at - points_at} bytes"))
+    stream.seek(place)
+
+
+def _check_chunk_table(uri: str, stream: pa.NativeFile) -> None:
+    """Refuse a LAZ chunk table longer than the file: lazrs makes room for all of it and aborts the whole process.
+
+    Layout: the point data begin with the table's place, or -1 when it stands in the file's last 8 bytes; the table with
+    a version and the number of chunks, four bytes each (LASzip specification).
+    """
+    stream.seek(96)
+    (points_at,) = struct.unpack("<I", stream.read(4))
+    stream.seek(104)
+    if not stream.read(1)[0] & 0x80:
+        return
+    for place in (points_at, stream.size() - 8):
+        stream.seek(place)
+        (table_at,) = struct.unpack("<q", stream.read(8).ljust(8, b"\0"))
+        if table_at >= 0:
+            break
+    stream.seek(min(max(table_at, 0), stream.size()))
+    _, num_chunks = struct.unpack("<II", stream.read(8).ljust(8, b"\0"))
+    if num_chunks > stream.size():
+        raise _unreadable(uri, ValueError(f"its chunk table promises {num_chunks} chunks"))
+
+
 def iterate_chunks(uri: str, reader: laspy.LasReader) -> Iterator[laspy.ScaleAwarePointRecord]:
-    """The scan's points, about a million at a time.
+    """The scan's points, at most a million at a time.
 
     Raises:
         ScanError: damaged data, or fewer points than the header says.
     """
     expected, seen = reader.header.point_count, 0
     with reading(uri):
-        for chunk in reader.chunk_iterator(CHUNK_POINTS):
+        size = max(1, min(CHUNK_POINTS, _CHUNK_BYTES // max(reader.header.point_format.size, 1)))
+        for chunk in reader.chunk_iterator(size):
             seen += len(chunk)
             if len(chunk):
                 yield chunk

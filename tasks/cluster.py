@@ -22,6 +22,8 @@ _ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+# On this machine alone: Ray's C++ side calls it an error on the terminal that Ray Data's actors may be restarted.
+_QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
 
 
 @contextmanager
@@ -34,6 +36,11 @@ def ray_session(num_cpus: int) -> Iterator[None]:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+    # The flow's own log lines say what happens; Ray Data's plans stay in its log files.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         if address:
             ray.init(address=address, logging_level=logging.WARNING)

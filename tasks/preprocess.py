@@ -17,7 +17,7 @@ from pointcloud.cloud import Cloud
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.features import FeatureStatistics, standardised_columns
 from pointcloud.labels import LabelScheme
-from pointcloud.rooms import read_room
+from pointcloud.rooms import is_room, object_files, read_room
 from pointcloud.scan import SUFFIXES, read_cloud
 from pointcloud.splits import SplitRule
 
@@ -46,8 +46,8 @@ def find_scans(patterns: list[str]) -> list[storage.Source]:
     Raises:
         StorageError: nothing there.
     """
-    rooms = [p for p in patterns if storage.exists(storage.join(p, "Annotations"))]
-    scans = [p for p in patterns if p not in rooms]
+    rooms = [pattern for pattern in patterns if is_room(pattern)]
+    scans = [pattern for pattern in patterns if pattern not in rooms]
     found = [storage.Source(room, storage.name_of(room)) for room in rooms]
     return found + (storage.expand(scans, SUFFIXES) if scans else [])
 
@@ -75,15 +75,14 @@ def preprocess_scan(source: storage.Source, job: PreprocessJob) -> ledger.Record
 
 
 def _content(source: storage.Source) -> str:
-    # A room is a folder: its text files' hashes together are its content.
-    if storage.exists(storage.join(source.uri, "Annotations")):
-        files = storage.expand([storage.join(source.uri, "Annotations")], (".txt",))
-        return ledger.key_of([(f.name, storage.content_hash(f.uri)) for f in files])
+    # A room is a folder: its objects' hashes together are its content.
+    if is_room(source.uri):
+        return ledger.key_of([(f.name, storage.content_hash(f.uri)) for f in object_files(source.uri)])
     return storage.content_hash(source.uri)
 
 
 def _read(uri: str) -> Cloud:
-    return read_room(uri) if storage.exists(storage.join(uri, "Annotations")) else read_cloud(uri)
+    return read_room(uri) if is_room(uri) else read_cloud(uri)
 
 
 def _preprocess(source: storage.Source, job: PreprocessJob, key: str, began: float) -> ledger.Record:

@@ -25,10 +25,10 @@ def test_folders_are_those_of_s3dis(tmp_path: Path) -> None:
     assert rooms == [tmp_path / f"Area_{a}" / n for a in (1, 6) for n in names]
     assert sorted(p.name for p in (tmp_path / "Area_1").iterdir()) == sorted(names)
     for room in rooms:
-        assert is_room(room)
+        assert is_room(str(room))
         assert not is_room(room.parent)
         whole = np.loadtxt(room / f"{room.name}.txt")
-        cloud = read_room(room)
+        cloud = read_room(str(room))
         assert whole.shape == (len(cloud), 6)
         # The same points, which the reader orders by file name.
         np.testing.assert_allclose(np.sort(whole[:, 0]), np.sort(cloud.xyz[:, 0]))
@@ -39,7 +39,7 @@ def test_folders_are_those_of_s3dis(tmp_path: Path) -> None:
 
 def test_the_first_office_has_all_classes(tmp_path: Path) -> None:
     office = write_rooms(RoomsConfig(areas=(5,), rooms_per_area=1, points_per_m2=20.0), tmp_path)[0]
-    counts = np.bincount(read_room(office).attributes["classification"], minlength=13)
+    counts = np.bincount(read_room(str(office)).attributes["classification"], minlength=13)
     assert len(counts) == 13
     assert counts.min() > 20
 

@@ -1,0 +1,26 @@
+"""One Prefect server for all tests of flows, and small simulated scans to run them on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+
+from pointcloud.simulate.files import write_survey
+from pointcloud.simulate.survey import SurveyConfig
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prefect_server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="session")
+def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two adjacent simulated tiles of 40 m with exact labels."""
+    folder = tmp_path_factory.mktemp("survey")
+    write_survey(SurveyConfig(seed=3, tile_size_m=40.0, tiles=(2, 1), points_per_m2=3.0), folder)
+    return folder
