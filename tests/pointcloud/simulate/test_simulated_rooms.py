@@ -26,7 +26,7 @@ def test_folders_are_those_of_s3dis(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "Area_1").iterdir()) == sorted(names)
     for room in rooms:
         assert is_room(str(room))
-        assert not is_room(room.parent)
+        assert not is_room(str(room.parent))
         whole = np.loadtxt(room / f"{room.name}.txt")
         cloud = read_room(str(room))
         assert whole.shape == (len(cloud), 6)
