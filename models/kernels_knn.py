@@ -28,6 +28,8 @@ SAMPLES = 256
 SAMPLED_FROM = 1024
 """Points of a block from which on a limit is estimated; below, all distances are kept."""
 BINS = 512
+CROWDED = 32
+"""Entries of a bin up to which insertion is the quickest sort."""
 
 _TASK = np.dtype(
     [(name, np.int64) for name in ("row", "end", "start", "panel", "num_panels", "wanted", "block")]
@@ -202,15 +204,16 @@ def _estimate_limits(rows, num_groups, panels, squares, task, tile, limits):
                     sample[r, panel * width + w] = tile[r * width + w]
         for r in range(TILE_ROWS):
             low, high = _extremes(sample[r], SAMPLES)
-            for _ in range(10):
+            count = SAMPLES
+            while count > task.wanted + 2:
                 middle = (low + high) / 2
-                count = _count_below(sample[r], middle)
-                if count < task.wanted:
+                if not low < middle < high:
+                    break
+                below = _count_below(sample[r], middle)
+                if below < task.wanted:
                     low = middle
                 else:
-                    high = middle
-                    if count <= task.wanted + 2:
-                        break
+                    high, count = middle, below
             limits[group * TILE_ROWS + r] = high
 
 
@@ -279,17 +282,47 @@ def _assign_bins(values, n, low, scale, last, bin_of):
         bin_of[i] = np.int32(min((values[i] - low) * scale, last))
 
 
-@njit
+@njit(error_model="numpy")
 def _sort(values, columns, first, end):
-    """Sort values[first:end], equal values by column; Shell's gaps matter only in a crowded bin."""
-    for gap in (301, 132, 57, 23, 10, 4, 1):
-        for i in range(first + gap, end):
-            value, column = values[i], columns[i]
-            to = i
-            while to >= first + gap:
-                before, before_column = values[to - gap], columns[to - gap]
-                if before < value or (before == value and before_column < column):
-                    break
-                values[to], columns[to] = before, before_column
-                to -= gap
-            values[to], columns[to] = value, column
+    """Sort values[first:end]; of equal values the earlier stays first."""
+    if end - first <= CROWDED:
+        _insertion_sort(values, columns, first, end)
+        return
+    # Points far out squeeze all others into few bins: bins within the bin, as often as needed.
+    todo = np.empty((end - first, 2), np.int64)
+    bin_of, ends = np.empty(end - first, np.int32), np.empty(end - first + 1, np.int32)
+    todo[0, 0], todo[0, 1] = first, end
+    num_todo = 1
+    while num_todo > 0:
+        num_todo -= 1
+        begin, n = todo[num_todo, 0], todo[num_todo, 1] - todo[num_todo, 0]
+        low, high = _extremes(values[begin:], n)
+        scale = (n - 1) / (high - low)
+        if n <= CROWDED or low == high or scale == np.inf:
+            _insertion_sort(values, columns, begin, begin + n)
+            continue
+        crowd, crowd_columns = values[begin : begin + n].copy(), columns[begin : begin + n].copy()
+        _assign_bins(crowd, n, low, values.dtype.type(scale), values.dtype.type(n - 1), bin_of)
+        ends[: n + 1] = 0
+        for i in range(n):
+            ends[bin_of[i] + 1] += 1
+        for b in range(n):
+            if ends[b + 1] > 1:
+                todo[num_todo, 0], todo[num_todo, 1] = begin + ends[b], begin + ends[b] + ends[b + 1]
+                num_todo += 1
+            ends[b + 1] += ends[b]
+        for i in range(n):
+            to = begin + ends[bin_of[i]]
+            ends[bin_of[i]] += 1
+            values[to], columns[to] = crowd[i], crowd_columns[i]
+
+
+@njit
+def _insertion_sort(values, columns, first, end):
+    for i in range(first + 1, end):
+        value, column = values[i], columns[i]
+        to = i
+        while to > first and values[to - 1] > value:
+            values[to], columns[to] = values[to - 1], columns[to - 1]
+            to -= 1
+        values[to], columns[to] = value, column

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from models import aggregation, kernels
+from models.aggregation import EdgeExtreme, NeighbourMax
+from tests.models.test_graph import path as path  # the same two paths
+
+FLOORS = [0.0, -torch.inf]
+
+
+@pytest.fixture
+def edges() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (
+        torch.randn((9, 19), dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2)
+    )
+    neighbours = torch.randint(0, 9, (9, 4), generator=generator, dtype=torch.int32)
+    sign = torch.where(torch.rand(19, generator=generator) < 0.4, -1.0, 1.0).double()
+    return a, b, neighbours, sign
+
+
+def plain(
+    a: Tensor, b: Tensor, neighbours: Tensor, sign: Tensor, floor: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    u = (a[:, None] + b[neighbours.long()]).clamp(min=floor)
+    return (u * sign).amax(dim=1) * sign, u.mean(dim=(0, 1)), u.var(dim=(0, 1), unbiased=False)
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_edge_extreme(
+    path: str, edges: tuple[Tensor, ...], floor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aggregation, "ROWS_PER_CHUNK", 4)
+    for found, expected in zip(EdgeExtreme.apply(*edges, floor), plain(*edges, floor), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_edge_extreme_gradients(path: str, edges: tuple[Tensor, ...], floor: float) -> None:
+    assert torch.autograd.gradcheck(lambda a, b: EdgeExtreme.apply(a, b, *edges[2:], floor), edges[:2])
+
+
+def test_neighbour_max(path: str, edges: tuple[Tensor, ...]) -> None:
+    _, x, neighbours, _ = edges
+    assert torch.equal(NeighbourMax.apply(x, neighbours), x[neighbours.long()].amax(dim=1))
+    assert torch.autograd.gradcheck(lambda x: NeighbourMax.apply(x, neighbours), x)
+
+
+def test_statistics_of_many_edges_are_not_summed_in_float32(path: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    a = torch.randn((20_000, 3), generator=generator) + 30
+    neighbours = torch.randint(0, 20_000, (20_000, 16), generator=generator, dtype=torch.int32)
+    _, mean, variance = EdgeExtreme.apply(a, a, neighbours, torch.ones(3), 0.0)
+    _, exact_mean, exact_variance = plain(a.double(), a.double(), neighbours, torch.ones(3), 0.0)
+    assert (mean - exact_mean).abs().max() < 1e-5
+    assert (variance / exact_variance - 1).abs().max() < 1e-4
+
+
+def test_gradients_do_not_depend_on_threads() -> None:
+    generator = torch.Generator().manual_seed(2)
+    a = torch.randn((700, 40), generator=generator, requires_grad=True)
+    neighbours = torch.randint(0, 700, (700, 8), generator=generator, dtype=torch.int32)
+    before, gradients = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        extreme, mean, variance = EdgeExtreme.apply(a, a * 2, neighbours, torch.ones(40), 0.0)
+        gradients.append(torch.autograd.grad((extreme * mean * variance).sum(), a)[0])
+    torch.set_num_threads(before)
+    assert torch.equal(gradients[0], gradients[1])
+    assert torch.equal(gradients[0], gradients[2])
+
+
+def test_kernels_serve_what_they_can() -> None:
+    assert not kernels.serve(torch.zeros(1, dtype=torch.bfloat16))
+    assert not kernels.serve(torch.zeros(1, device="meta"))
