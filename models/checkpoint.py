@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +14,13 @@ from safetensors import SafetensorError
 from models.deepgcn import DeepGCN, DeepGCNConfig
 from pointcloud import storage
 from pointcloud.blocks import BlockConfig
-from pointcloud.errors import SchemaError
-from pointcloud.features import FeatureStatistics, check_features, num_channels
+from pointcloud.errors import SchemaError, StorageError
+from pointcloud.features import FEATURES, STANDARDISED, FeatureStatistics, check_features, num_channels
 from pointcloud.labels import LabelScheme
 
 SCHEMA_VERSION = 1
 RECORD = "checkpoint.json"
+_WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")  # never a path that leads out of the folder
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Checkpoint:
         provenance: dataset, settings, versions.
 
     Raises:
-        SchemaError: features, classes and network that do not fit each other.
+        SchemaError: features, statistics, classes and network that do not fit each other.
     """
 
     network: DeepGCNConfig
@@ -54,6 +56,10 @@ class Checkpoint:
             raise SchemaError(
                 f"features {', '.join(self.features)} make {made} channels, the network takes {taken}."
             )
+        needed = [name for name in STANDARDISED if any(name in (f, *FEATURES[f][0]) for f in self.features)]
+        missing = sorted({*needed} - (self.statistics.mean.keys() & self.statistics.std.keys()))
+        if missing:
+            raise SchemaError(f"the statistics lack {', '.join(missing)}, which the features need.")
         if len(self.label_scheme) != self.network.num_classes:
             raise SchemaError(
                 f"label scheme {self.label_scheme.name!r} has {len(self.label_scheme)} classes, the network "
@@ -76,12 +82,17 @@ class Checkpoint:
 
 
 def save_checkpoint(uri: str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint folder. The record is written last and names the weights by hash, so that what a reader
-    sees is either the old checkpoint or the new one."""
-    weights = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in checkpoint.state.items()})
+    """Write a checkpoint folder.
+
+    The record is written last and names the weights by hash, so that what a reader sees is either the old
+    checkpoint or the new one.
+    """
+    weights = safetensors.torch.save(
+        {name: t.detach().cpu().contiguous() for name, t in checkpoint.state.items()}
+    )
     file = f"weights-{hashlib.blake2b(weights, digest_size=8).hexdigest()}.safetensors"
     record_uri = storage.join(uri, RECORD)
-    old = storage.read_json(record_uri).get("weights") if storage.exists(record_uri) else None
+    old = _weights_before(record_uri)
     storage.write_bytes(storage.join(uri, file), weights)
     storage.write_json(
         record_uri,
@@ -100,6 +111,15 @@ def save_checkpoint(uri: str, checkpoint: Checkpoint) -> None:
     )
     if old not in (None, file):
         storage.delete(storage.join(uri, old))
+
+
+def _weights_before(record_uri: str) -> str | None:
+    """The weights file of the checkpoint that is there now; None where there is none, or a damaged one."""
+    try:
+        old = storage.read_json(record_uri)["weights"]
+    except (StorageError, LookupError, TypeError):
+        return None
+    return old if isinstance(old, str) and _WEIGHTS.fullmatch(old) else None
 
 
 def read_checkpoint(uri: str, weights: bool = True) -> Checkpoint:
@@ -122,13 +142,18 @@ def read_checkpoint(uri: str, weights: bool = True) -> Checkpoint:
     version = record.get("schema_version") if isinstance(record, dict) else None
     if version != SCHEMA_VERSION:
         raise SchemaError(
-            f"checkpoint {uri!r} has schema version {version}, this Pointloom reads {SCHEMA_VERSION}; train it again or "
-            "use the Pointloom that wrote it."
+            f"checkpoint {uri!r} has schema version {version}, this Pointloom reads {SCHEMA_VERSION}; train "
+            "it again or use the Pointloom that wrote it."
         )
     try:
         state = {}
         if weights:
-            state = safetensors.torch.load(storage.read_bytes(storage.join(uri, record["weights"])))
+            file = record["weights"]
+            if not _WEIGHTS.fullmatch(file):
+                raise SchemaError(
+                    f"checkpoint {uri!r} names weights {file!r}, which is no weights file of its own."
+                )
+            state = safetensors.torch.load(storage.read_bytes(storage.join(uri, file)))
         return Checkpoint(
             network=DeepGCNConfig.from_dict(record["network"]),
             state=state,
@@ -141,7 +166,9 @@ def read_checkpoint(uri: str, weights: bool = True) -> Checkpoint:
             provenance=record["provenance"],
         )
     except (KeyError, TypeError, SafetensorError) as error:
-        raise SchemaError(f"checkpoint {uri!r} is damaged ({error}); train it again or copy it again.") from error
+        raise SchemaError(
+            f"checkpoint {uri!r} is damaged ({error}); train it again or copy it again."
+        ) from error
 
 
 def fingerprint(uri: str) -> str:

@@ -16,9 +16,9 @@ from pointcloud.labels import IGNORE
 
 
 def to_data(block: Block, features: tuple[str, ...], statistics: FeatureStatistics) -> Data:
-    """One block of N points as PyG data: pos (N, 3) metres, extra (N, C - 3) channels, y (N,) class or IGNORE.
+    """One block of N points as PyG data: pos (N, 3) metres, extra (N, C - 3) channels, y (N,) class index.
 
-    Halo points carry no label.
+    Halo points and unlabelled ones are IGNORE.
 
     Raises:
         ScanError: the block lacks an attribute that a feature needs.
@@ -34,7 +34,10 @@ def to_data(block: Block, features: tuple[str, ...], statistics: FeatureStatisti
 
 
 class BlockDataset(Dataset[Data]):
-    """Blocks in memory, in the order given, augmented anew each time one is taken."""
+    """Blocks in memory, in the order given, augmented anew each time one is taken.
+
+    A block without one label has nothing to train or score on, and is left out.
+    """
 
     def __init__(
         self,
@@ -43,7 +46,8 @@ class BlockDataset(Dataset[Data]):
         statistics: FeatureStatistics,
         augment: bool = False,
     ) -> None:
-        self._items = [to_data(block, features, statistics) for block in blocks]
+        items = (to_data(block, features, statistics) for block in blocks)
+        self._items = [item for item in items if (item.y != IGNORE).any()]
         self._augmentation = augmentation() if augment else None
 
     def __len__(self) -> int:
@@ -55,8 +59,10 @@ class BlockDataset(Dataset[Data]):
 
 
 def augmentation() -> T.Compose:
-    """What a survey may look like as well: turned about the vertical, mirrored, a little larger, a little noisy."""
-    return T.Compose([T.RandomRotate(180, axis=2), T.RandomFlip(0), T.RandomScale((0.9, 1.1)), T.RandomJitter(0.02)])
+    """What a survey may look like as well: turned about the vertical, mirrored, larger, a little noisy."""
+    return T.Compose(
+        [T.RandomRotate(180, axis=2), T.RandomFlip(0), T.RandomScale((0.9, 1.1)), T.RandomJitter(0.02)]
+    )
 
 
 def collate(items: list[Data]) -> Batch:

@@ -11,12 +11,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch_geometric import seed_everything
 from torch_geometric.data import Batch
 
 from models.dataset import network_input
 from models.metrics import Scores, confusion
 from pointcloud.errors import PointloomError
 from pointcloud.labels import IGNORE
+
+_SEED_STRIDE = 1_000_003  # Ray workers' seeds lie close together, and no two epochs of any shall be alike
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class TrainConfig:
 
 
 def class_weights(class_counts: list[int]) -> torch.Tensor:
-    """(C,) weights 1 / sqrt(share of the class), scaled to a mean of 1 over the points; 0 for a class without points.
+    """(C,) weights 1 / sqrt(share of the class), with a mean of 1 over the points; 0 for a class without any.
 
     Raises:
         PointloomError: fewer than two classes have points, so there is nothing to tell apart.
@@ -60,8 +63,8 @@ def class_weights(class_counts: list[int]) -> torch.Tensor:
     counts = torch.tensor(class_counts, dtype=torch.float64)
     if (counts > 0).sum() < 2:
         raise PointloomError(
-            f"the training split has labelled points of {int((counts > 0).sum())} class(es), expected two or more; check "
-            "the label scheme against the class codes of the scans."
+            f"the training split has labelled points of {int((counts > 0).sum())} class(es), expected two or "
+            "more; check the label scheme against the class codes of the scans."
         )
     weights = torch.where(counts > 0, counts.clamp(min=1).rsqrt(), 0.0)
     return (weights * counts.sum() / (weights * counts).sum()).float()
@@ -69,7 +72,7 @@ def class_weights(class_counts: list[int]) -> torch.Tensor:
 
 @dataclass
 class TrainState:
-    """What a training can go on from: the network, optimizer and schedule, epochs done, and the best weights so far."""
+    """What a training can go on from: network, optimizer, schedule, epochs done, the best weights so far."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -119,16 +122,23 @@ def fit(
 
     `best` follows the mean IoU on the validation split, never on anything that is later scored as a test.
 
+    Every epoch has random numbers of its own, which follow from torch's seed at the start: a training that is
+    resumed under the same seed ends in the same weights as one that was never interrupted.
+
     Raises:
         PointloomError: the loss is no longer a number.
     """
+    seed = torch.initial_seed()
     for epoch in range(len(state.history), config.epochs):
         began = time.monotonic()
+        # Python's and numpy's too: PyG's augmentation draws from Python's.
+        seed_everything((seed + _SEED_STRIDE * epoch) % 2**32)
         sampler = getattr(train, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
+        if sampler is not None and hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
         losses = [train_step(state, batch, config, tile_size_m, weights) for batch in train]
         val_loss, scores = validate(state.network, val, tile_size_m, names)
+        _check_finite("validation loss", val_loss, epoch)
         state.history.append(
             {
                 "epoch": epoch + 1,
@@ -151,7 +161,7 @@ def train_step(
     """One optimizer step on one batch of blocks; the loss.
 
     Raises:
-        PointloomError: a loss that is not a number, before it can spoil the weights.
+        PointloomError: a loss or gradient that is not a number, before it can spoil the weights.
     """
     state.network.train()
     logits = state.network(network_input(batch, tile_size_m), batch.ptr)
@@ -159,17 +169,22 @@ def train_step(
         logits, batch.y, weight=weights, ignore_index=IGNORE, label_smoothing=config.label_smoothing
     )
     value = loss.item()
-    if not np.isfinite(value):
-        raise PointloomError(
-            f"the loss became {value} in epoch {len(state.history) + 1}; try a smaller learning_rate, and check the "
-            "scans for absurd attribute values."
-        )
+    _check_finite("loss", value, len(state.history))
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(state.network.parameters(), config.clip_norm)
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip_norm)
+    _check_finite("gradient", norm.item(), len(state.history))
     state.optimizer.step()
     state.scheduler.step()
     return value
+
+
+def _check_finite(what: str, value: float, epoch: int) -> None:
+    if not np.isfinite(value):
+        raise PointloomError(
+            f"the {what} became {value} in epoch {epoch + 1}; try a smaller learning_rate, and check the "
+            "scans for absurd attribute values."
+        )
 
 
 @torch.inference_mode()

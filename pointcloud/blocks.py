@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -43,7 +44,8 @@ class BlockConfig:
     max_points: int = 8192
 
     def __post_init__(self) -> None:
-        if min(self.tile_size_m, self.voxel_size_m, self.ground_window_m) <= 0 or not 0 <= self.halo_m <= self.tile_size_m:
+        sizes = (self.tile_size_m, self.voxel_size_m, self.ground_window_m)
+        if not all(0 < size < math.inf for size in sizes) or not 0 <= self.halo_m <= self.tile_size_m:
             raise PointloomError(
                 f"tile {self.tile_size_m} m, voxel {self.voxel_size_m} m and halo {self.halo_m} m do not fit: sizes "
                 "must be positive and the halo at most one tile."

@@ -14,15 +14,17 @@ def metres_per_unit(crs: CRS | None) -> tuple[float, float]:
     surveys in feet deliver them.
 
     Raises:
-        ScanError: a geographic CRS, whose degrees have no fixed length on the ground.
+        ScanError: a geographic CRS, whose degrees have no fixed length on the ground, or a geocentric one,
+            whose axes do not lie along the ground.
     """
     if crs is None:
         return 1.0, 1.0
     # Axes of a compound CRS come in the order of its parts: two horizontal, one vertical.
     axes = [axis for part in (crs.sub_crs_list or [crs]) for axis in part.axis_info]
-    if crs.is_geographic or not axes or "degree" in axes[0].unit_name:
+    if crs.is_geographic or crs.is_geocentric or not axes or "degree" in axes[0].unit_name:
+        what = "counts from the centre of the earth" if crs.is_geocentric else "counts in degrees"
         raise ScanError(
-            f"CRS {crs.name!r} counts in degrees, expected a projected CRS in metres or feet; reproject the scan first."
+            f"CRS {crs.name!r} {what}, expected a projected CRS in metres or feet; reproject the scan first."
         )
     horizontal = axes[0].unit_conversion_factor
     vertical = axes[2].unit_conversion_factor if len(axes) > 2 else horizontal

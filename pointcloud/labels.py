@@ -12,6 +12,7 @@ from pointcloud.errors import SchemaError
 
 IGNORE = -1
 """The class index of a point that takes no part in training or scoring."""
+_MAX_CLASSES = 127  # class indices are int8
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class LabelScheme:
     """An ordered set of classes; the class index is the position. Source codes not named are `IGNORE`.
 
     Raises:
-        SchemaError: a source code in two classes, a repeated name, no class at all.
+        SchemaError: a source code in two classes, a repeated name, a code that is no byte, none or too many.
     """
 
     name: str
@@ -43,7 +44,17 @@ class LabelScheme:
         names = [c.name for c in self.classes]
         if not self.classes:
             raise SchemaError(f"label scheme {self.name!r} has no class; name at least one.")
-        for values, what in ((codes, "source code"), (names, "class name")):
+        if len(self.classes) > _MAX_CLASSES:
+            raise SchemaError(
+                f"label scheme {self.name!r} has {len(self.classes)} classes, more than {_MAX_CLASSES}."
+            )
+        beyond = [code for code in (*codes, *(c.code for c in self.classes)) if not 0 <= code <= 255]
+        if beyond:
+            raise SchemaError(
+                f"label scheme {self.name!r} uses code {beyond[0]}, expected codes from 0 to 255."
+            )
+        kinds: tuple[tuple[list[Any], str], ...] = ((codes, "source code"), (names, "class name"))
+        for values, what in kinds:
             twice = sorted({v for v in values if values.count(v) > 1}, key=str)
             if twice:
                 raise SchemaError(f"label scheme {self.name!r} uses {what} {twice[0]!r} twice.")
@@ -78,7 +89,9 @@ class LabelScheme:
         """Raises SchemaError when a field is missing or of the wrong kind."""
         try:
             classes = tuple(
-                ClassLabel(str(c["name"]), tuple(map(int, c["source_codes"])), int(c["code"]), str(c["colour"]))
+                ClassLabel(
+                    str(c["name"]), tuple(map(int, c["source_codes"])), int(c["code"]), str(c["colour"])
+                )
                 for c in record["classes"]
             )
             return LabelScheme(str(record["name"]), classes)
@@ -140,6 +153,7 @@ def find_scheme(name: str) -> LabelScheme:
         return PRESETS[name]
     if not storage.exists(name):
         raise SchemaError(
-            f"no label scheme {name!r}; expected one of {', '.join(PRESETS)}, or the path of a JSON file with name and classes."
+            f"no label scheme {name!r}; expected one of {', '.join(PRESETS)}, or the path of a JSON file "
+            "with name and classes."
         )
     return LabelScheme.from_dict(storage.read_json(name))

@@ -60,6 +60,6 @@ def find_done(root: str, stage: str, scan: str, key: str) -> Record | None:
         record = Record(**storage.read_json(_uri(root, stage, scan)))
     except (StorageError, TypeError):
         return None
-    if record.key != key or record.state != DONE or not storage.exists(record.output):
+    if record.key != key or record.state != DONE or not record.output or not storage.exists(record.output):
         return None
     return record

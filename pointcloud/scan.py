@@ -1,4 +1,4 @@
-"""Reading scans: LAS and LAZ through laspy, in chunks, with every way a file can be bad turned into one sentence."""
+"""Reading scans: LAS and LAZ through laspy, in chunks; every way a file can be bad becomes one sentence."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import laspy
+import lazrs
 import numpy as np
-import pyarrow as pa
 import pyarrow as pa
 from laspy.errors import LaspyException
 from pyproj import CRS
@@ -38,7 +38,8 @@ def reading(uri: str) -> Iterator[None]:
     except PointloomError:
         raise
     except (
-        LaspyException, OSError, ValueError, struct.error, ArithmeticError, LookupError, MemoryError, SystemError,
+        LaspyException, OSError, ValueError, struct.error, ArithmeticError, LookupError, MemoryError,
+        SystemError,
     ) as error:  # fmt: skip
         raise _unreadable(uri, error) from error
     except BaseException as error:
@@ -50,7 +51,8 @@ def reading(uri: str) -> Iterator[None]:
 def _unreadable(uri: str, error: BaseException) -> ScanError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return ScanError(
-        f"cannot read scan {uri!r}: {reason}; expected a complete LAS or LAZ file: deliver it again or leave it out."
+        f"cannot read scan {uri!r}: {reason}; expected a complete LAS or LAZ file: deliver it again or "
+        "leave it out."
     )
 
 
@@ -64,10 +66,9 @@ def open_scan(uri: str) -> Iterator[laspy.LasReader]:
     """
     with storage.open_input(uri) as stream, reading(uri):
         _check_header(uri, stream.read(375), stream.size())
-        _check_chunk_table(uri, stream)
         stream.seek(0)
         with laspy.open(stream, closefd=False) as reader:
-            if reader.header.are_points_compressed:
+            if reader.header.are_points_compressed and reader.header.point_count:
                 _check_compression(uri, stream, reader.header)
             yield reader
 
@@ -99,47 +100,41 @@ def _check_header(uri: str, head: bytes, file_size: int) -> None:
 
 
 def _check_compression(uri: str, stream: pa.NativeFile, header: laspy.LasHeader) -> None:
-    """Refuse what makes lazrs end the process: it takes the memory that a record or chunk table asks for unseen."""
+    """Refuse what makes lazrs abort the whole process: it makes room for all that a chunk table promises.
+
+    The point data begin with the table's place, or -1 when that stands in the file's last 8 bytes; the table
+    with a version and the number of chunks, four bytes each (LASzip specification).
+    """
     place, points_at, record_length = stream.tell(), header.offset_to_point_data, header.point_format.size
     record = header.vlrs[header.vlrs.index("LasZipVlr")].record_data
     num_items = struct.unpack_from("<H", record, 32)[0]
     unpacked = sum(struct.unpack_from("<H", record, 36 + 6 * item)[0] for item in range(num_items))
     if unpacked != record_length:
-        raise _unreadable(uri, ValueError(f"its points have {record_length} bytes, compressed from {unpacked}"))
-    stream.seek(points_at)
-    table_at = struct.unpack("<q", stream.read(8))[0]
-    if table_at == -1:  # written to a stream that could not go back: the offset is at the end
-        stream.seek(stream.size() - 8)
+        raise _unreadable(
+            uri,
+            ValueError(f"its header promises points of {record_length} bytes, it holds points of {unpacked}"),
+        )
+    for at in (points_at, stream.size() - 8):
+        stream.seek(at)
         table_at = struct.unpack("<q", stream.read(8))[0]
-    if points_at < table_at <= stream.size() - 8:
-        stream.seek(table_at + 4)
-        num_chunks = struct.unpack("<I", stream.read(4))[0]
-        # A chunk holds its first point as it is.
-        if num_chunks > (table_at - points_at) // record_length + 1:
-            raise _unreadable(uri, ValueError(f"it claims {num_chunks} chunks in {table_at - points_at} bytes"))
-    stream.seek(place)
-
-
-def _check_chunk_table(uri: str, stream: pa.NativeFile) -> None:
-    """Refuse a LAZ chunk table longer than the file: lazrs makes room for all of it and aborts the whole process.
-
-    Layout: the point data begin with the table's place, or -1 when it stands in the file's last 8 bytes; the table with
-    a version and the number of chunks, four bytes each (LASzip specification).
-    """
-    stream.seek(96)
-    (points_at,) = struct.unpack("<I", stream.read(4))
-    stream.seek(104)
-    if not stream.read(1)[0] & 0x80:
-        return
-    for place in (points_at, stream.size() - 8):
-        stream.seek(place)
-        (table_at,) = struct.unpack("<q", stream.read(8).ljust(8, b"\0"))
         if table_at >= 0:
             break
-    stream.seek(min(max(table_at, 0), stream.size()))
-    _, num_chunks = struct.unpack("<II", stream.read(8).ljust(8, b"\0"))
-    if num_chunks > stream.size():
-        raise _unreadable(uri, ValueError(f"its chunk table promises {num_chunks} chunks"))
+    if 0 <= table_at <= stream.size() - 8:
+        stream.seek(table_at + 4)
+        num_chunks, room = struct.unpack("<I", stream.read(4))[0], max(table_at - points_at, 0)
+        # A chunk holds its first point as it is.
+        if num_chunks > room // record_length + 1:
+            raise _unreadable(
+                uri, ValueError(f"its chunk table promises {num_chunks} chunks in {room} bytes")
+            )
+        if room:
+            stream.seek(points_at)
+            promised = sum(size for _, size in lazrs.read_chunk_table(stream, lazrs.LazVlr(record)))
+            if promised > room:
+                raise _unreadable(
+                    uri, ValueError(f"its chunk table promises {promised} bytes, the file holds {room}")
+                )
+    stream.seek(place)
 
 
 def iterate_chunks(uri: str, reader: laspy.LasReader) -> Iterator[laspy.ScaleAwarePointRecord]:
@@ -160,7 +155,7 @@ def iterate_chunks(uri: str, reader: laspy.LasReader) -> Iterator[laspy.ScaleAwa
 
 
 def scan_crs(uri: str, header: laspy.LasHeader) -> CRS | None:
-    """The CRS of a scan, or None (said in the log) where it names none or one that PROJ does not understand."""
+    """The CRS of a scan, or None (said in the log) where it names none, or one that PROJ does not know."""
     try:
         crs = header.parse_crs()
     except (CRSError, LaspyException, ValueError) as error:
@@ -180,7 +175,8 @@ def read_cloud(uri: str) -> Cloud:
     with open_scan(uri) as reader:
         crs = scan_crs(uri, reader.header)
         names = [name for name in ATTRIBUTES if name in set(reader.header.point_format.dimension_names)]
-        xyz, columns = [], {name: [] for name in names}
+        xyz: list[np.ndarray] = []
+        columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
         for chunk in iterate_chunks(uri, reader):
             xyz.append(np.stack([chunk.x, chunk.y, chunk.z], axis=1).astype(np.float64, copy=False))
             for name in names:
@@ -201,7 +197,7 @@ def read_cloud(uri: str) -> Cloud:
 
 
 def read_dimension(uri: str, name: str) -> np.ndarray | None:
-    """One dimension (P,) of a scan, scaled where it has a scale, or None where the scan has no such dimension."""
+    """One dimension (P,) of a scan, scaled where it has a scale; None where the scan has no such."""
     with open_scan(uri) as reader:
         if name not in set(reader.header.point_format.dimension_names):
             return None

@@ -13,10 +13,11 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 from pyarrow import fs
@@ -24,6 +25,7 @@ from pyarrow import fs
 from pointcloud.errors import StorageError
 
 _WILDCARDS = "*?["
+_URI_CHARACTERS = "%:/?#[]@!$&'()*+,;="  # besides letters, digits and -._~: RFC 3986, section 2
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,12 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     if "://" not in uri:
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
     try:
-        return fs.FileSystem.from_uri(uri)
+        # A space typed as a space is meant as one.
+        return fs.FileSystem.from_uri(quote(uri, safe=_URI_CHARACTERS))
     except (pa.ArrowInvalid, OSError, ValueError) as error:
         raise StorageError(
-            f"cannot open storage for {uri!r}: {_first_line(error)}; expected a local path or an s3://, gs:// "
-            "or abfs:// URI."
+            f"cannot open storage for {uri!r}: {_first_line(error)}; expected a local path or an s3://, "
+            "gs:// or abfs:// URI."
         ) from error
 
 
@@ -56,21 +59,22 @@ def is_local(uri: str) -> bool:
 
 
 def join(uri: str, *parts: str) -> str:
-    """The URI of something below a folder."""
-    return "/".join([uri.rstrip("/"), *parts])
+    """The URI of something below a folder, given by its plain names."""
+    return "/".join([uri.rstrip("/"), *(map(quote, parts) if "://" in uri else parts)])
 
 
 def name_of(uri: str) -> str:
-    """The last part of a URI."""
-    return PurePosixPath(uri.rstrip("/")).name
+    """The last part of a URI, as a plain name."""
+    name = PurePosixPath(uri.rstrip("/")).name
+    return unquote(name) if "://" in uri else name
 
 
 def expand(patterns: list[str], suffixes: tuple[str, ...]) -> list[Source]:
     """The files meant by paths, folders and globs, sorted by name.
 
     A folder means the files in it that end in one of `suffixes`; a glob may use ``*``, ``?``, ``[…]`` and
-    ``**`` for any depth. Names are relative to the folder, or to the part of the glob before its first wildcard,
-    so that a file keeps its name when others come and go.
+    ``**`` for any depth. What a leading dot hides in them is left out. Names are relative to the folder, or
+    to the part of the glob before its first wildcard, so that a file keeps its name when others come and go.
 
     Raises:
         StorageError: nothing at a path, nothing matched, or two files with one name.
@@ -79,7 +83,7 @@ def expand(patterns: list[str], suffixes: tuple[str, ...]) -> list[Source]:
     for pattern in patterns:
         for source in _expand_one(pattern, suffixes):
             other = found.setdefault(source.name, source)
-            if other.uri != source.uri:
+            if other.uri != source.uri and not same(other.uri, source.uri):
                 raise StorageError(
                     f"{other.uri!r} and {source.uri!r} would both be called {source.name!r} in the output; "
                     "give the folder above them instead, or process them into two folders."
@@ -112,15 +116,16 @@ def _expand_one(pattern: str, suffixes: tuple[str, ...]) -> list[Source]:
         raise StorageError(f"cannot list {pattern!r}: {_first_line(error)}.") from error
     for info in infos:
         name = os.path.relpath(info.path, base)
-        if info.type != fs.FileType.File or not _matches(name, match) or name_of(name).startswith("."):
+        hidden = any(part.startswith(".") for part in name.split("/"))
+        if info.type != fs.FileType.File or not _matches(name, match) or hidden:
             continue
         if match == "**" and not name.lower().endswith(suffixes):
             continue
-        sources.append(Source(prefix + info.path, name))
+        sources.append(Source(prefix + quote(info.path) if prefix else info.path, name))
     if not sources:
         raise StorageError(
-            f"no file matches {pattern!r}; expected files ending in {' or '.join(suffixes)}: check the path and "
-            "quote globs in the shell."
+            f"no file matches {pattern!r}; expected files ending in {' or '.join(suffixes)}: check the path "
+            "and quote globs in the shell."
         )
     return sources
 
@@ -133,9 +138,7 @@ def _matches(name: str, pattern: str) -> bool:
             return not names
         if patterns[0] == "**":
             return any(match(names[i:], patterns[1:] or ["*"]) for i in range(len(names)))
-        return (
-            bool(names) and fnmatch.fnmatchcase(names[0], patterns[0]) and match(names[1:], patterns[1:])
-        )
+        return bool(names) and fnmatch.fnmatchcase(names[0], patterns[0]) and match(names[1:], patterns[1:])
 
     return match(name.split("/"), pattern.split("/"))
 
@@ -188,7 +191,7 @@ def read_json(uri: str) -> Any:
     """Raises StorageError when the file is missing or is no JSON."""
     try:
         return json.loads(read_bytes(uri))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(f"{uri!r} is not JSON ({error}); it may be damaged, make it again.") from error
 
 
@@ -218,11 +221,15 @@ def staged(uri: str) -> Iterator[Path]:
         if local:
             os.replace(part, path)
         else:
-            fs.copy_files(str(part), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=filesystem)
+            fs.copy_files(
+                str(part), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=filesystem
+            )
     except OSError as error:
         raise StorageError(f"cannot write {uri!r}: {_first_line(error)}.") from error
     finally:
-        part.unlink(missing_ok=True)
+        # Where the folder could not be made there is nothing to remove, and no second error to raise.
+        with suppress(OSError):
+            part.unlink()
 
 
 def write_bytes(uri: str, content: bytes) -> None:

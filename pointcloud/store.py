@@ -92,10 +92,8 @@ class Manifest:
         return sum(shard.num_blocks.get(split, 0) for shard in self.shards)
 
 
-def write_shard(
-    uri: str, blocks: list[Block], splits: list[str], num_classes: int, crs: CRS | None
-) -> None:
-    """Write one scan's blocks as GeoParquet (1.1: WKB footprints, CRS as PROJJSON); equal blocks give equal bytes."""
+def write_shard(uri: str, blocks: list[Block], splits: list[str], num_classes: int, crs: CRS | None) -> None:
+    """Write one scan's blocks as GeoParquet 1.1 (WKB footprints, PROJJSON); equal blocks give equal bytes."""
     rows = [_row(b, split, num_classes) for b, split in zip(blocks, splits, strict=True)]
     table = pa.Table.from_pylist(rows, BLOCK_SCHEMA)
     geometry: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"]}
@@ -140,20 +138,28 @@ def read_blocks(dataset: str, manifest: Manifest, split: str) -> Iterator[Block]
     """The blocks of one split, shard after shard.
 
     Raises:
-        SchemaError: a shard of another schema version.
+        SchemaError: a shard of another schema version, or a damaged one.
         StorageError: a shard that the manifest names is missing.
     """
     for shard in manifest.shards:
         if not shard.num_blocks.get(split):
             continue
         uri = storage.join(dataset, shard.path)
-        with storage.open_input(uri) as stream:
+        for batch in _batches(uri):
+            for row in range(len(batch)):
+                if batch.column("split")[row].as_py() == split:
+                    yield _block(batch, row)
+
+
+def _batches(uri: str) -> Iterator[pa.RecordBatch]:
+    with storage.open_input(uri) as stream:
+        try:
             file = pq.ParquetFile(stream)
             _check_version(uri, (file.schema_arrow.metadata or {}).get(b"pointloom.schema_version"))
-            for batch in file.iter_batches(batch_size=_ROW_GROUP_BLOCKS):
-                for row in range(len(batch)):
-                    if batch.column("split")[row].as_py() == split:
-                        yield _block(batch, row)
+            yield from file.iter_batches(batch_size=_ROW_GROUP_BLOCKS)
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise SchemaError(f"{uri!r} is damaged ({reason}); run the preprocess flow again.") from error
 
 
 def _block(batch: pa.RecordBatch, row: int) -> Block:
@@ -171,7 +177,7 @@ def _block(batch: pa.RecordBatch, row: int) -> Block:
         shift=tuple(scalar("shift")),
         cell=tuple(scalar("cell")),
         origin=np.array(scalar("origin")),
-        position=np.stack([points(axis) for axis in "xyz"], axis=1),  # type: ignore[arg-type]
+        position=np.stack([points(axis) for axis in "xyz"], axis=1),  # type: ignore[misc]
         height=points("height"),  # type: ignore[arg-type]
         attributes=attributes,
         label=points("label"),
@@ -230,5 +236,6 @@ def _check_version(uri: str, found: Any) -> None:
     version = found.decode() if isinstance(found, bytes) else found
     if str(version) != str(SCHEMA_VERSION):
         raise SchemaError(
-            f"{uri!r} has schema version {version}, this Pointloom reads {SCHEMA_VERSION}; run the preprocess flow again."
+            f"{uri!r} has schema version {version}, this Pointloom reads {SCHEMA_VERSION}; run the "
+            "preprocess flow again."
         )

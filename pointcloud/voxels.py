@@ -44,16 +44,8 @@ def voxelize(cloud: Cloud, voxel_size_m: float) -> Voxels:
     Raises:
         ScanError: an extent of more than 2²¹ voxels along an axis, as stray points make it.
     """
-    horizontal, vertical = metres_per_unit(cloud.crs)
-    size = (voxel_size_m / horizontal, voxel_size_m / vertical)
-    scaled = cloud.xyz / np.array([size[0], size[0], size[1]])
-    if np.abs(scaled).max(initial=0) > 2.0**62:
-        raise ScanError(_too_wide(cloud, voxel_size_m))
-    cell = np.floor(scaled).astype(np.int64)
-    low = cell.min(axis=0)
-    if ((cell.max(axis=0) - low) >= _MAX_CELLS).any():
-        raise ScanError(_too_wide(cloud, voxel_size_m))
-    relative = cell - low
+    scaled, cell, size = _on_grid(cloud, voxel_size_m)
+    relative = cell - cell.min(axis=0)
     key = (relative[:, 0] << 42) | (relative[:, 1] << 21) | relative[:, 2]
     to_centre = ((scaled - cell - 0.5) ** 2).sum(axis=1)
     order = np.lexsort((*cloud.xyz.T[::-1], to_centre, key))
@@ -67,17 +59,23 @@ def voxelize(cloud: Cloud, voxel_size_m: float) -> Voxels:
 
 
 def every_point(cloud: Cloud, cell_size_m: float) -> Voxels:
-    """No thinning: each point stands for itself; `index` still places it on the grid."""
-    horizontal, vertical = metres_per_unit(cloud.crs)
-    size = (cell_size_m / horizontal, cell_size_m / vertical)
-    index = np.floor(cloud.xyz / np.array([size[0], size[0], size[1]])).astype(np.int64)
+    """No thinning: each point stands for itself; `index` still places it on the grid. Raises as above."""
+    _, index, size = _on_grid(cloud, cell_size_m)
     points = np.arange(len(cloud))
     return Voxels(index, points, points, size)
 
 
-def _too_wide(cloud: Cloud, voxel_size_m: float) -> str:
+def _on_grid(cloud: Cloud, size_m: float) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """Coordinates in cells (P, 3) float64, their cells (P, 3) int64, and the cell's size in CRS units."""
+    horizontal, vertical = metres_per_unit(cloud.crs)
+    size = (size_m / horizontal, size_m / vertical)
+    scaled = cloud.xyz / np.array([size[0], size[0], size[1]])
+    if np.abs(scaled).max(initial=0) < 2.0**62:
+        cell = np.floor(scaled).astype(np.int64)
+        if not (np.ptp(cell, axis=0) >= _MAX_CELLS).any():
+            return scaled, cell, size
     extent = np.ptp(cloud.xyz, axis=0).max()
-    return (
-        f"its points spread over {extent:.3g} CRS units, more than {_MAX_CELLS:,} voxels of {voxel_size_m} m; "
+    raise ScanError(
+        f"its points spread over {extent:.3g} CRS units, more than {_MAX_CELLS:,} voxels of {size_m} m; "
         "stray points are likely: clip the scan to its survey area."
     )
