@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ from prefect.logging.handlers import APILogWorker
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import BaseModel
+
+from pointcloud.errors import PointloomError
 
 _DRAIN_SECONDS = 20
 
@@ -24,8 +27,15 @@ def run(check: Callable[[Any], None], flow: Callable[[Any], Any], parameters: Ba
         PointloomError: as `check` and the flow raise it.
     """
     check(parameters)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_without_traceback)
     with prefect_api():
         return flow(parameters)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Leave out the traceback of an error that is one sentence for the user; the run's final state repeats it."""
+    return not (record.exc_info and isinstance(record.exc_info[1], PointloomError))
 
 
 @contextmanager

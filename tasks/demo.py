@@ -139,7 +139,7 @@ def _real(tile: Path, scans: str) -> DemoData:
 
 
 def _simulated(scans: str) -> DemoData:
-    config = SurveyConfig(seed=3, tile_size_m=80.0, tiles=(2, 1), points_per_m2=6.0)
+    config = SurveyConfig(seed=0, tile_size_m=120.0, tiles=(2, 1), points_per_m2=4.0)
     paths = _paths(scans, "simulated")
     edge = config.origin[0] + config.tile_size_m
     with tempfile.TemporaryDirectory() as folder:
@@ -152,11 +152,11 @@ def _simulated(scans: str) -> DemoData:
         source="SIMULATED airborne survey, not measured data: trained on one tile, scored on its neighbour",
         label_scheme="asprs-basic",
         features=("xyz", "height", "intensity", "returns"),
-        tile_size_m=12.0,
+        tile_size_m=20.0,
         halo_m=2.0,
-        voxel_size_m=0.5,
+        voxel_size_m=1.0,
         ground_window_m=30.0,
-        epochs=20,
+        epochs=10,
     )
 
 

@@ -1,0 +1,74 @@
+"""Evaluation: what cannot be compared is refused, and what is compared is compared point by point."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import laspy
+import numpy as np
+import pytest
+
+from flows.evaluate import EvaluateParameters, evaluate
+from pointcloud.errors import PointloomError
+
+
+def relabelled(scan: Path, out: Path, change) -> Path:  # type: ignore[no-untyped-def]
+    """A copy of a scan with something changed."""
+    cloud = laspy.read(scan)
+    change(cloud)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    cloud.write(out)
+    return out
+
+
+def parameters(labelled: Path, truth: Path, out: Path, **changes: object) -> EvaluateParameters:
+    return EvaluateParameters(labelled=[str(labelled)], truth=[str(truth)], out=str(out), **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def scan(survey: Path) -> Path:
+    return sorted(survey.glob("*.laz"))[0]
+
+
+def test_the_truth_itself_scores_one_and_every_wrong_point_counts(scan: Path, tmp_path: Path) -> None:
+    assert evaluate(parameters(scan, scan, tmp_path))["miou"] == 1.0
+
+    def ground_becomes_building(cloud: laspy.LasData) -> None:
+        codes = np.asarray(cloud.classification).copy()
+        codes[np.flatnonzero(codes == 2)[:10]] = 6
+        cloud.classification = codes
+
+    wrong = relabelled(scan, tmp_path / "labelled" / scan.name, ground_becomes_building)
+    scores = evaluate(parameters(wrong, scan, tmp_path))
+    assert scores["num_scored"] * (1 - scores["overall_accuracy"]) == pytest.approx(10)
+    assert "report.html" in {p.name for p in tmp_path.iterdir()}
+
+
+def test_other_points_than_the_truth_are_refused(scan: Path, tmp_path: Path) -> None:
+    def moved(cloud: laspy.LasData) -> None:
+        cloud.X = np.asarray(cloud.X) + np.int32(5)
+
+    def shorter(cloud: laspy.LasData) -> None:
+        cloud.points = cloud.points[:-1]
+
+    for change, expected in ((moved, "m from those of its truth"), (shorter, "same points in the same order")):
+        labelled = relabelled(scan, tmp_path / "labelled" / scan.name, change)
+        with pytest.raises(PointloomError, match=expected):
+            evaluate(parameters(labelled, scan, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_labelled_cloud_without_truth_is_named(scan: Path, tmp_path: Path) -> None:
+    shutil.copy(scan, tmp_path / "other.laz")
+    with pytest.raises(PointloomError, match=r"no truth for .*other\.laz"):
+        evaluate(parameters(tmp_path / "other.laz", scan, tmp_path))
+
+
+def test_a_truth_without_any_class_is_refused(scan: Path, tmp_path: Path) -> None:
+    def unclassified(cloud: laspy.LasData) -> None:
+        cloud.classification = np.ones(len(cloud.points), np.uint8)
+
+    truth = relabelled(scan, tmp_path / "truth" / scan.name, unclassified)
+    with pytest.raises(PointloomError, match="use the scheme of the scans"):
+        evaluate(parameters(scan, truth, tmp_path))
