@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -45,22 +46,33 @@ class NeighbourMax(torch.autograd.Function):
 
 
 class EdgeExtreme(torch.autograd.Function):
-    """u_ij = max(a_i + b_j, floor): its extreme over j, and its mean and variance over all edges ij.
+    """u_ij = max(a_i + b_j, floor): its extreme over j, its mean and variance over all edges ij.
+
+    a = w_centre x + bias and b = w_difference x are made again on the way back: what training keeps of a layer
+    is x, the extremes and where they were.
 
     Args:
-        a: (P, C), b: (P, C).
-        neighbours: (P, K) int32 rows of b.
-        sign: (C,) +1 where the largest u is wanted, −1 where the smallest.
+        x: (P, C) features, w_centre: (C', C), w_difference: (C', C), bias: (C',).
+        neighbours: (P, K) int32 rows of x.
+        sign: (C',) +1 where the largest u is wanted, −1 where the smallest.
         floor: 0 for ReLU before batch norm, −inf for none.
 
     Returns:
-        (P, C) extreme over the neighbours, (C,) mean and (C,) biased variance over the P · K edges.
+        (P, C') extreme over the neighbours, (C',) mean and (C',) biased variance over the P · K edges.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, a: Tensor, b: Tensor, neighbours: Tensor, sign: Tensor, floor: float
+        ctx: Any,
+        x: Tensor,
+        w_centre: Tensor,
+        w_difference: Tensor,
+        bias: Tensor,
+        neighbours: Tensor,
+        sign: Tensor,
+        floor: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        a, b = F.linear(x, w_centre, bias), F.linear(x, w_difference)
         if kernels.serve(a):
             from models import kernels_edge
 
@@ -76,7 +88,7 @@ class EdgeExtreme(torch.autograd.Function):
         # float64: over some hundred thousand edges float32 sums cost a deep network its second digit.
         mean, mean_square = sums / neighbours.numel()
         variance = (mean_square - mean.square()).clamp(min=0)
-        ctx.save_for_backward(a, b, neighbours, at, extreme, mean.to(a.dtype))
+        ctx.save_for_backward(x, w_centre, w_difference, bias, neighbours, at, extreme, mean.to(a.dtype))
         ctx.floor = floor
         return extreme, mean.to(a.dtype), variance.to(a.dtype)
 
@@ -84,8 +96,9 @@ class EdgeExtreme(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, grad_extreme: Tensor, grad_mean: Tensor, grad_variance: Tensor
-    ) -> tuple[Tensor, Tensor, None, None, None]:
-        a, b, neighbours, at, extreme, mean = ctx.saved_tensors
+    ) -> tuple[Tensor | None, ...]:
+        x, w_centre, w_difference, bias, neighbours, at, extreme, mean = ctx.saved_tensors
+        a, b = F.linear(x, w_centre, bias), F.linear(x, w_difference)
         num_edges = neighbours.numel()
         # ∂mean/∂u = 1/n and ∂variance/∂u = 2 (u − mean)/n: one line, constant + slope · u, for every edge.
         slope = 2 * grad_variance / num_edges
@@ -105,7 +118,8 @@ class EdgeExtreme(torch.autograd.Function):
                 grad_z = (constant + slope * z) * (z > ctx.floor)
                 grad_a[rows] += grad_z.sum(dim=1)
                 grad_b.index_add_(0, nearby.flatten(), grad_z.flatten(0, 1))
-        return grad_a, grad_b, None, None, None
+        grad_x = torch.addmm(grad_a @ w_centre, grad_b, w_difference)
+        return grad_x, grad_a.T @ x, grad_b.T @ x, grad_a.sum(dim=0), None, None, None
 
 
 def _chunks(neighbours: Tensor) -> zip[tuple[slice, Tensor]]:

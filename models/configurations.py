@@ -68,6 +68,8 @@ class DeepGCNConfig:
         for name in ("in_channels", "num_classes", "num_layers", "channels", "k", "fusion_channels"):
             if not _is_count(getattr(self, name)):
                 raise PointloomError(f"{name} must be a whole number from 1, found {getattr(self, name)!r}.")
+        if self.k > 256:
+            raise PointloomError(f"k must be at most 256, found {self.k}.")
         for name, allowed in (("layer", get_args(LayerKind)), ("convolution", get_args(Convolution))):
             if getattr(self, name) not in allowed:
                 raise PointloomError(

@@ -54,18 +54,21 @@ class EdgeConv(nn.Module):
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
         # W [x_i, x_j − x_i] = (W₁ − W₂) x_i + W₂ x_j: two products of P rows instead of one of P · K.
         w_centre, w_difference = self.nn.linear.weight.chunk(2, dim=1)
-        a = F.linear(x, w_centre - w_difference, self.nn.linear.bias)
-        b = F.linear(x, w_difference)
-        norm = self.nn.norm
+        w_centre = w_centre - w_difference
+        bias, norm = self.nn.linear.bias, self.nn.norm
         # ReLU and norm are monotone, rising or (negative weight) falling: an extreme goes through both.
-        sign = torch.where(norm.weight < 0, -1.0, 1.0).to(a.dtype)
+        sign = torch.where(norm.weight < 0, -1.0, 1.0).to(norm.weight.dtype)
         if not self.training:
-            extreme = NeighbourMax.apply(b * sign, neighbours) * sign
-            return self.nn.activate(a + extreme)
+            signed = NeighbourMax.apply(F.linear(x, w_difference * sign[:, None]), neighbours)
+            return self.nn.activate(torch.addcmul(F.linear(x, w_centre, bias), signed, sign))
         floor = -torch.inf if self.nn.norm_first else 0.0
-        extreme, mean, variance = EdgeExtreme.apply(a, b, neighbours, sign, floor)
+        with torch.autocast(x.device.type, enabled=False):
+            extreme, mean, variance = EdgeExtreme.apply(
+                x.to(w_centre.dtype), w_centre, w_difference, bias, neighbours, sign, floor
+            )
         _track(norm, mean, variance, num_edges=neighbours.numel())
-        normed = (extreme - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+        scale = norm.weight * (variance + norm.eps).rsqrt()
+        normed = torch.addcmul(norm.bias - mean * scale, extreme, scale)
         return F.relu_(normed) if self.nn.norm_first else normed
 
 

@@ -11,7 +11,6 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric.nn import DeepGCNLayer
 
 from models.configurations import DeepGCNConfig
 from models.convolutions import CONVOLUTIONS, Pointwise
@@ -19,8 +18,6 @@ from models.graph import neighbours, stochastic_ranks, strided_ranks
 from pointcloud.errors import PointloomError
 
 __all__ = ["DeepGCN", "DeepGCNConfig"]
-
-_PYG_BLOCK = {"residual": "res", "residual+": "res+", "dense": "dense", "plain": "plain"}
 
 
 class DeepGCN(nn.Module):
@@ -32,15 +29,7 @@ class DeepGCN(nn.Module):
         convolution, order = CONVOLUTIONS[config.convolution], {"norm_first": config.norm_first}
         widths = config.layer_channels
         self.head = convolution(config.in_channels, config.channels, **order)
-        self.backbone = nn.ModuleList(
-            DeepGCNLayer(
-                convolution(width, config.channels, **order),
-                norm=nn.BatchNorm1d(width) if config.layer == "residual+" else None,
-                act=nn.ReLU() if config.layer == "residual+" else None,
-                block=_PYG_BLOCK[config.layer],
-            )
-            for width in widths[:-1]
-        )
+        self.backbone = nn.ModuleList(BackboneLayer(config, width) for width in widths[:-1])
         self.fusion = Pointwise(sum(widths), config.fusion_channels, **order)
         self.prediction = Prediction(config, in_channels=sum(widths))
 
@@ -72,7 +61,7 @@ class DeepGCN(nn.Module):
     def _neighbours(self, i: int, space: Tensor, bounds: list[int], graph: Tensor | None) -> Tensor:
         """(P, K) neighbours of layer i, searched in `space` (P, C) unless the graph is given."""
         if graph is not None:
-            return graph[i]
+            return graph[i].int()
         k, dilation = self.config.k, self.config.layer_dilations[i]
         stochastic = self.training and dilation > 1 and torch.rand(()) < self.config.stochastic_epsilon
         ranks = stochastic_ranks(k, dilation) if stochastic else strided_ranks(k, dilation)
@@ -99,6 +88,28 @@ class DeepGCN(nn.Module):
                 f"features must be finite, found NaN or infinity in {bad} of {len(x)} points."
             )
         return bounds
+
+
+class BackboneLayer(nn.Module):
+    """A graph convolution and its way past: `torch_geometric.nn.DeepGCNLayer`, torch_geometric not imported.
+
+    (That import takes 200 MB, half of what a training step may.)
+    """
+
+    def __init__(self, config: DeepGCNConfig, in_channels: int) -> None:
+        super().__init__()
+        self.kind = config.layer
+        convolution = CONVOLUTIONS[config.convolution]
+        self.conv = convolution(in_channels, config.channels, norm_first=config.norm_first)
+        if self.kind == "residual+":
+            self.norm = nn.BatchNorm1d(in_channels)
+
+    def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
+        """x (P, C), neighbours (P, K) -> (P, C'), a dense layer's C' being C + channels."""
+        body = self.conv(F.relu(self.norm(x)) if self.kind == "residual+" else x, neighbours)
+        if self.kind == "plain":
+            return body
+        return torch.cat([x, body], dim=1) if self.kind == "dense" else x + body
 
 
 class Prediction(nn.Module):

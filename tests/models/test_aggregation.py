@@ -12,19 +12,26 @@ FLOORS = [0.0, -torch.inf]
 
 
 @pytest.fixture
-def edges() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def edges() -> tuple[Tensor, ...]:
+    """x, w_centre, w_difference, bias; neighbours, sign."""
     generator = torch.Generator().manual_seed(0)
-    a, b = (
-        torch.randn((9, 19), dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2)
-    )
+    shapes = ((9, 4), (19, 4), (19, 4), (19,))
+    inputs = [torch.randn(s, dtype=torch.float64, generator=generator, requires_grad=True) for s in shapes]
     neighbours = torch.randint(0, 9, (9, 4), generator=generator, dtype=torch.int32)
     sign = torch.where(torch.rand(19, generator=generator) < 0.4, -1.0, 1.0).double()
-    return a, b, neighbours, sign
+    return *inputs, neighbours, sign
 
 
 def plain(
-    a: Tensor, b: Tensor, neighbours: Tensor, sign: Tensor, floor: float
+    x: Tensor,
+    w_centre: Tensor,
+    w_difference: Tensor,
+    bias: Tensor,
+    neighbours: Tensor,
+    sign: Tensor,
+    floor: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    a, b = x @ w_centre.T + bias, x @ w_difference.T
     u = (a[:, None] + b[neighbours.long()]).clamp(min=floor)
     return (u * sign).amax(dim=1) * sign, u.mean(dim=(0, 1)), u.var(dim=(0, 1), unbiased=False)
 
@@ -40,11 +47,11 @@ def test_edge_extreme(
 
 @pytest.mark.parametrize("floor", FLOORS)
 def test_edge_extreme_gradients(path: str, edges: tuple[Tensor, ...], floor: float) -> None:
-    assert torch.autograd.gradcheck(lambda a, b: EdgeExtreme.apply(a, b, *edges[2:], floor), edges[:2])
+    assert torch.autograd.gradcheck(lambda *inputs: EdgeExtreme.apply(*inputs, *edges[4:], floor), edges[:4])
 
 
 def test_neighbour_max(path: str, edges: tuple[Tensor, ...]) -> None:
-    _, x, neighbours, _ = edges
+    x, neighbours = edges[0], edges[4]
     assert torch.equal(NeighbourMax.apply(x, neighbours), x[neighbours.long()].amax(dim=1))
     assert torch.autograd.gradcheck(lambda x: NeighbourMax.apply(x, neighbours), x)
 
@@ -53,8 +60,10 @@ def test_statistics_of_many_edges_are_not_summed_in_float32(path: str) -> None:
     generator = torch.Generator().manual_seed(1)
     a = torch.randn((20_000, 3), generator=generator) + 30
     neighbours = torch.randint(0, 20_000, (20_000, 16), generator=generator, dtype=torch.int32)
-    _, mean, variance = EdgeExtreme.apply(a, a, neighbours, torch.ones(3), 0.0)
-    _, exact_mean, exact_variance = plain(a.double(), a.double(), neighbours, torch.ones(3), 0.0)
+    inputs = [a, torch.eye(3), torch.eye(3), torch.zeros(3)]
+    _, mean, variance = EdgeExtreme.apply(*inputs, neighbours, torch.ones(3), 0.0)
+    exact = [t.double() for t in inputs]
+    _, exact_mean, exact_variance = plain(*exact, neighbours, torch.ones(3), 0.0)
     assert (mean - exact_mean).abs().max() < 1e-5
     assert (variance / exact_variance - 1).abs().max() < 1e-4
 
@@ -66,7 +75,9 @@ def test_gradients_do_not_depend_on_threads() -> None:
     before, gradients = torch.get_num_threads(), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        extreme, mean, variance = EdgeExtreme.apply(a, a * 2, neighbours, torch.ones(40), 0.0)
+        eye = torch.eye(40)
+        inputs = (a, eye, 2 * eye, torch.zeros(40), neighbours, torch.ones(40))
+        extreme, mean, variance = EdgeExtreme.apply(*inputs, 0.0)
         gradients.append(torch.autograd.grad((extreme * mean * variance).sum(), a)[0])
     torch.set_num_threads(before)
     assert torch.equal(gradients[0], gradients[1])

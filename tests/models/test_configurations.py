@@ -27,6 +27,7 @@ def test_unknown_and_missing_keys_are_named() -> None:
     [
         ({"num_layers": 0}, "num_layers must be a whole number from 1, found 0"),
         ({"k": 2.5}, "k must be a whole number from 1, found 2.5"),
+        ({"k": 300}, "k must be at most 256, found 300"),
         ({"channels": True}, "channels must be"),
         ({"layer": "resnet"}, "layer must be one of residual, residual\\+, dense, plain, found 'resnet'"),
         ({"convolution": "gat"}, "convolution must be one of"),

@@ -1,4 +1,4 @@
-"""The network against the papers' formula written out (benchmarks/reference.py), and what it promises beyond."""
+"""The network against the papers' formula written out (benchmarks/reference.py), and what it adds."""
 
 from __future__ import annotations
 

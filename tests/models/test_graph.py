@@ -1,4 +1,4 @@
-"""Neighbours are compared by the distances at their ranks: indices say nothing where two points are as near."""
+"""Neighbours are compared by the distances at their ranks: of equally near points indices say nothing."""
 
 from __future__ import annotations
 
