@@ -167,8 +167,8 @@ def main() -> None:
     }
     ratios = {label: row["formula"] / row["ours"] for label, row in rows.items()}
     print(
-        f"ResGCN-{options.layers}, {options.channels} channels, k = {options.k}, one block of {options.points} "
-        f"points, float32, {options.threads} threads, {options.device}; load of the machine "
+        f"{options.layers} layers of {options.channels} channels, k = {options.k}, a block of "
+        f"{options.points} points, float32, {options.threads} threads, {options.device}; load of the machine "
         f"{os.getloadavg()[0]:.1f}"
     )
     print(f"{'':24}{'formula':>10}{'ours':>10}{'ratio':>8}")

@@ -48,8 +48,8 @@ class NeighbourMax(torch.autograd.Function):
 class EdgeExtreme(torch.autograd.Function):
     """u_ij = max(a_i + b_j, floor): its extreme over j, its mean and variance over all edges ij.
 
-    a = w_centre x + bias and b = w_difference x are made again on the way back: what training keeps of a layer
-    is x, the extremes and where they were.
+    a = w_centre x + bias and b = w_difference x are made again on the way back: what training keeps of a
+    layer is x, the extremes and where they were.
 
     Args:
         x: (P, C) features, w_centre: (C', C), w_difference: (C', C), bias: (C',).

@@ -1,14 +1,31 @@
-"""Published DeepGCN weights (deep_gcns_torch, "dense" networks) as a Pointloom checkpoint."""
+"""Published DeepGCN weights (deep_gcns_torch, "dense" networks) as a Pointloom checkpoint.
+
+python -m models.import_weights CHECKPOINT.pth --out DIR [--k 16 --layer plain --convolution mr]
+"""
 
 from __future__ import annotations
 
+import argparse
+import pickle
 import re
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from models.checkpoint import Checkpoint, save_checkpoint
 from models.deepgcn import DeepGCN, DeepGCNConfig
-from pointcloud.errors import SchemaError
+from pointcloud.blocks import BlockConfig
+from pointcloud.errors import PointloomError, SchemaError
+from pointcloud.features import FeatureStatistics
+from pointcloud.labels import PRESETS
+
+ROOMS = BlockConfig(tile_size_m=1.0, halo_m=0.0, thin=False, overlap=2)
+"""Columns of 1 m × 1 m every 0.5 m, as the published networks were trained on."""
+FEATURES = {6: ("xyz", "rgb"), 9: ("xyz", "rgb", "room_xyz")}
+"""What the published networks take, by the number of channels."""
 
 _RENAMED = (
     (r"^(?:module|model)\.", ""),
@@ -104,3 +121,89 @@ def _check(config: DeepGCNConfig, weights: Mapping[str, Tensor]) -> None:
             raise SchemaError(
                 f"weight {key}: expected {expected.get(key, 'none')}, found {found.get(key, 'none')}."
             )
+
+
+def read_reference_state(file: Path) -> dict[str, Tensor]:
+    """Weights of a deep_gcns_torch checkpoint; pickled code in it is refused, not run.
+
+    Raises:
+        PointloomError: no such file, or one that holds anything but tensors and plain values.
+    """
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).split("\n")[0]
+        raise PointloomError(f"{file} cannot be read as weights: {reason}") from error
+    for key in ("state_dict", "model_state_dict"):
+        if isinstance(content, Mapping) and key in content:
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise SchemaError(f"{file} holds no state dict; expected names and tensors.")
+    return dict(content)
+
+
+def import_weights(file: Path, out: str, *, k: int, layer: str | None, convolution: str | None) -> Checkpoint:
+    """Write the checkpoint folder `out` for a published network.
+
+    Raises:
+        PointloomError: not such a file, or channels or classes that no scan gives.
+    """
+    config, weights = from_reference_state(
+        read_reference_state(file), k=k, layer=layer, convolution=convolution
+    )
+    if config.in_channels not in FEATURES or config.num_classes != len(PRESETS["s3dis"]):
+        raise SchemaError(
+            f"{file} takes {config.in_channels} channels and tells {config.num_classes} classes; expected "
+            f"{' or '.join(map(str, FEATURES))} channels and the {len(PRESETS['s3dis'])} classes of S3DIS."
+        )
+    # Blocks give xyz in half tiles, the published networks took metres: the first product scales.
+    takes_features = {"edge": 2, "mr": 2, "sage": 1, "gin": 1}[config.convolution]
+    firsts = {"head.nn.linear.weight": [part * config.in_channels for part in range(takes_features)]}
+    if config.convolution == "sage":
+        firsts["head.pool.linear.weight"] = [0]
+    for name, columns in firsts.items():
+        weights[name] = weights[name].clone()
+        for first in columns:
+            weights[name][:, first : first + 3] *= ROOMS.tile_size_m / 2
+    checkpoint = Checkpoint(
+        network=config,
+        state=weights,
+        block_config=ROOMS,
+        label_scheme=PRESETS["s3dis"],
+        features=FEATURES[config.in_channels],
+        statistics=FeatureStatistics({}, {}),
+        provenance={"imported_from": file.name},
+    )
+    save_checkpoint(out, checkpoint)
+    return checkpoint
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Import published DeepGCN weights (deep_gcns_torch).")
+    parser.add_argument("checkpoint", type=Path, help="the downloaded .pth file")
+    parser.add_argument("--out", required=True, help="the checkpoint folder to write")
+    parser.add_argument("--k", type=int, default=16, help="neighbours it was trained with (not in the file)")
+    parser.add_argument("--layer", choices=["residual", "plain"], help="where the weights leave it open")
+    parser.add_argument("--convolution", choices=["edge", "mr"], help="where the weights leave it open")
+    options = parser.parse_args()
+    try:
+        checkpoint = import_weights(
+            options.checkpoint,
+            options.out,
+            k=options.k,
+            layer=options.layer,
+            convolution=options.convolution,
+        )
+    except PointloomError as error:
+        print(error, file=sys.stderr)
+        return 1
+    network = checkpoint.network
+    print(
+        f"{options.out}: {network.num_layers} {network.layer} layers of {network.channels} channels, "
+        f"{network.convolution} convolution, k = {network.k}."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
