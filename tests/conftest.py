@@ -1,0 +1,8 @@
+"""What every test shares: properties meet the same examples in every run, however loaded the machine."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+settings.register_profile("pointloom", deadline=None, derandomize=True, max_examples=40)
+settings.load_profile("pointloom")

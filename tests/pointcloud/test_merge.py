@@ -1,0 +1,51 @@
+"""Labels come back to every point: from core points only, as the mean over all views."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pointcloud.blocks import iterate_blocks, thin
+from pointcloud.merge import VoxelVotes
+from tests.clouds import SMALL, make_cloud
+
+C = 3
+
+
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_mean_of_the_core_votes_and_softmax_confidence(overlap: int) -> None:
+    config = replace(SMALL, overlap=overlap)
+    cloud = make_cloud(600, seed=1)
+    voxels = thin(cloud, config)
+    votes = VoxelVotes(len(voxels), C)
+    rng = np.random.default_rng(0)
+    given: list[list[np.ndarray]] = [[] for _ in range(len(voxels))]
+    for block in iterate_blocks("a", cloud, voxels, config, None):
+        logits = rng.normal(0, 3, (len(block), C)).astype(np.float32)
+        assert (~block.is_core).any()
+        logits[~block.is_core] = 1e6  # a halo that votes cannot be overlooked
+        votes.add(block, logits)
+        assert block.voxel is not None
+        for row in np.flatnonzero(block.is_core):
+            given[block.voxel[row]].append(logits[row].astype(np.float64))
+    labels, confidence = votes.labels(voxels)
+    assert labels.shape == confidence.shape == (len(cloud),)
+    assert {len(v) for v in given} == {overlap**2}
+    for point in range(len(cloud)):
+        mean = np.mean(given[voxels.inverse[point]], axis=0)
+        softmax = np.exp(mean) / np.exp(mean).sum()
+        assert labels[point] == mean.argmax()
+        assert confidence[point] == pytest.approx(softmax.max(), abs=1e-5)
+
+
+def test_confidence_survives_large_logits() -> None:
+    cloud = make_cloud(20)
+    voxels = thin(cloud, SMALL)
+    votes = VoxelVotes(len(voxels), C)
+    for block in iterate_blocks("a", cloud, voxels, SMALL, None):
+        votes.add(block, np.tile(np.array([-1e4, 1e4, 0], np.float32), (len(block), 1)))
+    labels, confidence = votes.labels(voxels)
+    assert (labels == 1).all()
+    assert (confidence == 1).all()

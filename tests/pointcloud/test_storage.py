@@ -1,0 +1,292 @@
+"""Storage: what patterns mean, and files that are whole or not there, on disk and in a bucket alike."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import fs
+
+from pointcloud import storage
+from pointcloud.errors import StorageError
+from tests.clouds import assert_one_sentence
+
+LAS = (".las", ".laz")
+TREE = (
+    "a.laz", "b.LAZ", "c.las", "notes.txt", ".hidden.laz", "sub/a.laz", "sub/d.laz", "sub/deep/e.las",
+    ".cache/f.laz", "sub/.cache/g.laz", "other/a.laz",
+)  # fmt: skip
+
+
+def plant(folder: Path) -> Path:
+    for name in TREE:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return folder
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return plant(tmp_path / "tree")
+
+
+def names(*patterns: str | Path) -> list[str]:
+    return [source.name for source in storage.expand([str(p) for p in patterns], LAS)]
+
+
+@pytest.fixture(params=["path", "file", "bucket"])
+def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder by path, by file:// URI, and on a filesystem that is not the local one."""
+    if request.param == "path":
+        return str(tmp_path)
+    if request.param == "file":
+        return f"file://{tmp_path}"
+    bucket = fs.SubTreeFileSystem(str(tmp_path.parent), fs.LocalFileSystem())
+    known = storage.resolve
+
+    def resolve(uri: str) -> tuple[fs.FileSystem, str]:
+        return (bucket, unquote(uri[len("bucket://") :])) if uri.startswith("bucket://") else known(uri)
+
+    monkeypatch.setattr(storage, "resolve", resolve)
+    return f"bucket://{tmp_path.name}"
+
+
+# --- what a pattern means
+
+
+def test_a_file_a_folder_and_globs(tree: Path) -> None:
+    assert names(tree / "a.laz") == ["a.laz"]
+    assert names(tree) == [
+        "a.laz", "b.LAZ", "c.las", "other/a.laz", "sub/a.laz", "sub/d.laz", "sub/deep/e.las",
+    ]  # fmt: skip
+    assert names(tree / "*.laz") == ["a.laz"]
+    assert names(tree / "?.la[sz]") == ["a.laz", "c.las"]
+    assert names(tree / "*/a.laz") == ["other/a.laz", "sub/a.laz"]
+    assert names(tree / "**" / "a.laz") == ["a.laz", "other/a.laz", "sub/a.laz"]
+    assert names(tree / "sub" / "**" / "*.las") == ["deep/e.las"]
+
+
+def test_a_star_stays_inside_its_folder(tree: Path) -> None:
+    with pytest.raises(StorageError, match="no file matches"):
+        names(tree / "sub*.laz")
+
+
+def test_what_is_found_can_be_read(tree: Path) -> None:
+    for source in storage.expand([str(tree)], LAS):
+        assert storage.read_bytes(source.uri) == source.name.encode()
+
+
+component = st.sampled_from(
+    ["*", "**", "?.laz", "[ab].laz", "*.la*", "sub", "deep", "a.laz", "[!a]*", "o?her"]
+)
+
+
+@given(pattern=st.lists(component, min_size=1, max_size=4).map("/".join))
+def test_globs_mean_what_python_globs_mean(pattern: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.getbasetemp() / "glob"
+    if not folder.exists():
+        plant(folder)
+    expected = {
+        os.path.relpath(p, folder)
+        for p in glob.glob(f"{folder}/{pattern}", recursive=True)
+        if os.path.isfile(p) and (pattern != "**" or p.lower().endswith(LAS))
+    }
+    if any(c in pattern for c in "*?["):
+        first = next(i for i, part in enumerate(pattern.split("/")) if any(c in part for c in "*?["))
+    else:
+        first = len(pattern.split("/")) - 1
+    base = "/".join(pattern.split("/")[:first])
+    if (folder / pattern).is_dir():
+        return  # a folder by its plain name: test_a_file_a_folder_and_globs
+    if not expected:
+        with pytest.raises(StorageError):
+            names(folder / pattern)
+        return
+    assert {os.path.join(base, name) for name in names(folder / pattern)} == expected
+
+
+def test_hidden_files_and_folders_are_left_out_unless_asked_for(tree: Path) -> None:
+    assert not [n for n in names(tree) + names(tree / "**" / "*.laz") if "hidden" in n or "cache" in n]
+    assert names(tree / ".hidden.laz") == [".hidden.laz"]
+    assert names(tree / ".cache" / "*.laz") == ["f.laz"]
+
+
+def test_a_file_in_the_making_is_no_input(tree: Path) -> None:
+    with storage.staged(str(tree / "new.laz")) as part:
+        part.write_bytes(b"half")
+        assert names(tree / "*") == ["a.laz", "b.LAZ", "c.las", "notes.txt"]
+
+
+@pytest.mark.parametrize("pattern", ["nowhere", "nowhere/*.laz", "*.ply", "**/*.ply", "empty"])
+def test_nothing_there_is_said(tree: Path, pattern: str) -> None:
+    (tree / "empty").mkdir()
+    with pytest.raises(StorageError) as error:
+        names(tree / pattern)
+    assert_one_sentence(error, pattern)
+
+
+def test_two_files_of_one_name_are_refused(tree: Path) -> None:
+    with pytest.raises(StorageError, match=r"would both be called 'a\.laz'") as error:
+        names(tree / "sub" / "a.laz", tree / "other" / "a.laz")
+    assert_one_sentence(error, "other/a.laz")
+
+
+def test_one_file_named_twice_is_one_file(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    assert names("a.laz", tree / "a.laz", "./a.laz", "*.laz", f"file://{tree}/a.laz") == ["a.laz"]
+
+
+def test_brackets_in_a_path_that_exists_are_no_wildcards(tmp_path: Path) -> None:
+    path = tmp_path / "site [1]" / "scan[2].laz"
+    path.parent.mkdir()
+    path.write_text("x")
+    assert names(path) == ["scan[2].laz"]
+    assert names(path.parent) == ["scan[2].laz"]
+
+
+def test_an_unknown_scheme_is_said() -> None:
+    with pytest.raises(StorageError) as error:
+        storage.exists("ftp://host/tiles")
+    assert_one_sentence(error, "ftp://host/tiles")
+
+
+@pytest.mark.parametrize("name", ["plain.laz", "with space.laz", "50%.laz", "a%20b.laz", "ä+#&.laz"])
+def test_names_survive_being_part_of_a_uri(tmp_path: Path, name: str) -> None:
+    root = f"file://{tmp_path}"
+    storage.write_bytes(storage.join(root, "my tiles", name), b"x")
+    assert (tmp_path / "my tiles" / name).read_bytes() == b"x"
+    for pattern in (root, f"{root}/my tiles", f"{root}/my%20tiles/*.laz", f"{root}/*/*.laz"):
+        (source,) = storage.expand([pattern], LAS)
+        assert source.name.endswith(name)
+        assert storage.read_bytes(source.uri) == b"x"
+    assert storage.name_of(source.uri) == name
+
+
+# --- reading and writing
+
+
+def test_every_kind_of_place_reads_what_was_written(root: str) -> None:
+    uri = storage.join(root, "record.json")
+    assert not storage.exists(uri)
+    assert storage.size(uri) == 0
+    storage.write_json(uri, {"b": [1, None], "a": "ä"})
+    assert storage.exists(uri)
+    assert storage.read_json(uri) == {"a": "ä", "b": [1, None]}
+    assert storage.size(uri) == len(storage.read_bytes(uri))
+    assert [s.name for s in storage.expand([root], (".json",))] == ["record.json"]
+    storage.delete(uri)
+    storage.delete(uri)
+    assert not storage.exists(uri)
+
+
+def test_staged_replaces_at_once_and_leaves_nothing_else(root: str, tmp_path: Path) -> None:
+    uri = storage.join(root, "x.bin")
+    storage.write_bytes(uri, b"old")
+    with storage.staged(uri) as part:
+        part.write_bytes(b"new, and longer")
+        assert storage.read_bytes(uri) == b"old"
+    assert storage.read_bytes(uri) == b"new, and longer"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt, StorageError])
+def test_after_an_error_the_old_file_stands_and_no_part_is_left(
+    root: str, tmp_path: Path, kind: type[BaseException]
+) -> None:
+    uri = storage.join(root, "x.bin")
+    parts = []
+
+    def fail_halfway() -> None:
+        with storage.staged(uri) as part:
+            parts.append(part)
+            part.write_bytes(b"half")
+            raise kind
+
+    for before in ((), ("x.bin",)):
+        with pytest.raises(kind):
+            fail_halfway()
+        assert tuple(p.name for p in tmp_path.iterdir()) == before
+        assert not parts[-1].exists()
+        storage.write_bytes(uri, b"old")
+        assert storage.read_bytes(uri) == b"old"
+
+
+def test_staged_makes_folders_and_two_writers_do_not_meet(tmp_path: Path) -> None:
+    uri = str(tmp_path / "a" / "b" / "x")
+    with storage.staged(uri) as one, storage.staged(uri) as other:
+        one.write_bytes(b"one")
+        other.write_bytes(b"other")
+    assert storage.read_bytes(uri) == b"one"
+    assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["x"]
+
+
+def test_places_that_cannot_be_written_are_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder" / "full").mkdir(parents=True)
+    for place in ("file/below", "folder"):
+        with pytest.raises(StorageError) as error:
+            storage.write_bytes(str(tmp_path / place), b"x")
+        assert_one_sentence(error, place)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder", "full"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe\x00", b"\x89PNG\r\n", b"[" * 100_000], ids=lambda c: repr(c[:4])
+)
+def test_garbage_is_no_json(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "garbage.json"
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="is not JSON") as error:
+        storage.read_json(str(path))
+    assert_one_sentence(error, "garbage.json")
+
+
+def test_missing_files_and_folders_cannot_be_read(tmp_path: Path) -> None:
+    for place in (tmp_path / "missing.json", tmp_path):
+        with pytest.raises(StorageError) as error:
+            storage.read_json(str(place))
+        assert_one_sentence(error, str(place))
+
+
+def test_equal_records_give_equal_bytes_and_nan_is_refused(tmp_path: Path) -> None:
+    one, other, bad = (str(tmp_path / n) for n in ("one", "other", "bad"))
+    storage.write_json(one, {"a": 1, "b": {"d": 2, "c": 3}})
+    storage.write_json(other, {"b": {"c": 3, "d": 2}, "a": 1})
+    assert storage.read_bytes(one) == storage.read_bytes(other)
+    with pytest.raises(ValueError, match="JSON"):
+        storage.write_json(bad, {"a": float("nan")})
+    assert not storage.exists(bad)
+
+
+def test_content_hash_covers_every_byte(root: str) -> None:
+    uri = storage.join(root, "large.bin")
+    content = bytearray(5 << 20)
+    storage.write_bytes(uri, content)
+    assert storage.content_hash(uri) == hashlib.blake2b(content, digest_size=16).hexdigest()
+    content[-1] = 1
+    storage.write_bytes(uri, content)
+    assert storage.content_hash(uri) == hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def test_same_sees_through_spelling_and_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    for spelling in ("a", "./a", f"file://{tmp_path}/a", "link", "../" + tmp_path.name + "/a"):
+        assert storage.same(str(tmp_path / "a"), spelling)
+    assert not storage.same("a", "b")
+
+
+def test_local_places_are_known_as_local(tmp_path: Path) -> None:
+    assert storage.is_local(str(tmp_path))
+    assert storage.is_local(f"file://{tmp_path}")
+    assert storage.is_local("~/scans")
+    assert storage.resolve("~/scans")[1] == str(Path.home() / "scans")
