@@ -23,7 +23,7 @@ corners = st.sampled_from([(0.0, 0.0, 0.0), (652_003.3, 6.6e6, 80.0), (-12.5, -5
 
 @st.composite
 def settled(draw: st.DrawFn) -> tuple[Cloud, BlockConfig]:
-    """A cloud, half of its points on the quarter metre grid, and a config that cuts it into several blocks."""
+    """A cloud, half of its points on the quarter metre grid, and a config that cuts it into some blocks."""
     crs = draw(st.sampled_from([None, CRS("EPSG:2225"), CRS("EPSG:32119+6360")]))
     cloud = make_cloud(draw(st.integers(1, 250)), draw(st.integers(0, 99)), draw(corners), crs=crs)
     xyz = cloud.xyz.copy()
