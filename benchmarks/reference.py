@@ -99,7 +99,9 @@ class ReferenceDeepGCN(nn.Module):
         widths = config.layer_channels
         self.head = ReferenceConvolution(config, config.in_channels)
         self.backbone = nn.ModuleList(ReferenceBackboneLayer(config, width) for width in widths[:-1])
-        self.fusion = ReferenceLayer(sum(widths), config.fusion_channels, config.norm_first)
+        self.fusion = nn.ModuleDict(
+            {"nn": ReferenceLayer(sum(widths), config.fusion_channels, config.norm_first)}
+        )
         self.prediction = ReferencePrediction(config, sum(widths))
 
     def forward(self, x: Tensor, graph: Tensor | None = None) -> Tensor:
@@ -114,7 +116,7 @@ class ReferenceDeepGCN(nn.Module):
                 layer(x, dilated_knn(space, self.config.k, dilation) if graph is None else graph[i])
             )
         every_layer = torch.cat(features, dim=1)[:, :, :, None]
-        fused = self.fusion(every_layer).amax(dim=2, keepdim=True)
+        fused = self.fusion["nn"](every_layer).amax(dim=2, keepdim=True)
         fused = fused.repeat_interleave(every_layer.shape[2], dim=2)
         return self.prediction(torch.cat([fused, every_layer], dim=1))[:, :, :, 0]
 

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from models import kernels
 
-ROWS_PER_CHUNK = 512
+ROWS_PER_CHUNK = {"cpu": 512, "cuda": 16_384}
 """Points whose edges exist at once where no compiled kernel serves."""
 
 
@@ -122,10 +122,44 @@ class EdgeExtreme(torch.autograd.Function):
         return grad_x, grad_a.T @ x, grad_b.T @ x, grad_a.sum(dim=0), None, None, None
 
 
+class BlockExtreme(torch.autograd.Function):
+    """Of u (P, C) the extreme over every block, (B, C), and mean and biased variance over all points, (C,).
+
+    With batch norm after it instead of before, the normalised (P, C) tensor never exists.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, sizes: list[int], sign: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        extremes, at = [], []
+        for block, rows in zip(
+            u.split(sizes), torch.arange(len(u), device=u.device).split(sizes), strict=True
+        ):
+            high, low = block.max(dim=0), block.min(dim=0)
+            extremes.append(torch.where(sign < 0, low.values, high.values))
+            at.append(rows[torch.where(sign < 0, low.indices, high.indices)])
+        variance, mean = torch.var_mean(u, dim=0, correction=0)
+        ctx.save_for_backward(u, torch.stack(at), mean)
+        return torch.stack(extremes), mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_extreme: Tensor, grad_mean: Tensor, grad_variance: Tensor
+    ) -> tuple[Tensor, None, None]:
+        u, at, mean = ctx.saved_tensors
+        slope = 2 * grad_variance / len(u)
+        return (
+            torch.addcmul(grad_mean / len(u) - slope * mean, u, slope).scatter_add_(0, at, grad_extreme),
+            None,
+            None,
+        )
+
+
 def _chunks(neighbours: Tensor) -> zip[tuple[slice, Tensor]]:
-    starts = range(0, len(neighbours), ROWS_PER_CHUNK)
+    step = ROWS_PER_CHUNK.get(neighbours.device.type, 512)
+    starts = range(0, len(neighbours), step)
     return zip(
-        (slice(start, start + ROWS_PER_CHUNK) for start in starts),
-        neighbours.long().split(ROWS_PER_CHUNK),
+        (slice(start, start + step) for start in starts),
+        neighbours.long().split(step),
         strict=True,
     )

@@ -31,16 +31,29 @@ class Pointwise(nn.Module):
         """What follows the product."""
         return F.relu_(self.norm(z)) if self.norm_first else self.norm(F.relu_(z))
 
+    def sign(self) -> Tensor:
+        """(C',) −1 where norm's weight is negative, and the largest of many becomes the smallest; else +1."""
+        weight = self.norm.weight.detach()
+        return torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
+
+    def normalise(self, extreme: Tensor, mean: Tensor, variance: Tensor, *, count: int) -> Tensor:
+        """What `activate` in training makes of the extreme of `count` values, given their statistics."""
+        norm = self.norm
+        _track(norm, mean, variance, count=count)
+        scale = norm.weight * (variance + norm.eps).rsqrt()
+        normed = torch.addcmul(norm.bias - mean * scale, extreme, scale)
+        return F.relu_(normed) if self.norm_first else normed
+
 
 @torch.no_grad()
-def _track(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, *, num_edges: int) -> None:
+def _track(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, *, count: int) -> None:
     """Running statistics, as `nn.BatchNorm1d` keeps them (unbiased variance)."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
     assert norm.momentum is not None
     norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(variance * (num_edges / max(num_edges - 1, 1)), norm.momentum)
+    norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)
     norm.num_batches_tracked.add_(1)
 
 
@@ -55,9 +68,7 @@ class EdgeConv(nn.Module):
         # W [x_i, x_j − x_i] = (W₁ − W₂) x_i + W₂ x_j: two products of P rows instead of one of P · K.
         w_centre, w_difference = self.nn.linear.weight.chunk(2, dim=1)
         w_centre = w_centre - w_difference
-        bias, norm = self.nn.linear.bias, self.nn.norm
-        # ReLU and norm are monotone, rising or (negative weight) falling: an extreme goes through both.
-        sign = torch.where(norm.weight < 0, -1.0, 1.0).to(norm.weight.dtype)
+        bias, sign = self.nn.linear.bias, self.nn.sign()
         if not self.training:
             signed = NeighbourMax.apply(F.linear(x, w_difference * sign[:, None]), neighbours)
             return self.nn.activate(torch.addcmul(F.linear(x, w_centre, bias), signed, sign))
@@ -66,10 +77,7 @@ class EdgeConv(nn.Module):
             extreme, mean, variance = EdgeExtreme.apply(
                 x.to(w_centre.dtype), w_centre, w_difference, bias, neighbours, sign, floor
             )
-        _track(norm, mean, variance, num_edges=neighbours.numel())
-        scale = norm.weight * (variance + norm.eps).rsqrt()
-        normed = torch.addcmul(norm.bias - mean * scale, extreme, scale)
-        return F.relu_(normed) if self.nn.norm_first else normed
+            return self.nn.normalise(extreme, mean, variance, count=neighbours.numel())
 
 
 class MRConv(nn.Module):

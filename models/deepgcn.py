@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.aggregation import BlockExtreme
 from models.configurations import DeepGCNConfig
 from models.convolutions import CONVOLUTIONS, Pointwise
 from models.graph import neighbours, stochastic_ranks, strided_ranks
@@ -30,7 +31,7 @@ class DeepGCN(nn.Module):
         widths = config.layer_channels
         self.head = convolution(config.in_channels, config.channels, **order)
         self.backbone = nn.ModuleList(BackboneLayer(config, width) for width in widths[:-1])
-        self.fusion = Pointwise(sum(widths), config.fusion_channels, **order)
+        self.fusion = Fusion(sum(widths), config.fusion_channels, **order)
         self.prediction = Prediction(config, in_channels=sum(widths))
 
     def forward(self, x: Tensor, ptr: Tensor, graph: Tensor | None = None) -> Tensor:
@@ -55,8 +56,7 @@ class DeepGCN(nn.Module):
             features.append(layer(features[-1], self._neighbours(i, space, bounds, graph)))
         every_layer = torch.cat(features, dim=1)
         sizes = [end - start for start, end in pairwise(bounds)]
-        fused = torch.stack([block.max(dim=0).values for block in self.fusion(every_layer).split(sizes)])
-        return self.prediction(every_layer, fused, sizes)
+        return self.prediction(every_layer, self.fusion(every_layer, sizes), sizes)
 
     def _neighbours(self, i: int, space: Tensor, bounds: list[int], graph: Tensor | None) -> Tensor:
         """(P, K) neighbours of layer i, searched in `space` (P, C) unless the graph is given."""
@@ -110,6 +110,23 @@ class BackboneLayer(nn.Module):
         if self.kind == "plain":
             return body
         return torch.cat([x, body], dim=1) if self.kind == "dense" else x + body
+
+
+class Fusion(nn.Module):
+    """One vector per block: max over its points of norm(ReLU(W features + bias)) (ICCV paper, sec. 4.1)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
+        super().__init__()
+        self.nn = Pointwise(in_channels, out_channels, norm_first=norm_first)
+
+    def forward(self, features: Tensor, sizes: list[int]) -> Tensor:
+        """features (P, C) and the blocks' sizes -> (B, C')."""
+        z, sign = self.nn.linear(features).to(self.nn.linear.weight.dtype), self.nn.sign()
+        if not self.training:
+            extremes = [block.aminmax(dim=0) for block in z.split(sizes)]
+            return self.nn.activate(torch.stack([torch.where(sign < 0, low, high) for low, high in extremes]))
+        extreme, mean, variance = BlockExtreme.apply(z if self.nn.norm_first else F.relu_(z), sizes, sign)
+        return self.nn.normalise(extreme, mean, variance, count=len(z))
 
 
 class Prediction(nn.Module):

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from models import kernels
 
-ROWS_PER_CHUNK = 512
-"""Rows of the distance matrix that the torch path holds at once."""
+DISTANCES_PER_CHUNK = {"cpu": 2**21, "cuda": 2**28}
+"""Entries of the distance matrix that the torch path holds at once."""
 
 
 def strided_ranks(k: int, dilation: int) -> Tensor:
@@ -66,8 +66,9 @@ def _search_torch(x: Tensor, bounds: list[int], block_ranks: Tensor) -> Tensor:
         for (start, end), ranks in zip(pairwise(bounds), block_ranks, strict=True):
             block = x[start:end]
             squares = block.square().sum(dim=1)
-            for row in range(start, end, ROWS_PER_CHUNK):
-                rows = x[row : min(row + ROWS_PER_CHUNK, end)]
+            step = max(1, DISTANCES_PER_CHUNK.get(x.device.type, 2**21) // len(block))
+            for row in range(start, end, step):
+                rows = x[row : min(row + step, end)]
                 # |x_i|² is the same for a whole row and changes no order in it.
                 distances = torch.addmm(squares, rows, block.T, alpha=-2)
                 nearest = distances.topk(int(ranks[-1]) + 1, dim=1, largest=False).indices

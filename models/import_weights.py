@@ -34,7 +34,7 @@ _RENAMED = (
     (r"^(head|backbone\.\d+\.conv)\.nn1\.", r"\1.pool."),
     (r"^(head|backbone\.\d+\.conv)\.nn2\.", r"\1.nn."),
     (r"^(head|backbone\.\d+\.conv)\.eps$", r"\1.epsilon"),
-    (r"^fusion_block\.", "fusion."),
+    (r"^fusion_block\.", "fusion.nn."),
     (r"^prediction\.0\.", "prediction.first."),
     (r"^prediction\.1\.", "prediction.second."),
     (r"^prediction\.3\.0\.", "prediction.classes."),
@@ -70,7 +70,7 @@ def from_reference_state(
         )
         channels, head_in = weights["head.nn.linear.weight"].shape
         num_classes = len(weights["prediction.classes.bias"])
-        fusion_channels = len(weights["fusion.linear.bias"])
+        fusion_channels = len(weights["fusion.nn.linear.bias"])
         hidden, last = (
             len(weights["prediction.first.linear.bias"]),
             len(weights["prediction.second.linear.bias"]),
@@ -85,7 +85,7 @@ def from_reference_state(
         convolution = "gin"
     elif convolution is None:
         convolution = "edge"
-    if weights["fusion.linear.weight"].shape[1] != depth * channels:
+    if weights["fusion.nn.linear.weight"].shape[1] != depth * channels:
         layer = "dense"
     config = DeepGCNConfig(
         in_channels=head_in if convolution == "gin" else head_in // 2,

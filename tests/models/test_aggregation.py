@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from models import aggregation, kernels
-from models.aggregation import EdgeExtreme, NeighbourMax
+from models.aggregation import BlockExtreme, EdgeExtreme, NeighbourMax
 from tests.models.test_graph import path as path  # the same two paths
 
 FLOORS = [0.0, -torch.inf]
@@ -40,7 +40,7 @@ def plain(
 def test_edge_extreme(
     path: str, edges: tuple[Tensor, ...], floor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aggregation, "ROWS_PER_CHUNK", 4)
+    monkeypatch.setitem(aggregation.ROWS_PER_CHUNK, "cpu", 4)
     for found, expected in zip(EdgeExtreme.apply(*edges, floor), plain(*edges, floor), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
@@ -54,6 +54,19 @@ def test_neighbour_max(path: str, edges: tuple[Tensor, ...]) -> None:
     x, neighbours = edges[0], edges[4]
     assert torch.equal(NeighbourMax.apply(x, neighbours), x[neighbours.long()].amax(dim=1))
     assert torch.autograd.gradcheck(lambda x: NeighbourMax.apply(x, neighbours), x)
+
+
+def test_block_extreme() -> None:
+    u = torch.randn(
+        (9, 5), dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True
+    )
+    sign = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
+    extreme, mean, variance = BlockExtreme.apply(u, [4, 1, 4], sign)
+    expected = torch.stack([(block * sign).amax(dim=0) * sign for block in u.split([4, 1, 4])])
+    torch.testing.assert_close(extreme, expected)
+    torch.testing.assert_close(mean, u.mean(dim=0))
+    torch.testing.assert_close(variance, u.var(dim=0, correction=0))
+    assert torch.autograd.gradcheck(lambda u: BlockExtreme.apply(u, [4, 1, 4], sign), u)
 
 
 def test_statistics_of_many_edges_are_not_summed_in_float32(path: str) -> None:

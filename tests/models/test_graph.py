@@ -116,7 +116,7 @@ def test_both_paths_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     ranks = strided_ranks(16, 5)
     compiled = neighbours(x, [0, 1300], ranks, 5)
     monkeypatch.setattr(kernels, "serve", lambda x: False)
-    monkeypatch.setattr(graph, "ROWS_PER_CHUNK", 100)
+    monkeypatch.setitem(graph.DISTANCES_PER_CHUNK, "cpu", 130_000)
     assert torch.equal(neighbours(x, [0, 1300], ranks, 5), compiled)
 
 
