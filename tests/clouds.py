@@ -81,14 +81,14 @@ def write_las(
     for name in {"red", "green", "blue", "nir"} & names:
         las[name] = rng.integers(0, 65536, num_points)
     for name, values in dimensions.items():
-        las[name] = np.broadcast_to(values, num_points)
+        las[name] = np.full(num_points, values) if np.ndim(values) == 0 else values
     las.write(str(path))
     return path
 
 
-def real_files(pattern: str, max_bytes: int = 1 << 40) -> list[Any]:
+def real_files(pattern: str, max_bytes: int = 1 << 40, min_bytes: int = 0) -> list[Any]:
     """Test parameters: the files of shared/data that match, or a skipped one that says they are absent."""
-    paths = [p for p in sorted(REAL.glob(pattern)) if p.stat().st_size <= max_bytes]
+    paths = [p for p in sorted(REAL.glob(pattern)) if min_bytes <= p.stat().st_size <= max_bytes]
     if not paths:
         return [pytest.param(REAL, marks=pytest.mark.skip(reason=f"{REAL} is not here"))]
     return [pytest.param(p, id=str(p.relative_to(REAL))) for p in paths]
