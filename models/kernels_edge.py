@@ -14,7 +14,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from models.kernels import run_on_threads
+from models.kernels import compiled, run_on_threads
 
 STRETCH = 128
 """Points whose edges are summed in one go."""
@@ -65,7 +65,7 @@ def _scalar(value: float, like: Tensor) -> np.floating:
     return np.float32(value) if like.dtype == torch.float32 else np.float64(value)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _neighbour_max(first, end, x, neighbours, largest, at):
     for i in range(first, end):
         largest[i] = x[neighbours[i, 0]]
@@ -82,7 +82,7 @@ def _take_larger(x, j, largest, at):
         at[c] = j if larger else at[c]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _edge_extremes(first, end, floor, a, b, neighbours, sign, extreme, at, sums):
     num_channels = a.shape[1]
     best, best_at = np.empty(num_channels, a.dtype), np.empty(num_channels, np.int32)
@@ -114,7 +114,7 @@ def _add_edge(a, b, sign, floor, j, best, best_at, total, squares):
         best_at[c] = j if better else best_at[c]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _edge_gradients(first, end, floor, a, b, neighbours, at, grad_extreme, constant, slope, grad_a, grad_b):
     start, stop = first * CHANNELS, min(end * CHANNELS, a.shape[1])
     for i in range(len(a)):

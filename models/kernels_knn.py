@@ -19,7 +19,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from models.kernels import run_on_threads
+from models.kernels import compiled, run_on_threads
 from models.kernels_tile import TILE_ROWS, TILE_VECTORS, VECTOR_BYTES, keep_below, multiply_tile
 
 TASK_ROWS = 48
@@ -92,7 +92,7 @@ def _wanted_samples(n: int, reach: int) -> int:
     return min(SAMPLES, math.ceil(SAMPLES * share + 3 * math.sqrt(SAMPLES * share * (1 - share)) + 1))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _search_tasks(first, end, x, panels, squares, tasks, ranks, capacity, found):
     """Tasks first to end, in memory that is asked for once: fresh pages cost as much as the work."""
     num_channels = x.shape[1]
