@@ -34,6 +34,8 @@ ENVIRONMENT = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # infra/heartbeat.yaml counts on it
     "PREFECT_WORKER_QUERY_SECONDS": "3",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray Train would move its workers to a folder of its own, where relative paths mean nothing.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "OMP_WAIT_POLICY": "PASSIVE",
     "PYTHONUNBUFFERED": "1",
 }
@@ -192,7 +194,7 @@ def _start(folder: Path, project: Path, state: State) -> None:
     )
     run("Creating the work pool", ["work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"])
     run("Deploying prefect.yaml", ["deploy", "--all"])
-    prefect_api.ensure_automation(state.api_url, Path(__file__).parent / "heartbeat.yaml")
+    prefect_api.ensure_automation(state.api_url, prefect_api.HEARTBEAT)
     serve(
         "Prefect worker",
         ["worker", "start", "--pool", WORK_POOL, "--name", "local", "--limit", str(_CONCURRENT_RUNS)],

@@ -1,8 +1,14 @@
-"""The few questions that `make up` asks a Prefect server, over its REST interface."""
+"""The few questions that `make up` asks a Prefect server, over its REST interface.
+
+`python -m infra.prefect_api` makes sure of the automation of heartbeat.yaml on the server of PREFECT_API_URL.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -12,6 +18,7 @@ import yaml
 
 from pointcloud.errors import PointloomError
 
+HEARTBEAT = Path(__file__).parent / "heartbeat.yaml"
 _SECONDS = 10
 
 
@@ -21,12 +28,12 @@ def ask(api_url: str, path: str, body: dict[str, Any] | None = None) -> Any:
     Raises:
         OSError: no answer, or one that is an error (`urllib.error.HTTPError`).
     """
-    request = urllib.request.Request(
-        f"{api_url}{path}",
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    # The server is on this machine: a proxy named in the environment has no part in it.
+    headers = {"Content-Type": "application/json"}
+    if user_and_password := os.environ.get("PREFECT_API_AUTH_STRING"):
+        headers["Authorization"] = f"Basic {base64.b64encode(user_and_password.encode()).decode()}"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{api_url}{path}", data, headers)
+    # The server is on this machine or beside it: a proxy named in the environment has no part in it.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=_SECONDS) as answer:
         return json.loads(answer.read() or b"null")
@@ -66,7 +73,7 @@ def ensure_automation(api_url: str, file: Path) -> None:
     """Create the automation of a YAML file, unless one with its name exists.
 
     Raises:
-        PointloomError: the server refuses it.
+        PointloomError: the server refuses it or does not answer.
     """
     wanted = yaml.safe_load(file.read_text())
     try:
@@ -75,3 +82,12 @@ def ensure_automation(api_url: str, file: Path) -> None:
     except urllib.error.HTTPError as error:
         reason = error.read().decode(errors="replace")[:300]
         raise PointloomError(f"the Prefect server refuses the automation of {file}: {reason}") from error
+    except OSError as error:
+        raise PointloomError(f"the Prefect server at {api_url} does not answer ({error}).") from error
+
+
+if __name__ == "__main__":
+    try:
+        ensure_automation(os.environ.get("PREFECT_API_URL", ""), HEARTBEAT)
+    except (PointloomError, ValueError) as failure:
+        sys.exit(f"error: {failure}; PREFECT_API_URL must name a running server.")
