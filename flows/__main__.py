@@ -74,7 +74,9 @@ def parameters_from_file(arguments: list[str]) -> list[Dict]:
             f"cannot read parameters from {path!r}: {reason}; expected a JSON or YAML file."
         ) from error
     if not isinstance(values, dict):
-        raise PointloomError(f"{path!r} holds no mapping of parameters; expected lines like 'out: labelled/'.")
+        raise PointloomError(
+            f"{path!r} holds no mapping of parameters; expected lines like 'out: labelled/'."
+        )
     # The options are called --tile-size-m, the fields tile_size_m; a file may use either.
     named = {str(name).replace("_", "-"): value for name, value in values.items()}
     return [Dict({arguments[0]: named} if arguments else {}, source=path)]

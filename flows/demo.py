@@ -23,9 +23,12 @@ class DemoParameters(BaseModel):
 
     out: str = Field("pointloom-demo", description="Folder of everything the demo makes.")
     source: Literal["auto", "real", "simulated"] = Field(
-        "auto", description="Real LiDAR from PyPI, a simulated survey, or the first with the second to fall back on."
+        "auto",
+        description="Real LiDAR from PyPI, a simulated survey, or the first with the second to fall back on.",
     )
-    epochs: int | None = Field(None, ge=1, description="Fewer for a quick look; the demo's own number unless given.")
+    epochs: int | None = Field(
+        None, ge=1, description="Fewer for a quick look; the demo's own number unless given."
+    )
 
 
 class DemoResult(BaseModel):
@@ -121,7 +124,11 @@ def command(*, parameters: Annotated[DemoParameters, Parameter(name="*")] = Demo
     scores = result.scores
     print(f"\ndata            {result.source}")
     print(f"stages          {', '.join(f'{name} {taken:.0f} s' for name, taken in result.seconds.items())}")
-    print("held-out scores " + ", ".join(f"{c['name']} {_share(c['iou'])}" for c in scores["classes"]) + " (IoU)")
+    print(
+        "held-out scores "
+        + ", ".join(f"{c['name']} {_share(c['iou'])}" for c in scores["classes"])
+        + " (IoU)"
+    )
     print(f"                mIoU {_share(scores['miou'])}, overall accuracy {_share(scores['overall_accuracy'])}, "
           f"{scores['num_scored']:,} points")  # fmt: skip
     print(f"labelled cloud  {result.labelled}")

@@ -22,7 +22,9 @@ class EvaluateParameters(BaseModel):
     label_scheme: str = Field(
         "asprs-basic", description=f"Which class codes mean what: {', '.join(PRESETS)}, or a JSON file."
     )
-    delivered: list[str] = Field([], description="The scans as delivered, for the picture before; else the truth.")
+    delivered: list[str] = Field(
+        [], description="The scans as delivered, for the picture before; else the truth."
+    )
     checkpoint: str | None = Field(None, description="Its training curves are shown in the report.")
     title: str = Field("Labelled cloud against the truth", description="Headline of the report.")
     subtitle: str = Field("", description="Where the data come from.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from prefect import flow
-from prefect.futures import as_completed
+from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ProcessPoolTaskRunner
 from pydantic import BaseModel, Field
 
@@ -31,13 +31,17 @@ class PreprocessParameters(BaseModel):
     )
     tile_size_m: float = Field(BlockConfig.tile_size_m, description="Edge of a tile.")
     halo_m: float = Field(BlockConfig.halo_m, description="Width of the context around a tile.")
-    voxel_size_m: float = Field(BlockConfig.voxel_size_m, description="One point is kept per voxel of this edge.")
+    voxel_size_m: float = Field(
+        BlockConfig.voxel_size_m, description="One point is kept per voxel of this edge."
+    )
     thin: bool = Field(BlockConfig.thin, description="Keep one point per voxel; off keeps all, as for rooms.")
     overlap: int = Field(BlockConfig.overlap, description="2 adds grids shifted by half a tile: four views.")
     ground_window_m: float = Field(
         BlockConfig.ground_window_m, description="Heights count from the lowest point within this window."
     )
-    max_points: int = Field(BlockConfig.max_points, description="A tile with more points is cut into quarters.")
+    max_points: int = Field(
+        BlockConfig.max_points, description="A tile with more points is cut into quarters."
+    )
     val_fraction: float = Field(
         SplitRule.val_fraction, description="Share of each scan, one strip of ground, kept for validation."
     )
@@ -45,7 +49,9 @@ class PreprocessParameters(BaseModel):
         [], description="Globs of scan names that are validation as a whole, instead of strips."
     )
     processes: int = Field(2, ge=1, description="Scans read at the same time, each in a process of its own.")
-    max_quarantined: int = Field(0, ge=0, description="The flow fails when more scans than this are unreadable.")
+    max_quarantined: int = Field(
+        0, ge=0, description="The flow fails when more scans than this are unreadable."
+    )
 
     def job(self) -> PreprocessJob:
         """The job these parameters describe. Raises PointloomError where they do not fit together."""
@@ -73,7 +79,9 @@ def preprocess(parameters: PreprocessParameters) -> str:
     sources = find_scans(parameters.scans)
     progress = Progress(f"preprocessing-{parameters.out}", f"Scans cut into {parameters.out}", len(sources))
     with ProcessPoolTaskRunner(max_workers=min(parameters.processes, len(sources))) as processes:
-        futures = [processes.submit(preprocess_scan, {"source": s, "job": job}) for s in sources]
+        futures: list[PrefectFuture[Any]] = [
+            processes.submit(preprocess_scan, {"source": source, "job": job}) for source in sources
+        ]
         for _ in as_completed(futures):
             progress.step()
         records = [future.result() for future in futures]

@@ -27,13 +27,13 @@ class SegmentParameters(BaseModel):
     )
     num_actors: int = Field(1, ge=1, description="Ray actors, each with the network and one scan at a time.")
     cpus_per_actor: int = Field(0, ge=0, description="CPUs of each; 0 shares out what this machine has.")
-    max_quarantined: int = Field(0, ge=0, description="The flow fails when more scans than this are unreadable.")
+    max_quarantined: int = Field(
+        0, ge=0, description="The flow fails when more scans than this are unreadable."
+    )
 
     def job(self) -> SegmentJob:
         """The job these parameters describe. Raises PointloomError for a checkpoint that cannot be used."""
-        return plan_segmenting(
-            self.checkpoint, self.out, self.num_actors, self.cpus_per_actor, self.overlap
-        )
+        return plan_segmenting(self.checkpoint, self.out, self.num_actors, self.cpus_per_actor, self.overlap)
 
 
 def check(parameters: SegmentParameters) -> None:

@@ -24,7 +24,9 @@ class TrainParameters(BaseModel):
         ["xyz", "height", "intensity", "returns"],
         description=f"Channels of the network, xyz first; any of {', '.join(FEATURES)}.",
     )
-    num_layers: int = Field(7, description="Depth: the head and num_layers - 1 dynamic layers (the paper: 28).")
+    num_layers: int = Field(
+        7, description="Depth: the head and num_layers - 1 dynamic layers (the paper: 28)."
+    )
     channels: int = Field(32, description="Width of a layer (the paper: 64).")
     k: int = Field(DeepGCNConfig.k, description="Neighbours of a point.")
     layer: Literal["residual", "residual+", "dense", "plain"] = Field(
@@ -37,13 +39,17 @@ class TrainParameters(BaseModel):
     epochs: int = Field(TrainConfig.epochs, description="Passes over the training blocks.")
     batch_size: int = Field(TrainConfig.batch_size, description="Blocks in a step, over all Ray workers.")
     learning_rate: float = Field(TrainConfig.learning_rate, description="Peak of the one-cycle schedule.")
-    label_smoothing: float = Field(TrainConfig.label_smoothing, ge=0, lt=1, description="Of the cross-entropy.")
+    label_smoothing: float = Field(
+        TrainConfig.label_smoothing, ge=0, lt=1, description="Of the cross-entropy."
+    )
     class_weights: bool = Field(TrainConfig.class_weights, description="Weigh rare classes higher.")
     augment: bool = Field(TrainConfig.augment, description="Turn, mirror, scale and jitter the blocks.")
     seed: int = Field(TrainConfig.seed, description="Of weights, order and augmentation.")
     num_workers: int = Field(1, ge=1, description="Ray workers.")
     cpus_per_worker: int = Field(0, ge=0, description="CPUs of each; 0 shares out what this machine has.")
-    fresh: bool = Field(False, description="Train anew, also where a finished or unfinished training is found.")
+    fresh: bool = Field(
+        False, description="Train anew, also where a finished or unfinished training is found."
+    )
 
     def job(self) -> TrainJob:
         """The job these parameters describe. Raises PointloomError where they do not fit together."""
@@ -68,7 +74,9 @@ class TrainParameters(BaseModel):
             augment=self.augment,
             seed=self.seed,
         )
-        return TrainJob(self.dataset, self.out, network, features, training, self.num_workers, cpus, self.fresh)
+        return TrainJob(
+            self.dataset, self.out, network, features, training, self.num_workers, cpus, self.fresh
+        )
 
 
 def check(parameters: TrainParameters) -> None:
@@ -88,4 +96,6 @@ def train(parameters: TrainParameters) -> dict[str, Any]:
 def command(*, parameters: Annotated[TrainParameters, Parameter(name="*")]) -> None:
     """Train a DeepGCN on a blocks dataset."""
     metrics = run(check, train, parameters)
-    print(f"checkpoint: {parameters.out} (validation mIoU {metrics['val_miou']:.3f}, epoch {metrics['epoch']})")
+    print(
+        f"checkpoint: {parameters.out} (validation mIoU {metrics['val_miou']:.3f}, epoch {metrics['epoch']})"
+    )

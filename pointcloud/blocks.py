@@ -132,7 +132,9 @@ def iterate_blocks(
         label = scheme.to_indices(kept.attributes["classification"])
     attributes = {name: v for name, v in kept.attributes.items() if name != "classification"}
     metres = metres_per_unit(cloud.crs)
-    height = (height_above_lowest(kept.xyz, config.ground_window_m / metres[0]) * metres[1]).astype(np.float32)
+    height = (height_above_lowest(kept.xyz, config.ground_window_m / metres[0]) * metres[1]).astype(
+        np.float32
+    )
     cut = _Cut(scan, kept.xyz, height, attributes, label, voxels, config, metres)
     step = config.voxels_per_tile // config.overlap
     for a in range(config.overlap):
@@ -178,8 +180,7 @@ class _Cut:
         order = np.lexsort((tile[:, 1], tile[:, 0]))
         found, starts = np.unique(tile[order], axis=0, return_index=True)
         members = {
-            (int(i), int(j)): part
-            for (i, j), part in zip(found, np.split(order, starts[1:]), strict=True)
+            (int(i), int(j)): part for (i, j), part in zip(found, np.split(order, starts[1:]), strict=True)
         }
         unit = self.voxels.size[0]
         for (i, j), core in members.items():

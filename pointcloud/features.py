@@ -20,7 +20,8 @@ FEATURES: dict[str, tuple[tuple[str, ...], int]] = {
 """Feature -> (attributes it needs, channels it makes).
 
 xyz: block-centred coordinates in units of half a tile. height: metres above the lowest point
-nearby, standardised. intensity: standardised over the training split. returns: return number and number of returns, standardised.
+nearby, standardised. intensity: standardised over the training split. returns: return number and number of
+returns, standardised.
 rgb: [0, 1].
 """
 
@@ -40,7 +41,9 @@ class FeatureStatistics:
         try:
             return FeatureStatistics(dict(record["mean"]), dict(record["std"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise SchemaError(f"not feature statistics ({error!r}); expected mean and std by name.") from error
+            raise SchemaError(
+                f"not feature statistics ({error!r}); expected mean and std by name."
+            ) from error
 
 
 STANDARDISED = ("height", "intensity", "return_number", "number_of_returns")

@@ -24,7 +24,9 @@ _DESCRIPTION = "Pointloom: class probability"
 _CONFIDENCE_STEP = 0.01
 _LAST_CODE_OF_LEGACY_FORMATS = 31
 _WAVEFORM_FIELD, _WAVEFORM_EVLR = 227, ("LASF_Spec", 65535)  # LAS 1.4 R16, tables 3 and 22
-_IDENTITY = slice(4, 94)  # source id, global encoding, project id, version, system, software, creation day and year
+_IDENTITY = slice(
+    4, 94
+)  # source id, global encoding, project id, version, system, software, creation day and year
 _REWRITTEN_VLRS = ("ExtraBytesVlr", "LasZipVlr", "CopcInfoVlr", "CopcHierarchyVlr")
 
 
@@ -43,7 +45,8 @@ def check_codes(header: laspy.LasHeader, scheme: LabelScheme) -> None:
     if header.point_format.id < 6 and largest > _LAST_CODE_OF_LEGACY_FORMATS:
         raise ScanError(
             f"class code {largest} does not fit point format {header.point_format.id}, which ends at "
-            f"{_LAST_CODE_OF_LEGACY_FORMATS}; use a label scheme with smaller codes or convert the scan to format 6 or above."
+            f"{_LAST_CODE_OF_LEGACY_FORMATS}; use a label scheme with smaller codes or convert the "
+            "scan to format 6 or above."
         )
 
 
@@ -63,13 +66,16 @@ def write_labelled(scan_uri: str, out_uri: str, codes: np.ndarray, confidence: n
     with storage.staged(out_uri) as part:
         with open_scan(scan_uri) as reader:
             if reader.header.point_count != len(codes):
-                raise ScanError(f"scan {scan_uri!r} has {reader.header.point_count} points, expected {len(codes)}.")
+                raise ScanError(
+                    f"scan {scan_uri!r} has {reader.header.point_count} points, expected {len(codes)}."
+                )
             _copy(scan_uri, reader, part, out_uri.lower().endswith(".laz"), codes, confidence)
         _copy_raw_parts(scan_uri, part)
         difference = find_difference(scan_uri, str(part))
         if difference:
             raise PointloomError(
-                f"the labelled copy of {scan_uri!r} would differ in {difference}; nothing was written, please report this scan."
+                f"the labelled copy of {scan_uri!r} would differ in {difference}; nothing was "
+                "written, please report this scan."
             )
 
 
@@ -171,7 +177,11 @@ def find_difference(scan_uri: str, copy_uri: str) -> str | None:
         if {name: d for name, d in _described(copy.header).items() if name in kept} != kept:
             return "the description of an extra dimension"
         ignored = {"classification", CONFIDENCE, f"{CONFIDENCE}_pointloom"}
-        names = [n for n in scan.header.point_format.dimension_names if n not in ignored or _foreign(scan.header, n)]
+        names = [
+            n
+            for n in scan.header.point_format.dimension_names
+            if n not in ignored or _foreign(scan.header, n)
+        ]
         pairs = zip_longest(iterate_chunks(scan_uri, scan), iterate_chunks(copy_uri, copy))
         for mine, other in pairs:
             if mine is None or other is None or len(mine) != len(other):
@@ -185,7 +195,10 @@ def find_difference(scan_uri: str, copy_uri: str) -> str | None:
 def _same(mine: laspy.ScaleAwarePointRecord, other: laspy.ScaleAwarePointRecord, name: str) -> bool:
     # Raw stored values, not scaled ones, and bytes rather than numbers, so that NaN equals itself.
     if name in (mine.array.dtype.names or ()):
-        return np.ascontiguousarray(mine.array[name]).tobytes() == np.ascontiguousarray(other.array[name]).tobytes()
+        return (
+            np.ascontiguousarray(mine.array[name]).tobytes()
+            == np.ascontiguousarray(other.array[name]).tobytes()
+        )
     return np.array_equal(mine[name], other[name])
 
 

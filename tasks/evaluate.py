@@ -54,7 +54,9 @@ def find_pairs(labelled: list[str], truth: list[str], delivered: list[str]) -> t
         PointloomError: a labelled cloud without truth.
     """
     truths = {output_name(s.name): s.uri for s in storage.expand(truth, SUFFIXES)}
-    befores = {output_name(s.name): s.uri for s in storage.expand(delivered, SUFFIXES)} if delivered else truths
+    befores = (
+        {output_name(s.name): s.uri for s in storage.expand(delivered, SUFFIXES)} if delivered else truths
+    )
     pairs = []
     for source in storage.expand(labelled, SUFFIXES):
         for what, found in (("truth", truths), ("delivered scan", befores)):
@@ -114,7 +116,9 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
             facts=facts,
         )
     )
-    storage.write_json(storage.join(job.out, "scores.json"), {"confusion": total.tolist(), **scores.to_dict()})
+    storage.write_json(
+        storage.join(job.out, "scores.json"), {"confusion": total.tolist(), **scores.to_dict()}
+    )
     storage.write_bytes(storage.join(job.out, "report.html"), page.encode())
     show_markdown(f"scores-{job.out}", scores.to_markdown(), f"Scores of {job.title}")
     logger.info("mIoU %s, overall accuracy %s", _figure(scores.miou), _figure(scores.overall_accuracy))

@@ -157,7 +157,9 @@ def write_manifest(records: list[ledger.Record], job: PreprocessJob) -> store.Ma
             counts[split] = counts.get(split, 0) + np.array(of_scan)
     for record in good:
         if record.details["codes_ignored"]:
-            logger.info("%s: class codes outside the scheme, points: %s", record.scan, record.details["codes_ignored"])
+            logger.info(
+                "%s: class codes outside the scheme, points: %s", record.scan, record.details["codes_ignored"]
+            )
     manifest = store.Manifest(
         block_config=job.block_config,
         label_scheme=job.label_scheme,

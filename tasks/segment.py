@@ -53,7 +53,9 @@ def find_scans(patterns: list[str], out: str) -> list[storage.Source]:
     sources = storage.expand(patterns, SUFFIXES)
     for source in sources:
         if storage.same(source.uri, storage.join(out, output_name(source.name))):
-            raise PointloomError(f"the labelled cloud would overwrite its scan {source.uri!r}; give another out folder.")
+            raise PointloomError(
+                f"the labelled cloud would overwrite its scan {source.uri!r}; give another out folder."
+            )
     return sources
 
 
@@ -69,7 +71,9 @@ def plan_segmenting(
     record = read_checkpoint(checkpoint, weights=False)
     if overlap is not None:
         replace(record.block_config, overlap=overlap)
-    return SegmentJob(checkpoint, out, num_actors, cpus_per_actor or max(1, usable_cpus() // num_actors), overlap)
+    return SegmentJob(
+        checkpoint, out, num_actors, cpus_per_actor or max(1, usable_cpus() // num_actors), overlap
+    )
 
 
 @task(name="segment scans")
@@ -81,7 +85,9 @@ def segment_scans(sources: list[storage.Source], job: SegmentJob) -> list[ledger
     records = [record for record in known.values() if record is not None]
     todo = [source for source in sources if known[source.name] is None]
     if records:
-        logger.info("%d of %d scans are labelled already by this checkpoint, kept", len(records), len(sources))
+        logger.info(
+            "%d of %d scans are labelled already by this checkpoint, kept", len(records), len(sources)
+        )
     if not todo:
         return records
     # Large scans first, so that no actor is left with one at the end.
@@ -120,7 +126,9 @@ class ScanSegmenter:
         self._job = job
         checkpoint = read_checkpoint(job.checkpoint)
         if job.overlap is not None:
-            checkpoint = replace(checkpoint, block_config=replace(checkpoint.block_config, overlap=job.overlap))
+            checkpoint = replace(
+                checkpoint, block_config=replace(checkpoint.block_config, overlap=job.overlap)
+            )
         self._predictor = Predictor(checkpoint)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:

@@ -27,7 +27,7 @@ from models.deepgcn import DeepGCN, DeepGCNConfig
 from models.training import TrainConfig, TrainState
 from pointcloud import ledger, splits, storage, store
 from pointcloud.errors import PointloomError, SchemaError
-from pointcloud.features import FEATURES, check_features, num_channels
+from pointcloud.features import FEATURES, check_features
 from tasks.cluster import ray_session, usable_cpus
 from tasks.watching import Progress
 
@@ -137,10 +137,17 @@ def train_network(job: TrainJob) -> dict[str, Any]:
         statistics=manifest.statistics,
         metrics={"val_miou": best["val_miou"], "epoch": best["epoch"]},
         history=state["history"],
-        provenance={"key": key, "dataset": job.dataset, "training": job.training.to_dict(), "torch": torch.__version__},
+        provenance={
+            "key": key,
+            "dataset": job.dataset,
+            "training": job.training.to_dict(),
+            "torch": torch.__version__,
+        },
     )
     save_checkpoint(job.out, checkpoint)
-    logger.info("checkpoint %s: validation mIoU %.3f in epoch %d", job.out, best["val_miou"] or 0.0, best["epoch"])
+    logger.info(
+        "checkpoint %s: validation mIoU %.3f in epoch %d", job.out, best["val_miou"] or 0.0, best["epoch"]
+    )
     return checkpoint.metrics
 
 
@@ -216,7 +223,9 @@ def train_loop(config: dict[str, Any]) -> None:
         state.load(_load_state(resumed))
     # Ray workers draw other augmentations from here on, the same ones in every run.
     torch.manual_seed(job.training.seed + 1 + context.get_world_rank())
-    weights = training.class_weights(manifest.class_counts[splits.TRAIN]) if job.training.class_weights else None
+    weights = (
+        training.class_weights(manifest.class_counts[splits.TRAIN]) if job.training.class_weights else None
+    )
 
     def report(state: TrainState) -> None:
         first = context.get_world_rank() == 0

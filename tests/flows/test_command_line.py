@@ -73,7 +73,9 @@ def test_a_dataset_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert not (tmp_path / "checkpoint").exists()
 
 
-@pytest.mark.parametrize("make", [broken_files.not_a_las, broken_files.truncated_laz, broken_files.zero_bytes])
+@pytest.mark.parametrize(
+    "make", [broken_files.not_a_las, broken_files.truncated_laz, broken_files.zero_bytes]
+)
 def test_a_scan_that_cannot_be_read(make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
     scan = make(tmp_path)
     out = tmp_path / "blocks"
@@ -107,14 +109,18 @@ def test_parameters_from_a_file_give_way_to_the_command_line(tmp_path: Path) -> 
     arguments = ["preprocess", "--parameters", str(file), "--out", "from-line"]
     (config,) = parameters_from_file(arguments)
     assert arguments == ["preprocess", "--out", "from-line"]
-    app = App(config=[config], default_parameter=Parameter(consume_multiple=True), result_action="return_value")
+    app = App(
+        config=[config], default_parameter=Parameter(consume_multiple=True), result_action="return_value"
+    )
     app.command("flows.preprocess:command", name="preprocess")
     _, bound, _ = app.parse_args(arguments)
     parameters = bound.arguments["parameters"]
     assert (parameters.out, parameters.tile_size_m, parameters.scans) == ("from-line", 3.0, ["a", "b"])
 
 
-@pytest.mark.parametrize(("content", "expected"), [(None, "cannot read"), ("- a\n", "no mapping"), ("{", "cannot read")])
+@pytest.mark.parametrize(
+    ("content", "expected"), [(None, "cannot read"), ("- a\n", "no mapping"), ("{", "cannot read")]
+)
 def test_a_parameter_file_that_is_none(tmp_path: Path, content: str | None, expected: str) -> None:
     file = tmp_path / "parameters.yaml"
     if content is not None:

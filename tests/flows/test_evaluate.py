@@ -52,7 +52,10 @@ def test_other_points_than_the_truth_are_refused(scan: Path, tmp_path: Path) -> 
     def shorter(cloud: laspy.LasData) -> None:
         cloud.points = cloud.points[:-1]
 
-    for change, expected in ((moved, "m from those of its truth"), (shorter, "same points in the same order")):
+    for change, expected in (
+        (moved, "m from those of its truth"),
+        (shorter, "same points in the same order"),
+    ):
         labelled = relabelled(scan, tmp_path / "labelled" / scan.name, change)
         with pytest.raises(PointloomError, match=expected):
             evaluate(parameters(labelled, scan, tmp_path / "out"))

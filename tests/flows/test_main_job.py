@@ -22,12 +22,25 @@ from tests import broken_files
 
 
 def preprocessing(scans: list[Path], out: Path, **changes: object) -> PreprocessParameters:
-    settings = {"tile_size_m": 10.0, "halo_m": 1.0, "voxel_size_m": 1.0, "overlap": 1, "processes": 1} | changes
+    settings = {
+        "tile_size_m": 10.0,
+        "halo_m": 1.0,
+        "voxel_size_m": 1.0,
+        "overlap": 1,
+        "processes": 1,
+    } | changes
     return PreprocessParameters(scans=[str(s) for s in scans], out=str(out), **settings)  # type: ignore[arg-type]
 
 
 def small_training(dataset: Path, out: Path, **changes: object) -> TrainParameters:
-    settings = {"num_layers": 3, "channels": 8, "k": 4, "fusion_channels": 16, "epochs": 2, "cpus_per_worker": 1}
+    settings = {
+        "num_layers": 3,
+        "channels": 8,
+        "k": 4,
+        "fusion_channels": 16,
+        "epochs": 2,
+        "cpus_per_worker": 1,
+    }
     return TrainParameters(dataset=str(dataset), out=str(out), **(settings | changes))  # type: ignore[arg-type]
 
 
@@ -38,9 +51,13 @@ def done(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     preprocess(preprocessing([survey], root / "blocks"))
     train(small_training(root / "blocks", root / "checkpoint"))
     scans, labelled = [str(survey / "*.laz")], str(root / "labelled")
-    segment(SegmentParameters(scans=scans, checkpoint=str(root / "checkpoint"), out=labelled, cpus_per_actor=1))
+    segment(
+        SegmentParameters(scans=scans, checkpoint=str(root / "checkpoint"), out=labelled, cpus_per_actor=1)
+    )
     evaluate(
-        EvaluateParameters(labelled=[labelled], truth=scans, out=str(root), checkpoint=str(root / "checkpoint"))
+        EvaluateParameters(
+            labelled=[labelled], truth=scans, out=str(root), checkpoint=str(root / "checkpoint")
+        )
     )
     return root
 
@@ -62,7 +79,10 @@ def test_every_scan_comes_back_labelled_and_otherwise_unchanged(done: Path, surv
 def test_scores_count_every_point_with_a_class(done: Path, survey: Path) -> None:
     scores = json.loads((done / "scores.json").read_text())
     truth = np.concatenate([np.asarray(laspy.read(p).classification) for p in sorted(survey.glob("*.laz"))])
-    labelled = [np.asarray(laspy.read(done / "labelled" / p.name).classification) for p in sorted(survey.glob("*.laz"))]
+    labelled = [
+        np.asarray(laspy.read(done / "labelled" / p.name).classification)
+        for p in sorted(survey.glob("*.laz"))
+    ]
     scored = np.isin(truth, (2, 3, 4, 5, 6, 9))
     assert scores["num_scored"] == scored.sum()
     vegetation = np.isin(truth, (3, 4, 5))
@@ -72,12 +92,18 @@ def test_scores_count_every_point_with_a_class(done: Path, survey: Path) -> None
 
 
 def test_a_second_run_does_nothing_again(done: Path, survey: Path) -> None:
-    outputs = [done / "checkpoint" / RECORD, *(done / "labelled").glob("*.laz"), *(done / "blocks/shards").iterdir()]
+    outputs = [
+        done / "checkpoint" / RECORD,
+        *(done / "labelled").glob("*.laz"),
+        *(done / "blocks/shards").iterdir(),
+    ]
     before = {path: path.stat().st_mtime_ns for path in outputs}
     preprocess(preprocessing([survey], done / "blocks"))
     train(small_training(done / "blocks", done / "checkpoint"))
     segment(
-        SegmentParameters(scans=[str(survey)], checkpoint=str(done / "checkpoint"), out=str(done / "labelled"))
+        SegmentParameters(
+            scans=[str(survey)], checkpoint=str(done / "checkpoint"), out=str(done / "labelled")
+        )
     )
     assert {path: path.stat().st_mtime_ns for path in outputs} == before
 
@@ -106,7 +132,9 @@ def test_a_changed_setting_cuts_again_and_only_new_scans_are_read(survey: Path, 
     assert store.read_manifest(str(tmp_path)).block_config.tile_size_m == 20.0
 
 
-def test_a_bad_scan_is_quarantined_by_name_and_the_rest_goes_on(survey: Path, done: Path, tmp_path: Path) -> None:
+def test_a_bad_scan_is_quarantined_by_name_and_the_rest_goes_on(
+    survey: Path, done: Path, tmp_path: Path
+) -> None:
     good = sorted(survey.glob("*.laz"))[0]
     bad = broken_files.truncated_laz(tmp_path)
     with pytest.raises(PointloomError, match=bad.name):
@@ -117,7 +145,10 @@ def test_a_bad_scan_is_quarantined_by_name_and_the_rest_goes_on(survey: Path, do
     # Allowed to, the flow ends well.
     preprocess(preprocessing([good, bad], tmp_path / "blocks", max_quarantined=1))
     parameters = SegmentParameters(
-        scans=[str(good), str(bad)], checkpoint=str(done / "checkpoint"), out=str(tmp_path / "labelled"), cpus_per_actor=1
+        scans=[str(good), str(bad)],
+        checkpoint=str(done / "checkpoint"),
+        out=str(tmp_path / "labelled"),
+        cpus_per_actor=1,
     )
     with pytest.raises(PointloomError, match=bad.name):
         segment(parameters)
