@@ -1,0 +1,142 @@
+"""Labels for every point, the same ones whatever the order of the points and the company of the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models import predictor as module
+from models.checkpoint import Checkpoint
+from models.dataset import to_data
+from models.deepgcn import DeepGCN, DeepGCNConfig
+from models.predictor import Predictor
+from pointcloud.blocks import Block, iterate_blocks, thin
+from pointcloud.cloud import Cloud
+from pointcloud.errors import ScanError
+from pointcloud.features import FeatureStatistics
+from tests.clouds import SCHEME, SMALL, assert_one_sentence, cut, make_cloud
+
+STATISTICS = FeatureStatistics({"height": 1.0, "intensity": 3e4}, {"height": 2.0, "intensity": 2e4})
+NETWORK = DeepGCNConfig(
+    in_channels=5,
+    num_classes=3,
+    num_layers=3,
+    channels=8,
+    k=4,
+    fusion_channels=16,
+    prediction_channels=(16, 8),
+)
+
+
+def make_predictor(seed: int = 0, **config: object) -> Predictor:
+    """A network as drawn, with batch statistics of the right size, so that all classes occur."""
+    torch.manual_seed(seed)
+    network = DeepGCN(NETWORK).train()
+    for block in cut(make_cloud(400, seed=9)):
+        item = to_data(block, ("xyz", "height", "intensity"), STATISTICS)
+        network(torch.cat([item.pos / 4, item.extra], dim=1), torch.tensor([0, len(block)]))
+    return Predictor(
+        Checkpoint(
+            NETWORK, network.state_dict(), replace(SMALL, **config), SCHEME,  # type: ignore[arg-type]
+            ("xyz", "height", "intensity"), STATISTICS,
+        )
+    )  # fmt: skip
+
+
+CLOUD = make_cloud(1200, seed=2, corner=(652_000.0, 6_600_000.0, 40.0))
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"overlap": 2}, {"max_points": 64, "halo_m": 0.5}, {"thin": False}], ids=str
+)
+def test_every_point_has_a_class_and_a_confidence_the_same_each_time(config: dict[str, object]) -> None:
+    predictor = make_predictor(**config)
+    classes, confidence = predictor.label("a", CLOUD)
+    assert classes.shape == confidence.shape == (len(CLOUD),)
+    assert set(np.unique(classes)) == {0, 1, 2}
+    assert confidence.dtype == np.float32
+    assert (confidence >= 1 / 3 - 1e-6).all()
+    assert (confidence <= 1).all()
+    for other in (predictor, make_predictor(**config)):
+        again = other.label("a", CLOUD)
+        np.testing.assert_array_equal(classes, again[0])
+        np.testing.assert_array_equal(confidence, again[1])
+
+
+@pytest.mark.parametrize("config", [{}, {"overlap": 2}, {"max_points": 64, "halo_m": 0.5}], ids=str)
+def test_the_order_of_the_points_changes_nothing(config: dict[str, object]) -> None:
+    predictor = make_predictor(**config)
+    classes, confidence = predictor.label("a", CLOUD)
+    order = np.random.default_rng(0).permutation(len(CLOUD))
+    other_classes, other_confidence = predictor.label("a", CLOUD[order])
+    np.testing.assert_array_equal(classes[order], other_classes)
+    np.testing.assert_array_equal(confidence[order], other_confidence)
+
+
+def test_points_of_one_voxel_share_their_label() -> None:
+    classes, confidence = make_predictor(voxel_size_m=2.0).label("a", CLOUD)
+    voxels = thin(CLOUD, replace(SMALL, voxel_size_m=2.0))
+    assert len(voxels) < len(CLOUD) / 2
+    np.testing.assert_array_equal(classes, classes[voxels.representative][voxels.inverse])
+    np.testing.assert_array_equal(confidence, confidence[voxels.representative][voxels.inverse])
+
+
+@pytest.mark.parametrize("batch_points", [1, 500, 10**6])
+def test_the_company_of_a_block_changes_nothing(batch_points: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = make_predictor()
+    classes, confidence = predictor.label("a", CLOUD)
+    monkeypatch.setattr(module, "_BATCH_POINTS", batch_points)
+    other_classes, other_confidence = predictor.label("a", CLOUD)
+    np.testing.assert_array_equal(classes, other_classes)
+    np.testing.assert_allclose(confidence, other_confidence, atol=1e-5)
+
+
+def test_groups_keep_the_order_and_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH_POINTS", 500)
+    blocks = cut(CLOUD)
+    groups = list(module._grouped(blocks))
+    assert [b for group in groups for b in group] == blocks
+    assert all(len(group) == 1 or sum(map(len, group)) <= 500 for group in groups)
+    assert len(groups) < len(blocks)
+    assert list(module._grouped([])) == []
+
+
+def test_blocks_are_taken_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan's blocks are never all in memory: the iterator is not run ahead of the batches."""
+    taken: list[int] = []
+
+    def blocks() -> Iterator[Block]:
+        for number, block in enumerate(iterate_blocks("a", CLOUD, thin(CLOUD, SMALL), SMALL, None)):
+            taken.append(number)
+            yield block
+
+    monkeypatch.setattr(module, "_BATCH_POINTS", 1)
+    next(make_predictor().logits(blocks()))
+    assert len(taken) == 2
+
+
+def test_labels_in_the_scan_are_not_looked_at() -> None:
+    predictor = make_predictor()
+    bare = Cloud(CLOUD.xyz, {"intensity": CLOUD.attributes["intensity"]})
+    for one, other in zip(predictor.label("a", CLOUD), predictor.label("a", bare), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_one_point_is_labelled() -> None:
+    classes, confidence = make_predictor().label("a", CLOUD[:1])
+    assert classes.shape == confidence.shape == (1,)
+
+
+def test_a_missing_attribute_and_an_absurd_extent_are_said() -> None:
+    predictor = make_predictor()
+    with pytest.raises(ScanError, match="'intensity'") as error:
+        predictor.label("poor.laz", Cloud(CLOUD.xyz))
+    assert_one_sentence(error, "poor.laz")
+    xyz = CLOUD.xyz.copy()
+    xyz[0] = 0
+    with pytest.raises(ScanError, match="stray points"):
+        predictor.label("a", Cloud(xyz, CLOUD.attributes))
