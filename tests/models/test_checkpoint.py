@@ -184,6 +184,16 @@ def test_a_record_that_lacks_or_spoils_a_field_is_refused(folder: Path, changes:
     assert_one_sentence(error, "")
 
 
+def test_weights_outside_the_folder_are_not_read(folder: Path) -> None:
+    elsewhere = folder.parent / weights_of(folder).name
+    weights_of(folder).rename(elsewhere)
+    for path in (f"../{elsewhere.name}", str(elsewhere)):
+        edit(folder, weights=path)
+        with pytest.raises(SchemaError, match="no weights file of its own") as error:
+            read_checkpoint(str(folder))
+        assert_one_sentence(error, str(folder))
+
+
 def test_missing_weights_are_said(folder: Path) -> None:
     path = weights_of(folder)
     path.unlink()

@@ -140,6 +140,16 @@ def test_the_tile_is_as_wide_in_feet_as_in_metres() -> None:
         np.testing.assert_allclose(one.height, other.height, atol=1e-5)
 
 
+def test_heights_are_metres_where_only_they_are_feet() -> None:
+    metres = make_cloud(300)
+    xyz = metres.xyz / [1, 1, US_FOOT]
+    mixed = Cloud(xyz, metres.attributes, CRS("EPSG:32119+6360"))
+    for one, other in zip(cut(metres), cut(mixed), strict=True):
+        np.testing.assert_array_equal(one.point_index, other.point_index)
+        np.testing.assert_allclose(one.height, other.height, atol=1e-5)
+        np.testing.assert_allclose(one.position, other.position, atol=1e-5)
+
+
 def test_shifted_grids_start_a_part_of_a_tile_further() -> None:
     config = replace(SMALL, overlap=4)
     for block in cut(make_cloud(200), config):

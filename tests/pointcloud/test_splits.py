@@ -77,6 +77,16 @@ def test_the_strip_comes_nearest_to_the_share_of_every_class() -> None:
     assert [b.tile[0] for b, s in zip(blocks, found, strict=True) if s == VAL] == [0, 1]
 
 
+def test_no_edge_within_a_dense_tile_cuts_the_tiles_beside_it() -> None:
+    # Four by four tiles; one of them, cut into quarters, has edges where the others have none.
+    sparse, dense = make_cloud(200, extent=(32.0, 32.0, 1.0)), make_cloud(3000, 1, extent=(8.0, 8.0, 4.0))
+    xyz = np.concatenate([sparse.xyz, dense.xyz])
+    blocks = cut(Cloud(xyz), replace(SMALL, halo_m=0.5, max_points=400))
+    assert len({b.cell for b in blocks}) > len({b.tile for b in blocks}) == 16
+    for fraction in (0.1, 0.5, 0.9):
+        assert set(assign("a", blocks, SplitRule(fraction))) == {TRAIN, VAL}
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_a_single_tile_is_training(labelled: bool) -> None:
     cloud = make_cloud(50, extent=(7.9, 7.9, 2.0), labelled=labelled)

@@ -197,6 +197,15 @@ def test_staged_replaces_at_once_and_leaves_nothing_else(root: str, tmp_path: Pa
     assert not part.exists()
 
 
+def test_who_reads_the_old_file_reads_it_to_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"old")
+    with path.open("rb") as reader:
+        storage.write_bytes(str(path), b"new, and longer")
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"new, and longer"
+
+
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt, StorageError])
 def test_after_an_error_the_old_file_stands_and_no_part_is_left(
     root: str, tmp_path: Path, kind: type[BaseException]

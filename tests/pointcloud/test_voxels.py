@@ -59,6 +59,14 @@ def test_the_order_of_the_points_changes_nothing(cloud: Cloud, seed: int) -> Non
     )
 
 
+def test_of_points_equally_near_the_smallest_stands_for_the_voxel() -> None:
+    around = np.array([[x, y, z] for x in (0.25, 0.75) for y in (0.25, 0.75) for z in (0.25, 0.75)])
+    for seed in range(20):
+        xyz = np.random.default_rng(seed).permutation(around)
+        voxels = voxelize(Cloud(xyz), 1.0)
+        np.testing.assert_array_equal(xyz[voxels.representative], [[0.25, 0.25, 0.25]])
+
+
 def test_the_voxel_size_is_metres_in_any_crs() -> None:
     x = np.arange(0, 10, 0.1)
     metres = Cloud(np.stack([x, 0 * x, 0 * x], axis=1))
