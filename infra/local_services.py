@@ -9,7 +9,6 @@ work in the current folder: the pull step of prefect.yaml reads it from POINTLOO
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import socket
 import subprocess
@@ -21,24 +20,13 @@ from pathlib import Path
 from types import FrameType
 
 from infra import prefect_api, processes
+from infra.environment import environment
 from infra.processes import Service
 from infra.service_state import HOST, State, one_at_a_time, read_state, write_state
 from pointcloud.errors import PointloomError
 
 DEFAULT_PORT = 4200
 WORK_POOL = "pointloom"
-ENVIRONMENT = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # infra/heartbeat.yaml counts on it
-    "PREFECT_WORKER_QUERY_SECONDS": "3",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray Train would move its workers to a folder of its own, where relative paths mean nothing.
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "PYTHONUNBUFFERED": "1",
-}
 _CONCURRENT_RUNS = 2
 _START_SECONDS = 180.0
 _END_SECONDS = 20.0
@@ -64,7 +52,7 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; what was started has been ended.", file=sys.stderr)
+        print("interrupted; 'make status' says what is running.", file=sys.stderr)
         return 130
 
 
@@ -104,10 +92,9 @@ def down(folder: Path) -> int:
         print("Nothing is running.")
         return 0
     ran = [s.name for s in state.services if processes.running(s)]
-    killed = _end(folder, state)
-    print(f"Ended: {', '.join(ran)}." if ran else "Nothing was running any more; the old state is removed.")
-    if killed:
+    if killed := _end(folder, state):
         print(f"{len(killed)} process(es) did not end when asked and were killed.")
+    print(f"Ended: {', '.join(ran)}." if ran else "Nothing was running any more; the old state is removed.")
     return 0
 
 
@@ -119,7 +106,7 @@ def status(folder: Path) -> int:
         return 0
     dead = [service for service in state.services if not processes.running(service)]
     for service in dead:
-        print(f"{service.name}: has ended by itself; see {_short(Path(service.log))}")
+        print(f"{service.name}: has ended by itself; see {service.log}")
     if dead or not state.ready:
         print("Not all is up; 'make up' starts anew, 'make down' ends the rest.")
         return 1
@@ -147,22 +134,6 @@ def free_port(first: int) -> int:
     )
 
 
-def environment(folder: Path, project: Path, api_url: str) -> dict[str, str]:
-    """Of the services and the flow runs: the user's, without the Prefect server it may point at."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    local = ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"]))
-    return {
-        "RAY_AUTH_MODE": "disabled",  # the user's own mode wins where RAY_ADDRESS names a cluster
-        **kept,
-        **ENVIRONMENT,
-        "NO_PROXY": local,
-        "no_proxy": local,
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_API_URL": api_url,
-        "POINTLOOM_HOME": str(project),
-    }
-
-
 def _start(folder: Path, project: Path, state: State) -> None:
     variables = environment(folder, project, state.api_url)
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
@@ -170,21 +141,28 @@ def _start(folder: Path, project: Path, state: State) -> None:
     def serve(name: str, command: list[str], is_ready: Callable[[], bool]) -> None:
         log = folder / f"{name.replace(' ', '-')}.log"
         print(f"Starting the {name} (log: {_short(log)}) …", flush=True)
-        service = processes.start(name, [*prefect, *command], variables, log, state.mark)
-        state.services.append(service)
+        state.services.append(processes.start(name, [*prefect, *command], variables, log, state.mark))
         write_state(folder, state)
-        _wait(service, is_ready)
+        _wait(state.services[-1], is_ready)
 
     def run(what: str, command: list[str]) -> None:
         log = folder / f"{command[0]}.log"
         print(f"{what} (log: {_short(log)}) …", flush=True)
-        with log.open("ab") as output:
-            done = subprocess.run(
-                [*prefect, *command], env=variables | {processes.MARK: state.mark}, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=subprocess.STDOUT, timeout=_START_SECONDS,
-            )  # fmt: skip
-        if done.returncode:
-            raise PointloomError(f"'prefect {' '.join(command)}' failed; its reason is at the end of {log}.")
+        try:
+            with log.open("ab") as output:
+                subprocess.run(
+                    [*prefect, *command],
+                    env=variables | {processes.MARK: state.mark},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    timeout=_START_SECONDS,
+                    check=True,
+                )
+        except subprocess.SubprocessError as error:
+            raise PointloomError(
+                f"'prefect {' '.join(command)}' failed; its reason is at the end of {log}."
+            ) from error
 
     port = str(state.port)
     serve(

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.local_services import ENVIRONMENT, WORK_POOL
+from infra.environment import ENVIRONMENT
+from infra.local_services import WORK_POOL
 
 INFRA = Path(__file__).parents[2] / "infra"
 TEXT = (INFRA / "compose.yaml").read_text()

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from infra import local_services, processes, service_state
+from infra.environment import environment
 from infra.processes import MARK, Service
 from infra.service_state import State
 from pointcloud.errors import PointloomError
@@ -148,7 +149,7 @@ def test_the_users_prefect_server_does_not_reach_the_services(
 ) -> None:
     monkeypatch.setenv("PREFECT_API_KEY", "secret")
     monkeypatch.setenv("PREFECT_API_URL", "https://elsewhere/api")
-    variables = local_services.environment(tmp_path, tmp_path, "http://127.0.0.1:1/api")
+    variables = environment(tmp_path, tmp_path, "http://127.0.0.1:1/api")
     assert variables["PREFECT_API_URL"] == "http://127.0.0.1:1/api"
     assert "PREFECT_API_KEY" not in variables
     assert MARK not in variables
