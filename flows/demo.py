@@ -68,6 +68,7 @@ def demo(parameters: DemoParameters) -> DemoResult:
                 halo_m=data.halo_m,
                 voxel_size_m=data.voxel_size_m,
                 ground_window_m=data.ground_window_m,
+                val_fraction=data.val_fraction,
                 overlap=2,
                 processes=1,
             )

@@ -21,6 +21,9 @@ _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Relative paths in parameters count from where the flow runs, in the Ray workers too.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 # On this machine alone: Ray's C++ side calls it an error on the terminal that Ray Data's actors may be restarted.
 _QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
