@@ -104,7 +104,7 @@ def demo(parameters: DemoParameters) -> DemoResult:
                 facts={
                     "labelled cloud": labelled_scan,
                     "checkpoint": checkpoint,
-                    **{f"seconds to {name}": f"{taken}" for name, taken in seconds.items()},
+                    **{f"this run, seconds to {name}": f"{taken}" for name, taken in seconds.items()},
                 },
             )
         ),

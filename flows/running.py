@@ -33,6 +33,11 @@ def run(check: Callable[[Any], None], flow: Callable[[Any], Any], parameters: Ba
         return flow(parameters)
 
 
+def _without_link(record: logging.LogRecord) -> bool:
+    """Leave out the link to a run's page: the embedded server shows no pages."""
+    return not str(record.msg).startswith("View at ")
+
+
 def _without_traceback(record: logging.LogRecord) -> bool:
     """Leave out the traceback of an error that is one sentence for the user; the run's final state repeats it."""
     return not (record.exc_info and isinstance(record.exc_info[1], PointloomError))
@@ -47,6 +52,7 @@ def prefect_api() -> Iterator[None]:
     if PREFECT_API_URL.value():
         yield
         return
+    logging.getLogger("prefect.flow_runs").addFilter(_without_link)
     server = SubprocessASGIServer()
     server.start()
     try:
