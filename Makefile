@@ -13,6 +13,7 @@ PYTEST_ARGS :=
 # What the shell of the user points at (another Prefect server, another source tree) must not reach a run.
 $(foreach name,$(filter PREFECT_%,$(.VARIABLES)),$(eval unexport $(name)))
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV
+# Prefect makes this folder itself, but not the one above it: hence the mkdirs below.
 export PREFECT_HOME := $(CURDIR)/.pointloom/prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
@@ -58,16 +59,20 @@ $(STAMP): pyproject.toml
 	@echo "The environment is ready."
 
 demo: $(STAMP)  ## preprocess, train, segment and evaluate a real scan; a few minutes, ends with a report to open
+	@mkdir -p "$(PREFECT_HOME)"
 	@$(HERE) $(PY) -m flows demo --out "$(OUT)"
 
 test: $(STAMP)  ## the quick tests
-	$(HERE) PREFECT_HOME="$(CURDIR)/.pointloom/prefect-test" $(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+	@mkdir -p "$(PREFECT_HOME)-test"
+	$(HERE) PREFECT_HOME="$(PREFECT_HOME)-test" $(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(STAMP)  ## the tests that take minutes
-	$(HERE) PREFECT_HOME="$(CURDIR)/.pointloom/prefect-test" $(PY) -m pytest -m slow $(PYTEST_ARGS)
+	@mkdir -p "$(PREFECT_HOME)-test"
+	$(HERE) PREFECT_HOME="$(PREFECT_HOME)-test" $(PY) -m pytest -m slow $(PYTEST_ARGS)
 
 test-all: $(STAMP)  ## all tests
-	$(HERE) PREFECT_HOME="$(CURDIR)/.pointloom/prefect-test" $(PY) -m pytest $(PYTEST_ARGS)
+	@mkdir -p "$(PREFECT_HOME)-test"
+	$(HERE) PREFECT_HOME="$(PREFECT_HOME)-test" $(PY) -m pytest $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(PY) -m ruff check .
