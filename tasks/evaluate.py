@@ -83,7 +83,7 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
     scheme = job.label_scheme
     total = np.zeros((len(scheme), len(scheme) + 1), np.int64)
     views: list[ScanView] = []
-    facts = dict(job.facts)
+    facts, unit = dict(job.facts), "metres assumed"
     for pair in job.pairs:
         labelled, truth = read_cloud(pair.labelled), read_cloud(pair.truth)
         _check_same_points(pair, labelled, truth)
@@ -95,6 +95,7 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
         if len(views) < _SCANS_SHOWN:
             views.append(view)
             facts["CRS"] = labelled.crs.name if labelled.crs else "not named in the scan; metres assumed"
+            unit = labelled.crs.axis_info[0].unit_name if labelled.crs else unit
     if not total.any():
         raise PointloomError(
             f"no point of the truth has a class of the label scheme {scheme.name!r} ({', '.join(scheme.names)}); use "
@@ -114,6 +115,9 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
             confusion=total,
             history=history,
             facts=facts,
+            unit=unit,
+            # From above, a room is its ceiling.
+            lifted=tuple(name for name in scheme.names if name == "ceiling"),
         )
     )
     storage.write_json(
