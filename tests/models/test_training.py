@@ -266,4 +266,7 @@ def test_the_saved_state_is_tensors_and_plain_numbers() -> None:
     stream = io.BytesIO()
     torch.save(state.to_dict(), stream)
     stream.seek(0)
-    torch.load(stream, weights_only=True)
+    saved = torch.load(stream, weights_only=True)
+    assert saved["history"] == state.history
+    for name, tensor in state.network.state_dict().items():
+        assert torch.equal(saved["network"][name], tensor), name
