@@ -91,6 +91,7 @@ class Block:
         is_core: (N,) bool, False in the halo.
         point_index: (N,) int64, each point's place in the scan.
         voxel: (N,) int64, each point's voxel in the `Voxels` the block was cut from; not stored.
+        extent: (2, 3) float64, smallest and largest corner of the whole scan in CRS units; None where unknown.
     """
 
     scan: str
@@ -105,6 +106,7 @@ class Block:
     is_core: np.ndarray
     point_index: np.ndarray
     voxel: np.ndarray | None = None
+    extent: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.position)
@@ -135,7 +137,8 @@ def iterate_blocks(
     height = (height_above_lowest(kept.xyz, config.ground_window_m / metres[0]) * metres[1]).astype(
         np.float32
     )
-    cut = _Cut(scan, kept.xyz, height, attributes, label, voxels, config, metres)
+    extent = np.stack([cloud.xyz.min(axis=0, initial=np.inf), cloud.xyz.max(axis=0, initial=-np.inf)])
+    cut = _Cut(scan, kept.xyz, height, attributes, label, voxels, config, metres, extent)
     step = config.voxels_per_tile // config.overlap
     for a in range(config.overlap):
         for b in range(config.overlap):
@@ -173,6 +176,7 @@ class _Cut:
     voxels: Voxels
     config: BlockConfig
     metres: tuple[float, float]
+    extent: np.ndarray
 
     def tiles(self, shift: tuple[int, int], offset: np.ndarray) -> Iterator[Block]:
         # Tiles are whole numbers of voxels, counted in integers: no rounding can put a point in two of them.
@@ -236,4 +240,5 @@ class _Cut:
             is_core=np.arange(len(rows)) < len(core),
             point_index=self.voxels.representative[rows],
             voxel=rows,
+            extent=self.extent,
         )

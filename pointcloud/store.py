@@ -42,6 +42,7 @@ _SCALARS = [
     ("shift", pa.list_(pa.int32(), 2), "which of the overlapping grids"),
     ("cell", pa.list_(pa.float64(), 4), "core's x_min, y_min, x_max, y_max in CRS units, half-open"),
     ("origin", pa.list_(pa.float64(), 3), "CRS units"),
+    ("scan_extent", pa.list_(pa.float64(), 6), "scan's smallest, then largest x, y, z in CRS units"),
     ("num_points", pa.int32(), "core and halo"),
     ("num_core", pa.int32(), "points of the tile itself"),
     ("class_counts", pa.list_(pa.int32()), "labelled core points by class"),
@@ -116,6 +117,7 @@ def _row(block: Block, split: str, num_classes: int) -> dict[str, Any]:
         "shift": block.shift,
         "cell": block.cell,
         "origin": block.origin,
+        "scan_extent": None if block.extent is None else block.extent.ravel(),
         "num_points": len(block),
         "num_core": int(block.is_core.sum()),
         "class_counts": np.bincount(labelled[labelled >= 0], minlength=num_classes),
@@ -170,6 +172,7 @@ def _block(batch: pa.RecordBatch, row: int) -> Block:
     def scalar(name: str) -> Any:
         return batch.column(name)[row].as_py()
 
+    extent = scalar("scan_extent")
     attributes = {name: values for name in _NUMPY if (values := points(name)) is not None}
     return Block(
         scan=scalar("scan"),
@@ -183,6 +186,7 @@ def _block(batch: pa.RecordBatch, row: int) -> Block:
         label=points("label"),
         is_core=points("is_core"),  # type: ignore[arg-type]
         point_index=points("point_index"),  # type: ignore[arg-type]
+        extent=None if extent is None else np.array(extent).reshape(2, 3),
     )
 
 
