@@ -91,7 +91,8 @@ class Block:
         is_core: (N,) bool, False in the halo.
         point_index: (N,) int64, each point's place in the scan.
         voxel: (N,) int64, each point's voxel in the `Voxels` the block was cut from; not stored.
-        extent: (2, 3) float64, smallest and largest corner of the whole scan in CRS units; None where unknown.
+        extent: (2, 3) float64, smallest and largest corner of the whole scan, metres from the origin as
+            `position` is; None where unknown.
     """
 
     scan: str
@@ -166,7 +167,7 @@ def height_above_lowest(xyz: np.ndarray, window: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Cut:
-    """The thinned cloud that blocks are cut from."""
+    """The thinned cloud that blocks are cut from; `extent` (2, 3) is the whole cloud's, in CRS units."""
 
     scan: str
     xyz: np.ndarray
@@ -240,5 +241,5 @@ class _Cut:
             is_core=np.arange(len(rows)) < len(core),
             point_index=self.voxels.representative[rows],
             voxel=rows,
-            extent=self.extent,
+            extent=(self.extent - origin) * metres,
         )

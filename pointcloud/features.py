@@ -16,13 +16,15 @@ FEATURES: dict[str, tuple[tuple[str, ...], int]] = {
     "intensity": (("intensity",), 1),
     "returns": (("return_number", "number_of_returns"), 2),
     "rgb": (("red", "green", "blue"), 3),
+    "room_xyz": ((), 3),
 }
 """Feature -> (attributes it needs, channels it makes).
 
 xyz: block-centred coordinates in units of half a tile. height: metres above the lowest point
 nearby, standardised. intensity: standardised over the training split. returns: return number and number of
-returns, standardised.
-rgb: [0, 1].
+returns, standardised. rgb: [0, 1]. room_xyz: place in the scan, [0, 1] from its smallest to its largest
+corner (the last three of the nine channels that S3DIS networks take since PointNet); augmentation, which
+moves xyz, leaves it.
 """
 
 
@@ -74,9 +76,9 @@ def point_features(block: Block, features: tuple[str, ...], statistics: FeatureS
     """All channels but xyz, (N, C - 3) float32; xyz is made last, because augmentation moves it.
 
     Raises:
-        ScanError: the scan lacks an attribute that a feature needs.
+        ScanError: the scan lacks an attribute that a feature needs, or its extent is not known.
     """
-    columns = []
+    columns: list[np.ndarray] = []
     for feature in features[1:]:
         missing = [name for name in FEATURES[feature][0] if name not in block.attributes]
         if missing:
@@ -87,7 +89,23 @@ def point_features(block: Block, features: tuple[str, ...], statistics: FeatureS
         if feature == "rgb":
             columns += [block.attributes[name] / np.float32(65535) for name in FEATURES[feature][0]]
             continue
+        if feature == "room_xyz":
+            columns += list(_place_in_scan(block).T)
+            continue
         names = ("height",) if feature == "height" else FEATURES[feature][0]
         values = standardised_columns(block)
         columns += [(values[name] - statistics.mean[name]) / statistics.std[name] for name in names]
     return np.stack(columns, axis=1).astype(np.float32) if columns else np.empty((len(block), 0), np.float32)
+
+
+def _place_in_scan(block: Block) -> np.ndarray:
+    """(N, 3) float64 in [0, 1]: where each point lies in the box around its scan; 0 along a flat side."""
+    if block.extent is None:
+        raise ScanError(
+            f"scan {block.scan!r} does not say its extent, which the feature 'room_xyz' needs; run the "
+            "preprocess flow again."
+        )
+    low, high = block.extent
+    size = high - low
+    # Positions are float32: a point in the corner may lie a hair outside.
+    return ((block.position - low) / np.where(size > 0, size, 1.0)).clip(0.0, 1.0)

@@ -42,7 +42,7 @@ _SCALARS = [
     ("shift", pa.list_(pa.int32(), 2), "which of the overlapping grids"),
     ("cell", pa.list_(pa.float64(), 4), "core's x_min, y_min, x_max, y_max in CRS units, half-open"),
     ("origin", pa.list_(pa.float64(), 3), "CRS units"),
-    ("scan_extent", pa.list_(pa.float64(), 6), "scan's smallest, then largest x, y, z in CRS units"),
+    ("scan_extent", pa.list_(pa.float64(), 6), "scan's two corners (x, y, z), metres from the origin"),
     ("num_points", pa.int32(), "core and halo"),
     ("num_core", pa.int32(), "points of the tile itself"),
     ("class_counts", pa.list_(pa.int32()), "labelled core points by class"),

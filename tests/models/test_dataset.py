@@ -16,7 +16,7 @@ from pointcloud.features import FeatureStatistics, num_channels, point_features
 from pointcloud.labels import IGNORE
 from tests.clouds import cut, make_cloud
 
-FEATURES = ("xyz", "height", "intensity", "returns", "rgb")
+FEATURES = ("xyz", "height", "intensity", "returns", "rgb", "room_xyz")
 STATISTICS = FeatureStatistics(
     dict.fromkeys(("height", "intensity", "return_number", "number_of_returns"), 1.0),
     dict.fromkeys(("height", "intensity", "return_number", "number_of_returns"), 2.0),

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pyproj import CRS
 
 from pointcloud.errors import PointloomError, ScanError, SchemaError
 from pointcloud.features import (
@@ -40,6 +41,30 @@ def test_channels_come_in_the_order_asked_for() -> None:
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, columns, rtol=1e-6, atol=1e-6)
         assert num_channels(("xyz", *order)) == 3 + found.shape[1]
+
+
+@pytest.mark.parametrize("crs", [None, CRS.from_epsg(2263), CRS("EPSG:6539+6360")], ids=["m", "ft m", "ft"])
+def test_room_xyz_is_the_place_in_the_scans_box(crs: CRS | None) -> None:
+    """Also of a scan in feet, for whatever part of it a block holds."""
+    cloud = make_cloud(900, corner=(652_000.0, 6_600_000.0, 40.0), extent=(70.0, 50.0, 9.0), crs=crs)
+    low = cloud.xyz.min(axis=0)
+    expected = (cloud.xyz - low) / (cloud.xyz.max(axis=0) - low)
+    blocks = cut(cloud)
+    assert len(blocks) > 3
+    for block in blocks:
+        found = point_features(block, ("xyz", "room_xyz"), STATISTICS)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected[block.point_index], atol=1e-6)
+        assert found.min() >= 0
+        assert found.max() <= 1
+
+
+def test_room_xyz_of_a_flat_scan_and_of_one_that_does_not_say_its_extent() -> None:
+    flat = cut(make_cloud(80, extent=(20.0, 20.0, 0.0)))[0]
+    assert (point_features(flat, ("xyz", "room_xyz"), STATISTICS)[:, 2] == 0).all()
+    with pytest.raises(ScanError, match="extent") as error:
+        point_features(replace(flat, extent=None), ("xyz", "room_xyz"), STATISTICS)
+    assert_one_sentence(error, "'a.laz'")
 
 
 def test_xyz_alone_leaves_no_other_channel() -> None:
