@@ -15,9 +15,10 @@ import laspy
 import numpy as np
 
 from pointcloud import storage
+from pointcloud.decoding import reading
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.labels import LabelScheme
-from pointcloud.scan import iterate_chunks, open_scan, reading
+from pointcloud.scan import iterate_chunks, open_scan
 
 CONFIDENCE = "confidence"
 _DESCRIPTION = "Pointloom: class probability"

@@ -4,31 +4,31 @@ A room is a folder `Area_N/room_M` with `Annotations/<class>_<n>.txt`, one file 
 line: x y z in metres and red green blue from 0 to 255. Three defects of the published files are known, and
 this is what happens to them:
 
-- A malformed line (Area_3/hallway_2, Area_5/hallway_6): the line is skipped, counted and logged.
-- A misnamed file (Area_6/copyRoom_1 holds `copy_Room_1.txt`): of no effect, because the room's own file is
-  never read. It repeats the points of `Annotations`, and without their classes.
+- A malformed line (Area_3/hallway_2, Area_5/hallway_6): the line is skipped, counted and reported.
+- A misnamed file (Area_6/copyRoom_1 holds `copy_Room_1.txt`): reported, and of no effect, because the room's
+  own file is never read. It repeats the points of `Annotations`, and without their classes.
 - Objects outside the 13 classes (`stairs`): they become clutter, as in the published evaluations.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 import warnings
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from pointcloud import storage
 from pointcloud.cloud import Cloud
 from pointcloud.errors import ScanError, StorageError
+from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.labels import PRESETS
 
 _ANNOTATIONS = "Annotations"
 _EXPECTED = "expected an S3DIS room with Annotations/<class>_<n>.txt (x y z r g b per line)"
-_LOG = logging.getLogger(__name__)
 _CLASSES = {name: index for index, name in enumerate(PRESETS["s3dis"].names)}
 _CLUTTER = _CLASSES["clutter"]
-_LOGGED_LINES = 10  # per file: a file that is no S3DIS file at all must not fill the log
+_REPORTED_LINES = 10  # per file: a file that is no S3DIS file at all must not fill the report
 
 
 def is_room(uri: str) -> bool:
@@ -52,52 +52,75 @@ def object_files(uri: str) -> list[storage.Source]:
         raise ScanError(f"{annotations!r} holds no .txt file, {_EXPECTED}; copy the room again.") from error
 
 
-def read_room(uri: str) -> Cloud:
-    """All points of one S3DIS room, object by object in the order of their files' names.
-
-    Args:
-        uri: the room's folder, the one that holds `Annotations`.
-
-    Returns:
-        A cloud without CRS: xyz in metres, red, green and blue as uint16 (0–255 times 257, as the LAS
-        specification asks for), classification uint8 as class index in the scheme "s3dis".
+def read_header(uri: str) -> ScanHeader:
+    """What the names of a room's files tell: no count, no bounds, two of the known defects.
 
     Raises:
-        ScanError: no such folder, no Annotations, no file or no readable point in it.
+        ScanError: as `object_files`.
+    """
+    files = object_files(uri)
+    names = [file.name for file in storage.expand([uri], (".txt",))]
+    own = f"{storage.name_of(uri)}.txt"
+    notes = [
+        f"{name!r} is not named after the room ({own!r}); it is not read, as {_ANNOTATIONS} holds its points."
+        for name in names
+        if "/" not in name and name != own
+    ]
+    unknown = sorted({_class_name(file.uri) for file in files} - set(_CLASSES))
+    if unknown:
+        notes.append(f"objects outside the 13 classes are read as clutter: {', '.join(unknown)}.")
+    return ScanHeader(
+        uri, "S3DIS room", None, None, None, ("red", "green", "blue", "classification"), None,
+        ("x", "y", "z", "red", "green", "blue"), tuple(notes),
+    )  # fmt: skip
+
+
+def iterate_columns(header: ScanHeader, report: Callable[[str], None]) -> Iterator[Columns]:
+    """The points of a room, object by object in the order of their files' names.
+
+    xyz in metres; red, green and blue as uint16 (0–255 times 257, as the LAS specification asks for);
+    classification uint8 as class index in the scheme "s3dis".
+
+    Args:
+        report: called with one sentence on every malformed line that is skipped, or their number where they
+            are many.
+
+    Raises:
+        ScanError: no file or no readable point in the room.
         StorageError: a file that cannot be opened.
     """
-    return read_room_counted(uri)[0]
-
-
-def read_room_counted(uri: str) -> tuple[Cloud, int]:
-    """As `read_room`, with the number of malformed lines that were skipped."""
-    files = object_files(uri)
-    rows, codes, skipped = [], [], 0
+    files, found = object_files(header.uri), False
     for file in files:
-        points, bad = _read_object(file.uri)
-        rows.append(points)
-        codes.append(np.full(len(points), _class_of(file.uri), np.uint8))
-        skipped += bad
-    points = np.concatenate(rows)
-    if not len(points):
-        raise ScanError(f"{uri!r} holds no readable point in {len(files)} files, {_EXPECTED}; copy it again.")
-    colours = np.rint(points[:, 3:]).astype(np.uint16) * 257
-    attributes = {
-        name: np.ascontiguousarray(colours[:, i]) for i, name in enumerate(("red", "green", "blue"))
-    }
-    attributes["classification"] = np.concatenate(codes)
-    return Cloud(np.ascontiguousarray(points[:, :3]), attributes), skipped
+        points = _read_object(file.uri, report)
+        found = found or len(points) > 0
+        code = _CLASSES.get(_class_name(file.uri), _CLUTTER)
+        for start in range(0, len(points), CHUNK_POINTS):
+            part = points[start : start + CHUNK_POINTS]
+            colours = np.rint(part[:, 3:]).astype(np.uint16) * np.uint16(257)
+            attributes = {
+                name: np.ascontiguousarray(colours[:, i]) for i, name in enumerate(("red", "green", "blue"))
+            }
+            attributes["classification"] = np.full(len(part), code, np.uint8)
+            yield np.ascontiguousarray(part[:, :3]), attributes
+    if not found:
+        raise ScanError(
+            f"{header.uri!r} holds no readable point in {len(files)} files, {_EXPECTED}; copy it again."
+        )
 
 
-def _class_of(uri: str) -> int:
-    name = storage.name_of(uri).split("_")[0].removesuffix(".txt").lower()
-    if name not in _CLASSES:
-        _LOG.info("%s: %r is not one of the 13 classes, read as clutter", uri, name)
-    return _CLASSES.get(name, _CLUTTER)
+def read_room(uri: str) -> Cloud:
+    """As `reader.read_cloud`, under the name of before."""
+    from pointcloud import reader
+
+    return reader.read_cloud(uri)
 
 
-def _read_object(uri: str) -> tuple[np.ndarray, int]:
-    """Good rows (n, 6) float64 of one file, and the number of malformed lines."""
+def _class_name(uri: str) -> str:
+    return storage.name_of(uri).split("_")[0].removesuffix(".txt").lower()
+
+
+def _read_object(uri: str, report: Callable[[str], None]) -> np.ndarray:
+    """Good rows (n, 6) float64 of one file."""
     content = storage.read_bytes(uri)
     try:
         with warnings.catch_warnings():
@@ -105,15 +128,15 @@ def _read_object(uri: str) -> tuple[np.ndarray, int]:
             # latin-1 decodes every byte, so a stray one fails as a number and not as text.
             points = np.loadtxt(io.BytesIO(content), comments=None, ndmin=2, encoding="latin-1")
         if points.size == 0:
-            return np.empty((0, 6)), 0
+            return np.empty((0, 6))
         if points.shape[1] == 6 and _good(points).all():
-            return points, 0
+            return points
     except ValueError:
         pass  # some line is malformed; which one is found below
-    return _read_line_by_line(uri, content)
+    return _read_line_by_line(uri, content, report)
 
 
-def _read_line_by_line(uri: str, content: bytes) -> tuple[np.ndarray, int]:
+def _read_line_by_line(uri: str, content: bytes, report: Callable[[str], None]) -> np.ndarray:
     rows: list[list[float]] = []
     bad = 0
     for number, line in enumerate(content.splitlines(), start=1):
@@ -129,11 +152,11 @@ def _read_line_by_line(uri: str, content: bytes) -> tuple[np.ndarray, int]:
             rows.append(row)
             continue
         bad += 1
-        if bad <= _LOGGED_LINES:
-            _LOG.warning("%s, line %d: malformed, skipped: %r", uri, number, line[:80])
-    if bad > _LOGGED_LINES:
-        _LOG.warning("%s: %d malformed lines skipped in all", uri, bad)
-    return np.array(rows, np.float64).reshape(-1, 6), bad
+        if bad <= _REPORTED_LINES:
+            report(f"{uri}, line {number}: malformed, skipped: {line[:80]!r}.")
+    if bad > _REPORTED_LINES:
+        report(f"{uri}: {bad} malformed lines skipped in all.")
+    return np.array(rows, np.float64).reshape(-1, 6)
 
 
 def _good(points: np.ndarray) -> np.ndarray:

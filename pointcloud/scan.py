@@ -1,8 +1,7 @@
-"""Reading scans: LAS and LAZ through laspy, in chunks; every way a file can be bad becomes one sentence."""
+"""Reading LAS and LAZ through laspy, in chunks, after a look at what the header promises."""
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,43 +16,11 @@ from pyproj.exceptions import CRSError
 
 from pointcloud import storage
 from pointcloud.cloud import ATTRIBUTES, Cloud
-from pointcloud.errors import PointloomError, ScanError
-
-log = logging.getLogger(__name__)
+from pointcloud.decoding import reading, unreadable
+from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 
 SUFFIXES = (".las", ".laz")
-CHUNK_POINTS = 1_000_000
 _CHUNK_BYTES = 256 << 20  # a header may claim records of 65,535 bytes
-_LAS_COLOURS = ("red", "green", "blue")
-
-
-@contextmanager
-def reading(uri: str) -> Iterator[None]:
-    """Turn whatever a decoder throws at a bad file into a ScanError that names the file.
-
-    lazrs panics with a PanicException, which derives from BaseException and cannot be imported by name.
-    """
-    try:
-        yield
-    except PointloomError:
-        raise
-    except (
-        LaspyException, OSError, ValueError, struct.error, ArithmeticError, LookupError, MemoryError,
-        SystemError,
-    ) as error:  # fmt: skip
-        raise _unreadable(uri, error) from error
-    except BaseException as error:
-        if type(error).__name__ in ("PanicException", "LazrsError"):
-            raise _unreadable(uri, error) from error
-        raise
-
-
-def _unreadable(uri: str, error: BaseException) -> ScanError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    return ScanError(
-        f"cannot read scan {uri!r}: {reason}; expected a complete LAS or LAZ file: deliver it again or "
-        "leave it out."
-    )
 
 
 @contextmanager
@@ -76,27 +43,25 @@ def open_scan(uri: str) -> Iterator[laspy.LasReader]:
 def _check_header(uri: str, head: bytes, file_size: int) -> None:
     """Refuse counts that the file has no room for, before a decoder believes them (LAS 1.4 R16, table 3)."""
     if len(head) < 227:
-        raise _unreadable(uri, ValueError(f"the file has {file_size} bytes, less than a LAS header"))
+        raise unreadable(uri, f"the file has {file_size} bytes, less than a LAS header")
     if head[:4] != b"LASF":
-        raise _unreadable(uri, ValueError("it does not begin with the LAS signature 'LASF'"))
+        raise unreadable(uri, "it does not begin with the LAS signature 'LASF'")
     header_size, points_at, num_vlrs = struct.unpack_from("<HII", head, 94)
     point_format, record_length, num_points = struct.unpack_from("<BHI", head, 104)
     room = min(points_at, file_size) - header_size
     if points_at > file_size or num_vlrs * 54 > max(room, 0):
-        raise _unreadable(
-            uri, ValueError(f"its header promises {num_vlrs} VLRs before byte {points_at} of {file_size}")
-        )
+        raise unreadable(uri, f"its header promises {num_vlrs} VLRs before byte {points_at} of {file_size}")
     if head[25] >= 4 and len(head) == 375:
         evlrs_at, num_evlrs, num_points_14 = struct.unpack_from("<QIQ", head, 235)
         num_points = num_points_14 or num_points
         if num_evlrs and evlrs_at + num_evlrs * 60 > file_size:
-            raise _unreadable(
-                uri, ValueError(f"its header promises {num_evlrs} EVLRs after byte {evlrs_at} of {file_size}")
+            raise unreadable(
+                uri, f"its header promises {num_evlrs} EVLRs after byte {evlrs_at} of {file_size}"
             )
     compressed = point_format & 0x80
     held = (file_size - points_at) // max(record_length, 1)
     if not compressed and num_points > held:
-        raise _unreadable(uri, ValueError(f"its header promises {num_points} points, the file holds {held}"))
+        raise unreadable(uri, f"its header promises {num_points} points, the file holds {held}")
 
 
 def _check_compression(uri: str, stream: pa.NativeFile, header: laspy.LasHeader) -> None:
@@ -110,9 +75,8 @@ def _check_compression(uri: str, stream: pa.NativeFile, header: laspy.LasHeader)
     num_items = struct.unpack_from("<H", record, 32)[0]
     unpacked = sum(struct.unpack_from("<H", record, 36 + 6 * item)[0] for item in range(num_items))
     if unpacked != record_length:
-        raise _unreadable(
-            uri,
-            ValueError(f"its header promises points of {record_length} bytes, it holds points of {unpacked}"),
+        raise unreadable(
+            uri, f"its header promises points of {record_length} bytes, it holds points of {unpacked}"
         )
     for at in (points_at, stream.size() - 8):
         stream.seek(at)
@@ -124,16 +88,12 @@ def _check_compression(uri: str, stream: pa.NativeFile, header: laspy.LasHeader)
         num_chunks, room = struct.unpack("<I", stream.read(4))[0], max(table_at - points_at, 0)
         # A chunk holds its first point as it is.
         if num_chunks > room // record_length + 1:
-            raise _unreadable(
-                uri, ValueError(f"its chunk table promises {num_chunks} chunks in {room} bytes")
-            )
+            raise unreadable(uri, f"its chunk table promises {num_chunks} chunks in {room} bytes")
         if room:
             stream.seek(points_at)
             promised = sum(size for _, size in lazrs.read_chunk_table(stream, lazrs.LazVlr(record)))
             if promised > room:
-                raise _unreadable(
-                    uri, ValueError(f"its chunk table promises {promised} bytes, the file holds {room}")
-                )
+                raise unreadable(uri, f"its chunk table promises {promised} bytes, the file holds {room}")
     stream.seek(place)
 
 
@@ -151,49 +111,57 @@ def iterate_chunks(uri: str, reader: laspy.LasReader) -> Iterator[laspy.ScaleAwa
             if len(chunk):
                 yield chunk
     if seen != expected:
-        raise _unreadable(uri, ValueError(f"its header promises {expected} points, the file holds {seen}"))
+        raise unreadable(uri, f"its header promises {expected} points, the file holds {seen}")
 
 
-def scan_crs(uri: str, header: laspy.LasHeader) -> CRS | None:
-    """The CRS of a scan, or None (said in the log) where it names none, or one that PROJ does not know."""
+def read_header(uri: str) -> ScanHeader:
+    """What a LAS or LAZ header says. Raises ScanError as `open_scan`."""
+    with open_scan(uri) as reader:
+        header = reader.header
+        with reading(uri):
+            crs, notes = _crs(header)
+            names = list(header.point_format.dimension_names)
+            kind = "LAZ" if header.are_points_compressed else "LAS"
+            if any(vlr.user_id == "copc" for vlr in header.vlrs):
+                kind = "COPC"
+            return ScanHeader(
+                uri=uri,
+                format=f"{kind} {header.version}, point format {header.point_format.id}",
+                num_points=header.point_count,
+                bounds=np.array([header.mins, header.maxs], np.float64),
+                crs=crs,
+                attributes=tuple(name for name in ATTRIBUTES if name in names),
+                resolution=np.array(header.scales, np.float64),
+                dimensions=tuple(names),
+                notes=notes,
+            )
+
+
+def _crs(header: laspy.LasHeader) -> tuple[CRS | None, tuple[str, ...]]:
+    """The CRS of a scan, or None and why: it names none, or one that PROJ does not know."""
     try:
         crs = header.parse_crs()
     except (CRSError, LaspyException, ValueError) as error:
-        log.warning("%s: its CRS cannot be understood (%s); metres are assumed.", uri, error)
-        return None
-    if crs is None:
-        log.warning("%s: no CRS in the file; metres are assumed.", uri)
-    return crs
+        reason = " ".join(str(error).split())
+        return None, (f"its CRS cannot be understood ({reason}); metres are assumed.",)
+    return (crs, ()) if crs is not None else (None, ("no CRS in the file; metres are assumed.",))
 
 
-def read_cloud(uri: str) -> Cloud:
-    """A whole LAS or LAZ scan as a cloud.
+def iterate_columns(header: ScanHeader) -> Iterator[Columns]:
+    """The points of a scan in the order of the file, chunk after chunk, colours as they are stored.
 
     Raises:
-        ScanError: unreadable, empty, or with coordinates that are not numbers.
+        ScanError: as `iterate_chunks`.
     """
-    with open_scan(uri) as reader:
-        crs = scan_crs(uri, reader.header)
-        names = [name for name in ATTRIBUTES if name in set(reader.header.point_format.dimension_names)]
-        xyz: list[np.ndarray] = []
-        columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        for chunk in iterate_chunks(uri, reader):
-            xyz.append(np.stack([chunk.x, chunk.y, chunk.z], axis=1).astype(np.float64, copy=False))
-            for name in names:
-                columns[name].append(np.asarray(chunk[name]))
-    if not xyz:
-        raise ScanError(f"scan {uri!r} holds no points; leave it out or deliver it again.")
-    attributes = {name: np.concatenate(parts) for name, parts in columns.items()}
-    # A colour format whose colours were never filled carries no colour.
-    if "red" in attributes and not any(attributes[name].any() for name in _LAS_COLOURS):
-        attributes = {name: v for name, v in attributes.items() if name not in _LAS_COLOURS}
-    # LAS wants 16 bits; many scans come with 8, and 255 × 257 = 65535.
-    elif "red" in attributes and max(attributes[name].max() for name in _LAS_COLOURS) <= 255:
-        attributes |= {name: attributes[name] * np.uint16(257) for name in _LAS_COLOURS}
-    try:
-        return Cloud(np.concatenate(xyz), attributes, crs)
-    except ScanError as error:
-        raise ScanError(f"scan {uri!r}: {error}") from error
+    with open_scan(header.uri) as reader:
+        for chunk in iterate_chunks(header.uri, reader):
+            yield columns_of(chunk, header)
+
+
+def columns_of(points: laspy.ScaleAwarePointRecord, header: ScanHeader) -> Columns:
+    """Scaled coordinates and attributes of decoded points."""
+    xyz = np.stack([points.x, points.y, points.z], axis=1).astype(np.float64, copy=False)
+    return xyz, {name: np.asarray(points[name]) for name in header.attributes}
 
 
 def read_dimension(uri: str, name: str) -> np.ndarray | None:
@@ -203,3 +171,10 @@ def read_dimension(uri: str, name: str) -> np.ndarray | None:
             return None
         parts = [np.asarray(chunk[name]) for chunk in iterate_chunks(uri, reader)]
     return np.concatenate(parts) if parts else np.empty(0)
+
+
+def read_cloud(uri: str) -> Cloud:
+    """As `reader.read_cloud`, under the name of before."""
+    from pointcloud import reader
+
+    return reader.read_cloud(uri)

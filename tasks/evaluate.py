@@ -16,7 +16,8 @@ from pointcloud.crs import metres_per_unit
 from pointcloud.errors import PointloomError
 from pointcloud.labelled import CONFIDENCE, output_name
 from pointcloud.labels import LabelScheme
-from pointcloud.scan import SUFFIXES, read_cloud, read_dimension
+from pointcloud.reader import read_cloud
+from pointcloud.scan import SUFFIXES, read_dimension
 from tasks.report.page import Report, ScanView, render
 from tasks.watching import show_markdown
 

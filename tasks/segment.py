@@ -19,7 +19,8 @@ from models.predictor import Predictor
 from pointcloud import ledger, storage
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.labelled import check_codes, output_name, write_labelled
-from pointcloud.scan import SUFFIXES, open_scan, read_cloud
+from pointcloud.reader import read_cloud
+from pointcloud.scan import SUFFIXES, open_scan
 from tasks.cluster import ray_session, usable_cpus
 from tasks.watching import Progress
 

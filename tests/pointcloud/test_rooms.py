@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pointcloud.errors import ScanError
 from pointcloud.labels import PRESETS
-from pointcloud.rooms import read_room, read_room_counted
+from pointcloud.reader import read_cloud, read_header
 
 
 def room(folder: Path, **objects: str) -> Path:
@@ -31,7 +31,7 @@ def test_points_colours_and_classes(tmp_path: Path) -> None:
         ceiling_1="-1.5 0.25 2.9 255 0 128\n4 5 6 1 2 3\n",
         wall_1="7 8 9 0 0 0",
     )
-    cloud = read_room(str(folder))
+    cloud = read_cloud(str(folder))
     names = [PRESETS["s3dis"].names[code] for code in cloud.attributes["classification"]]
     assert names == ["ceiling", "ceiling", "wall", "wall"]
     np.testing.assert_array_equal(cloud.xyz, [[-1.5, 0.25, 2.9], [4, 5, 6], [7, 8, 9], [1, 2, 3]])
@@ -45,12 +45,14 @@ def test_points_colours_and_classes(tmp_path: Path) -> None:
 
 def test_every_class_has_its_index(tmp_path: Path) -> None:
     for index, name in enumerate(PRESETS["s3dis"].names):
-        cloud = read_room(str(room(tmp_path / name, **{f"{name}_1": "0 0 0 1 1 1\n"})))
+        cloud = read_cloud(str(room(tmp_path / name, **{f"{name}_1": "0 0 0 1 1 1\n"})))
         assert cloud.attributes["classification"].tolist() == [index]
 
 
 def test_unknown_classes_are_clutter(tmp_path: Path) -> None:
-    cloud = read_room(str(room(tmp_path, stairs_1="0 0 0 1 1 1\n", Wall_1="1 0 0 1 1 1\n")))
+    folder = str(room(tmp_path, stairs_1="0 0 0 1 1 1\n", Wall_1="1 0 0 1 1 1\n"))
+    cloud = read_cloud(folder)
+    assert read_header(folder).notes == ("objects outside the 13 classes are read as clutter: stairs.",)
     assert [PRESETS["s3dis"].names[c] for c in cloud.attributes["classification"]] == ["wall", "clutter"]
 
 
@@ -74,8 +76,7 @@ def test_a_malformed_line_is_skipped_counted_and_logged(
 ) -> None:
     folder = room(tmp_path, wall_1=f"1 1 1 1 1 1\n{line}\n2 2 2 2 2 2\n", floor_1="3 3 3 3 3 3\n")
     with caplog.at_level(logging.WARNING):
-        cloud, skipped = read_room_counted(str(folder))
-    assert skipped == 1
+        cloud = read_cloud(str(folder))
     np.testing.assert_array_equal(cloud.xyz[:, 0], [3, 1, 2])
     (record,) = caplog.records
     assert "wall_1.txt, line 2: malformed" in record.getMessage()
@@ -88,18 +89,19 @@ def test_good_lines_are_kept_in_order(
 ) -> None:
     """Whatever stands between them, the good lines are the cloud, and the rest is counted."""
     text = "\n".join(f"{v} 0.5 0 {v} 0 0" if isinstance(v, int) else v for v in lines)
-    folder = room(tmp_path_factory.mktemp("room"), chair_1=text, floor_1="-1 0 0 0 0 0")
-    cloud, skipped = read_room_counted(str(folder))
+    folder = room(tmp_path_factory.mktemp("room"), chair_1=text, floor_1="-1 0 0 1 1 1")
+    notes: list[str] = []
+    cloud = read_cloud(str(folder), notes.append)
     good = [v for v in lines if isinstance(v, int)]
     assert cloud.xyz[:, 0].tolist() == [*good, -1]
-    assert cloud.attributes["red"].tolist() == [257 * v for v in good] + [0]
-    assert skipped == sum(isinstance(v, str) and v != "" for v in lines)
+    assert cloud.attributes["red"].tolist() == [257 * v for v in good] + [257]
+    assert len(notes) == sum(isinstance(v, str) and v != "" for v in lines)
 
 
 def test_a_file_of_rubbish_does_not_fill_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = room(tmp_path, wall_1="rubbish\n" * 500, floor_1="0 0 0 0 0 0\n")
     with caplog.at_level(logging.WARNING):
-        assert read_room_counted(str(folder))[1] == 500
+        assert len(read_cloud(str(folder))) == 1
     assert len(caplog.records) == 11
     assert "500 malformed lines" in caplog.records[-1].getMessage()
 
@@ -109,17 +111,19 @@ def test_what_is_not_an_object_is_not_read(tmp_path: Path) -> None:
     (folder / "Annotations" / "._wall_1.txt").write_bytes(b"\x00\x05\x16\x07")
     (folder / "Annotations" / "Icon").write_bytes(b"")
     (folder / "copy_Room_1.txt").write_text("9 9 9 9 9 9\n")
-    cloud, skipped = read_room_counted(str(folder))
+    notes: list[str] = []
+    cloud = read_cloud(str(folder), notes.append)
     assert cloud.xyz.tolist() == [[1, 1, 1]]
-    assert skipped == 0
+    (note,) = [n for n in notes if "13 classes" not in n]
+    assert "'copy_Room_1.txt' is not named after the room ('room_1.txt'); it is not read" in note
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ScanError, match=r"does not exist.*expected an S3DIS room"):
-        read_room(str(tmp_path / "nowhere"))
-    with pytest.raises(ScanError, match="has no folder Annotations"):
-        read_room(str(tmp_path))
+    with pytest.raises(ScanError, match=r"does not exist.*folder of an S3DIS room"):
+        read_cloud(str(tmp_path / "nowhere"))
+    with pytest.raises(ScanError, match=r"is no scan.*folder Annotations"):
+        read_cloud(str(tmp_path))
     with pytest.raises(ScanError, match=r"holds no \.txt file"):
-        read_room(str(room(tmp_path / "a")))
+        read_cloud(str(room(tmp_path / "a")))
     with pytest.raises(ScanError, match="no readable point in 1 files"):
-        read_room(str(room(tmp_path / "b", wall_1="not a point\n")))
+        read_cloud(str(room(tmp_path / "b", wall_1="not a point\n")))

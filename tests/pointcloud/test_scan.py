@@ -23,7 +23,8 @@ from pyproj import CRS
 from pointcloud import scan
 from pointcloud.blocks import BlockConfig, thin
 from pointcloud.errors import ScanError, StorageError
-from pointcloud.scan import open_scan, read_cloud, read_dimension
+from pointcloud.reader import read_cloud
+from pointcloud.scan import open_scan, read_dimension
 from tests import broken_files
 from tests.broken_files import LETHAL, PANICS, SOUND, SUSPECT, UNREADABLE, Writer
 from tests.clouds import assert_one_sentence, real_files, write_las
@@ -33,7 +34,7 @@ NOT_SUSPECT_HERE = (broken_files.huge_extent,)  # a cloud, but not one that can 
 READ = """
 import sys
 from pointcloud.errors import ScanError
-from pointcloud.scan import read_cloud
+from pointcloud.reader import read_cloud
 try:
     read_cloud(sys.argv[1])
 except ScanError as error:

@@ -1,0 +1,42 @@
+"""Every way a file can be bad becomes one sentence."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from laspy.errors import LaspyException
+
+from pointcloud.errors import PointloomError, ScanError
+
+LAS_FILE = "a complete LAS or LAZ file"
+
+
+@contextmanager
+def reading(uri: str, expected: str = LAS_FILE) -> Iterator[None]:
+    """Turn whatever a decoder throws at a bad file into a ScanError that names the file.
+
+    lazrs panics with a PanicException, which derives from BaseException and cannot be imported by name.
+    """
+    try:
+        yield
+    except PointloomError:
+        raise
+    except (
+        LaspyException, OSError, ValueError, struct.error, ArithmeticError, LookupError, MemoryError,
+        SystemError,
+    ) as error:  # fmt: skip
+        raise unreadable(uri, error, expected) from error
+    except BaseException as error:
+        if type(error).__name__ in ("PanicException", "LazrsError"):
+            raise unreadable(uri, error, expected) from error
+        raise
+
+
+def unreadable(uri: str, error: BaseException | str, expected: str = LAS_FILE) -> ScanError:
+    """The sentence for a scan that cannot be decoded, from an error or the reason in words."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return ScanError(
+        f"cannot read scan {uri!r}: {reason}; expected {expected}: deliver it again or leave it out."
+    )

@@ -1,0 +1,122 @@
+"""One way to read a scan of any format: its header, its points chunk by chunk, or all of them at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from pointcloud import rooms, scan, storage
+from pointcloud.cloud import Cloud
+from pointcloud.crs import metres_per_unit
+from pointcloud.errors import ScanError
+from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
+
+__all__ = [
+    "CHUNK_POINTS", "SUFFIXES", "ScanHeader", "colour_scale", "iterate_clouds", "read_cloud", "read_header",
+]  # fmt: skip
+
+SUFFIXES = (*scan.SUFFIXES,)
+"""How the names of scans end, in small letters; S3DIS rooms are folders."""
+
+Window = tuple[float, float, float, float]
+"""x_min, y_min, x_max, y_max in CRS units, half-open: points with x_min ≤ x < x_max and y_min ≤ y < y_max."""
+
+_COLOURS = ("red", "green", "blue")
+_log = logging.getLogger(__name__)
+
+
+def read_header(uri: str) -> ScanHeader:
+    """What is known of a scan before its points are decoded.
+
+    Raises:
+        ScanError: not a scan of a known format, or a header that cannot be true.
+        StorageError: nothing there.
+    """
+    if uri.lower().endswith(scan.SUFFIXES):
+        return scan.read_header(uri)
+    if rooms.is_room(uri):
+        return rooms.read_header(uri)
+    what = "is no scan" if storage.exists(uri) else "does not exist"
+    raise ScanError(
+        f"{uri!r} {what}, expected a file ending in {', '.join(SUFFIXES)}, or the folder of an S3DIS room, which "
+        "holds a folder Annotations; check the path, convert it or leave it out."
+    )
+
+
+def iterate_clouds(
+    uri: str, window: Window | None = None, report: Callable[[str], None] | None = None
+) -> Iterator[Cloud]:
+    """The points of a scan in the order of the file, at most `CHUNK_POINTS` at a time, none of them empty.
+
+    Every cloud has the attributes that the header names. Colours are as they are stored: see `colour_scale`.
+
+    Args:
+        uri: the scan.
+        window: only the points inside; a window that no point is in gives no cloud.
+        report: called with one sentence on everything that is mended, left out or assumed; without it, the log
+            says so.
+
+    Raises:
+        ScanError: unreadable, without points, in degrees, or with coordinates that are not numbers.
+        StorageError: nothing there, or no longer to be reached.
+    """
+    header = read_header(uri)
+    report = report or (lambda note: _log.warning("%s: %s", uri, note))
+    for note in header.notes:
+        report(note)
+    seen = 0
+    try:
+        metres_per_unit(header.crs)
+        for xyz, attributes in _columns(header, window, report):
+            cloud = Cloud(xyz, attributes, header.crs)
+            seen += len(cloud)
+            if window is not None:
+                low, high = np.array(window[:2]), np.array(window[2:])
+                inside = np.all((xyz[:, :2] >= low) & (xyz[:, :2] < high), axis=1)
+                cloud = cloud[np.flatnonzero(inside)]
+            if len(cloud):
+                yield cloud
+    except ScanError as error:
+        raise error if repr(uri) in str(error) else ScanError(f"scan {uri!r}: {error}") from error
+    if not seen and (window is None or header.num_points == 0):
+        raise ScanError(f"scan {uri!r} holds no points; leave it out or deliver it again.")
+
+
+def _columns(header: ScanHeader, window: Window | None, report: Callable[[str], None]) -> Iterator[Columns]:
+    if header.uri.lower().endswith(scan.SUFFIXES):
+        return scan.iterate_columns(header)
+    return rooms.iterate_columns(header, report)
+
+
+def colour_scale(largest: int) -> int | None:
+    """What the colours of a whole scan are multiplied with to be 16 bits as LAS wants them.
+
+    A property of the whole scan, not of a chunk: who reads chunks keeps the largest value of red, green and blue
+    over all of them, and settles it in the end.
+
+    Args:
+        largest: the largest value of any colour of any point of the scan.
+
+    Returns:
+        None where the colours were never filled, so that the scan carries none; 257 where they are 8 bits
+        (255 × 257 = 65535); 1 where they are 16.
+    """
+    if largest == 0:
+        return None
+    return 257 if largest <= 255 else 1
+
+
+def read_cloud(uri: str, report: Callable[[str], None] | None = None) -> Cloud:
+    """A whole scan as one cloud, its colours settled. Raises as `iterate_clouds`."""
+    chunks = list(iterate_clouds(uri, report=report))
+    names = list(chunks[0].attributes)
+    attributes = {name: np.concatenate([chunk.attributes[name] for chunk in chunks]) for name in names}
+    if "red" in attributes:
+        scale = colour_scale(max(int(attributes[name].max()) for name in _COLOURS))
+        for name in _COLOURS:
+            values = attributes.pop(name)
+            if scale is not None:
+                attributes[name] = values * np.uint16(scale)
+    return Cloud(np.concatenate([chunk.xyz for chunk in chunks]), attributes, chunks[0].crs)
