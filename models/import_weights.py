@@ -1,6 +1,6 @@
 """Published DeepGCN weights (deep_gcns_torch, "dense" networks) as a Pointloom checkpoint.
 
-python -m models.import_weights CHECKPOINT.pth --out DIR [--k 16 --layer plain --convolution mr]
+python -m models.import_weights CHECKPOINT.pth --out DIR [--k 16 --layer plain --convolution mr --coordinates room]
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import pickle
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,6 +27,8 @@ ROOMS = BlockConfig(tile_size_m=1.0, halo_m=0.0, thin=False, overlap=2)
 """Columns of 1 m × 1 m every 0.5 m, as the published networks were trained on."""
 FEATURES = {6: ("xyz", "rgb"), 9: ("xyz", "rgb", "room_xyz")}
 """What the published networks take, by the number of channels."""
+COORDINATES = {"block": (0, 1, 2), "room": (6, 7, 8)}
+"""Channels of the first graph: block-centred xyz (deep_gcns_torch), room-normalised xyz (the TensorFlow original)."""
 
 _RENAMED = (
     (r"^(?:module|model)\.", ""),
@@ -142,11 +145,17 @@ def read_reference_state(file: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def import_weights(file: Path, out: str, *, k: int, layer: str | None, convolution: str | None) -> Checkpoint:
+def import_weights(
+    file: Path, out: str, *, k: int, layer: str | None, convolution: str | None, coordinates: str = "block"
+) -> Checkpoint:
     """Write the checkpoint folder `out` for a published network.
 
+    Args:
+        file: the downloaded weights; k, layer and convolution as for `from_reference_state`.
+        coordinates: a key of COORDINATES; the weights do not say which it was.
+
     Raises:
-        PointloomError: not such a file, or channels or classes that no scan gives.
+        PointloomError: not such a file, channels or classes that no scan gives, or "room" without nine channels.
     """
     config, weights = from_reference_state(
         read_reference_state(file), k=k, layer=layer, convolution=convolution
@@ -156,6 +165,7 @@ def import_weights(file: Path, out: str, *, k: int, layer: str | None, convoluti
             f"{file} takes {config.in_channels} channels and tells {config.num_classes} classes; expected "
             f"{' or '.join(map(str, FEATURES))} channels and the {len(PRESETS['s3dis'])} classes of S3DIS."
         )
+    config = replace(config, coordinate_channels=COORDINATES[coordinates])
     # Blocks give xyz in half tiles, the published networks took metres: the first product scales.
     takes_features = {"edge": 2, "mr": 2, "sage": 1, "gin": 1}[config.convolution]
     firsts = {"head.nn.linear.weight": [part * config.in_channels for part in range(takes_features)]}
@@ -185,6 +195,12 @@ def main() -> int:
     parser.add_argument("--k", type=int, default=16, help="neighbours it was trained with (not in the file)")
     parser.add_argument("--layer", choices=["residual", "plain"], help="where the weights leave it open")
     parser.add_argument("--convolution", choices=["edge", "mr"], help="where the weights leave it open")
+    parser.add_argument(
+        "--coordinates",
+        choices=list(COORDINATES),
+        default="block",
+        help="xyz that the first graph was built on",
+    )
     options = parser.parse_args()
     try:
         checkpoint = import_weights(
@@ -193,6 +209,7 @@ def main() -> int:
             k=options.k,
             layer=options.layer,
             convolution=options.convolution,
+            coordinates=options.coordinates,
         )
     except PointloomError as error:
         print(error, file=sys.stderr)

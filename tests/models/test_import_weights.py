@@ -4,8 +4,10 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,8 +15,12 @@ from torch import Tensor
 from benchmarks.parity import largest_difference
 from models.checkpoint import read_checkpoint
 from models.deepgcn import DeepGCN
-from models.import_weights import from_reference_state, import_weights
+from models.import_weights import COORDINATES, from_reference_state, import_weights
+from models.predictor import Predictor
+from pointcloud.blocks import iterate_blocks, thin
+from pointcloud.cloud import Cloud
 from pointcloud.errors import PointloomError, SchemaError
+from pointcloud.simulate.rooms import RoomsConfig, simulate_room
 
 PARITY = Path(__file__).parents[3] / "shared" / "parity"
 
@@ -60,6 +66,59 @@ def test_the_imported_checkpoint_gives_the_published_logits_in_metres(tmp_path: 
     ptr = torch.tensor([0, 50])
     with torch.no_grad():
         torch.testing.assert_close(again.build_network()(half_tiles, ptr), published(metres, ptr))
+
+
+@pytest.fixture(scope="module")
+def room() -> Cloud:
+    """A simulated office, its corner away from the origin."""
+    _, objects = simulate_room(RoomsConfig(points_per_m2=6.0), area=5, number=0)
+    points = np.concatenate([points for _, points in objects])
+    colours = {
+        name: points[:, 3 + i].astype(np.uint16) * 257 for i, name in enumerate(("red", "green", "blue"))
+    }
+    return Cloud(points[:, :3] + [20.0, -7.0, 3.0], colours)
+
+
+@pytest.mark.parametrize("coordinates", COORDINATES)
+def test_nine_published_channels_label_a_room(tmp_path: Path, room: Cloud, coordinates: str) -> None:
+    """Block-centred xyz in metres, rgb, place in the room: put together here by hand, in the published order."""
+    file = tmp_path / "published.pth"
+    torch.save({"state_dict": reference_state(in_channels=9)}, file)
+    import_weights(file, str(tmp_path / "out"), k=4, layer=None, convolution=None, coordinates=coordinates)
+    checkpoint = read_checkpoint(str(tmp_path / "out"))
+    assert checkpoint.features == ("xyz", "rgb", "room_xyz")
+    assert checkpoint.network.coordinate_channels == COORDINATES[coordinates]
+    predictor = Predictor(checkpoint)
+
+    config, weights = from_reference_state(reference_state(in_channels=9), k=4)
+    published = DeepGCN(replace(config, coordinate_channels=COORDINATES[coordinates])).eval()
+    published.load_state_dict(weights)
+    low, high = room.xyz.min(axis=0), room.xyz.max(axis=0)
+    colours = np.stack([room.attributes[name] / 65535 for name in ("red", "green", "blue")], axis=1)
+    cut = checkpoint.block_config
+    blocks = list(iterate_blocks("office", room, thin(room, cut), cut, None))
+    assert len(blocks) > 20
+    for block, logits in predictor.logits(blocks[::7]):
+        xyz = room.xyz[block.point_index]
+        x0, y0, x1, y1 = block.cell
+        centred = xyz - [(x0 + x1) / 2, (y0 + y1) / 2, xyz[:, 2].min()]
+        x = np.hstack([centred, colours[block.point_index], (xyz - low) / (high - low)])
+        with torch.no_grad():
+            expected = published(torch.from_numpy(x).float(), torch.tensor([0, len(block)]))
+        # Half tiles and metres round differently, and a neighbour that swaps with another changes its points.
+        agree = np.isclose(logits, expected.numpy(), atol=1e-3).all(axis=1)
+        assert agree.mean() > 0.9
+
+    classes, confidence = predictor.label("office", room)
+    assert classes.shape == confidence.shape == (len(room),)
+    assert set(np.unique(classes)) <= set(range(13))
+    assert (confidence >= 1 / 13).all()
+
+
+def test_the_room_as_coordinates_needs_nine_channels(tmp_path: Path) -> None:
+    torch.save(reference_state(), tmp_path / "six.pth")
+    with pytest.raises(PointloomError, match="coordinate_channels must name some of the 6 input channels"):
+        import_weights(tmp_path / "six.pth", "out", k=4, layer=None, convolution=None, coordinates="room")
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
