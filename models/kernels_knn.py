@@ -65,16 +65,16 @@ def search(x: Tensor, bounds: list[int], ranks: Tensor) -> Tensor:
             for row in range(start, end, TASK_ROWS)
         ]
         panel += num_panels + (SAMPLES // width if wanted else 0)
-    rows = torch.from_numpy(np.concatenate(order))
-    packed = x[rows]
-    squares = packed.square().sum(dim=1).masked_fill_(rows < 0, torch.inf)
-    panels = packed.view(panel, width, x.shape[1]).transpose(1, 2).contiguous()
+    rows = np.concatenate(order)
+    x = x.contiguous()
+    panels, squares = x.new_empty(len(rows) * x.shape[1]), x.new_empty(len(rows))
+    run_on_threads(_pack, panel, x.numpy(), rows, panels.numpy(), squares.numpy())
     found = torch.empty((len(x), ranks.shape[1]), dtype=torch.int32)
     run_on_threads(
         _search_tasks,
         len(tasks),
-        x.contiguous().numpy(),
-        panels.flatten().numpy(),
+        x.numpy(),
+        panels.numpy(),
         squares.numpy(),
         np.array(tasks, dtype=_TASK),
         ranks.numpy(),
@@ -93,20 +93,42 @@ def _wanted_samples(n: int, reach: int) -> int:
 
 
 @compiled
+def _pack(first, end, x, rows, panels, squares):
+    """Panels first to end of x[rows], channel after channel, and |x|²; row −1 is infinitely far."""
+    width = TILE_VECTORS * VECTOR_BYTES // x.itemsize
+    num_channels = x.shape[1]
+    for panel in range(first, end):
+        of_panel = rows[panel * width : (panel + 1) * width]
+        far = squares[panel * width : (panel + 1) * width]
+        far[:] = 0
+        for c in range(num_channels):
+            at = (panel * num_channels + c) * width
+            for w in range(width):
+                value = x[max(of_panel[w], 0), c]
+                panels[at + w] = value
+                far[w] += value * value
+        for w in range(width):
+            if of_panel[w] < 0:
+                far[w] = np.inf
+
+
+@compiled
 def _search_tasks(first, end, x, panels, squares, tasks, ranks, capacity, found):
     """Tasks first to end, in memory that is asked for once: fresh pages cost as much as the work."""
     num_channels = x.shape[1]
     width = TILE_VECTORS * VECTOR_BYTES // x.itemsize
     rows = np.empty(TASK_ROWS * num_channels, x.dtype)
-    tile = np.empty(TILE_ROWS * width, x.dtype)
+    tile = _aligned(TILE_ROWS * width, x)
     limits = np.empty(TASK_ROWS, x.dtype)
-    counts = np.empty(TASK_ROWS, np.int64)
+    begins = np.arange(TASK_ROWS) * capacity
+    full = begins + capacity - width
+    ends = np.empty(TASK_ROWS, np.int64)
     longest = len(squares) + width
     kept = np.empty(TASK_ROWS * capacity, x.dtype)
     columns = np.empty(TASK_ROWS * capacity, np.int32)
     scratch = (
-        np.empty(longest, np.int32),
-        np.empty(longest, np.int32),
+        np.empty(longest, np.uint32),
+        np.empty(longest, np.uint32),
         np.empty(longest, x.dtype),
         np.empty(longest, np.int32),
         np.empty(BINS, np.int32),
@@ -125,63 +147,57 @@ def _search_tasks(first, end, x, panels, squares, tasks, ranks, capacity, found)
         limits[:] = np.inf
         if task.wanted > 0:
             _estimate_limits(rows, num_groups, panels, squares, task, tile, limits)
-        counts[:] = 0
-        _keep(rows, num_groups, panels, squares, task, limits, tile, kept, columns, counts)
+        ends[:] = begins
+        _keep(rows, num_groups, panels, squares, task, limits, kept, columns, ends, full)
         block_ranks = ranks[task.block]
         for i in range(task.end - task.row):
             row = task.row + i
-            if block_ranks[-1] < counts[i] <= capacity - width:
-                _pick(
-                    kept[i * capacity :], columns[i * capacity :], counts[i], block_ranks, scratch, found[row]
-                )
+            count = ends[i] - begins[i]
+            if block_ranks[-1] < count and ends[i] <= full[i]:
+                _pick(kept[begins[i] :], columns[begins[i] :], count, block_ranks, scratch, found[row])
             else:
-                _search_row(rows, i, panels, squares, task, block_ranks, tile, scratch, found[row])
+                _search_row(rows, i, panels, squares, task, block_ranks, scratch, found[row])
             for r in range(len(block_ranks)):
                 found[row, r] += task.start
 
 
-@njit(error_model="numpy")
-def _keep(rows, num_groups, panels, squares, task, limits, tile, kept, columns, counts):
-    """Append the distances below each row's limit, and their columns, to the row's part of kept and columns.
+@njit
+def _aligned(size, like):
+    """Room whose 64-byte vectors lie in one cache line each."""
+    room = np.empty(size + VECTOR_BYTES, like.dtype)
+    skip = -room.ctypes.data % VECTOR_BYTES // like.itemsize
+    return room[skip : skip + size]
 
-    A part that is full keeps no more; its count says so.
+
+@njit(error_model="numpy")
+def _keep(rows, num_groups, panels, squares, task, limits, kept, columns, ends, full):
+    """Append the distances below each row's limit, and their columns, at the row's end of kept and columns.
+
+    A row that is full keeps no more; its end says so.
     """
-    lanes = VECTOR_BYTES // rows.itemsize
-    width = TILE_VECTORS * lanes
+    width = TILE_VECTORS * VECTOR_BYTES // rows.itemsize
     num_channels = len(panels) // len(squares)
-    capacity = len(kept) // TASK_ROWS
     for panel in range(task.num_panels):
         at = (task.panel + panel) * width
         for group in range(num_groups):
-            x_at = group * TILE_ROWS * num_channels
-            multiply_tile(tile, rows, x_at, panels, at * num_channels, squares, at, num_channels)
-            for r in range(TILE_ROWS):
-                i = group * TILE_ROWS + r
-                if counts[i] <= capacity - width:
-                    end = i * capacity + counts[i]
-                    for v in range(TILE_VECTORS):
-                        column = panel * width + v * lanes
-                        end = keep_below(tile, r * width + v * lanes, limits[i], column, kept, columns, end)
-                    counts[i] = end - i * capacity
+            keep_below(
+                rows, group * TILE_ROWS * num_channels, panels, at * num_channels, squares, at, num_channels,
+                panel * width, limits, group * TILE_ROWS, kept, columns, ends, full,
+            )  # fmt: skip
 
 
 @njit(error_model="numpy")
-def _search_row(rows, i, panels, squares, task, ranks, tile, scratch, found):
+def _search_row(rows, i, panels, squares, task, ranks, scratch, found):
     """Row i once more, all of it: its limit was too near or much too far, as happens to one in hundreds."""
-    lanes = VECTOR_BYTES // rows.itemsize
-    width = TILE_VECTORS * lanes
-    num_channels = len(panels) // len(squares)
+    width = TILE_VECTORS * VECTOR_BYTES // rows.itemsize
     kept = np.empty((task.num_panels + 1) * width, rows.dtype)
     columns = np.empty(len(kept), np.int32)
-    count = 0
-    x_at = i // TILE_ROWS * TILE_ROWS * num_channels
-    for panel in range(task.num_panels):
-        at = (task.panel + panel) * width
-        multiply_tile(tile, rows, x_at, panels, at * num_channels, squares, at, num_channels)
-        for v in range(TILE_VECTORS):
-            column = panel * width + v * lanes
-            tile_at = i % TILE_ROWS * width + v * lanes
-            count = keep_below(tile, tile_at, rows.dtype.type(np.inf), column, kept, columns, count)
+    limits = np.full(TILE_ROWS, -np.inf, rows.dtype)
+    limits[i % TILE_ROWS] = np.inf
+    ends, full = np.zeros(TILE_ROWS, np.int64), np.full(TILE_ROWS, len(kept))
+    group = rows[i // TILE_ROWS * TILE_ROWS * (len(panels) // len(squares)) :]
+    _keep(group, 1, panels, squares, task, limits, kept, columns, ends, full)
+    count = ends[i % TILE_ROWS]
     if count > ranks[-1]:
         _pick(kept, columns, count, ranks, scratch, found)
     else:
@@ -271,8 +287,11 @@ def _pick(kept, columns, n, ranks, scratch, found):
     for r in range(len(ranks)):
         b = rank_bins[r]
         if b != last:
-            _sort(near, near_columns, begins[b] - bins[b], begins[b])
             last = b
+            if bins[b] > CROWDED:
+                _sort_crowd(near, near_columns, begins[b] - bins[b], begins[b])
+            elif bins[b] > 1:
+                _insertion_sort(near, near_columns, begins[b] - bins[b], begins[b])
         found[r] = near_columns[found[r]]
 
 
@@ -283,14 +302,13 @@ def _assign_bins(values, n, low, scale, last, bin_of):
 
 
 @njit(error_model="numpy")
-def _sort(values, columns, first, end):
-    """Sort values[first:end]; of equal values the earlier stays first."""
-    if end - first <= CROWDED:
-        _insertion_sort(values, columns, first, end)
-        return
-    # Points far out squeeze all others into few bins: bins within the bin, as often as needed.
+def _sort_crowd(values, columns, first, end):
+    """Sort values[first:end]; of equal values the earlier stays first.
+
+    Points far out squeeze all others into few bins: bins within the bin, as often as needed.
+    """
     todo = np.empty((end - first, 2), np.int64)
-    bin_of, ends = np.empty(end - first, np.int32), np.empty(end - first + 1, np.int32)
+    bin_of, ends = np.empty(end - first, np.uint32), np.empty(end - first + 1, np.int32)
     todo[0, 0], todo[0, 1] = first, end
     num_todo = 1
     while num_todo > 0:

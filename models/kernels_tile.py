@@ -48,7 +48,7 @@ class _Vectors:
         self.builder.store(vector, address, align=4)
 
     def splat(self, scalar: Any) -> Any:
-        undefined = ir.Constant(self.type, ir.Undefined)
+        undefined = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(_INT32, 0))
         lanes = ir.Constant(ir.VectorType(_INT32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, undefined, lanes)
@@ -57,6 +57,49 @@ class _Vectors:
         signature = ir.FunctionType(result, [a.type for a in arguments])
         function = cgutils.get_or_insert_function(self.builder.module, signature, name)
         return self.builder.call(function, arguments)
+
+    def compress(self, vector: Any, mask: Any) -> Any:
+        """The lanes that the mask chooses, moved to the front."""
+        suffix = self.suffix if vector.type == self.type else f"v{self.lanes}i32"
+        undefined = ir.Constant(vector.type, ir.Undefined)
+        name = f"llvm.experimental.vector.compress.{suffix}"
+        return self.call(name, vector.type, vector, mask, undefined)
+
+
+def _products(
+    vectors: _Vectors, x_pointer: Any, y_pointer: Any, start_pointer: Any, num_channels: Any
+) -> Any:
+    """start[w] + Σ_c x[c, r] · y[c, w] as vectors, TILE_ROWS rows r of TILE_VECTORS vectors over w."""
+    builder, intp = vectors.builder, num_channels.type
+
+    def number(n: int) -> Any:
+        return ir.Constant(intp, n)
+
+    steps = [number(v * vectors.lanes) for v in range(TILE_VECTORS)]
+    starts = [vectors.load(builder.gep(start_pointer, [step])) for step in steps]
+    before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    channel = builder.phi(intp)
+    channel.add_incoming(number(0), before)
+    sums = [[builder.phi(vectors.type) for _ in starts] for _ in range(TILE_ROWS)]
+    y_row = builder.gep(y_pointer, [builder.mul(channel, number(TILE_VECTORS * vectors.lanes))])
+    y_vectors = [vectors.load(builder.gep(y_row, [step])) for step in steps]
+    x_row = builder.gep(x_pointer, [builder.mul(channel, number(TILE_ROWS))])
+    next_channel = builder.add(channel, number(1))
+    totals = []
+    for r, row in enumerate(sums):
+        x_splat = vectors.splat(builder.load(builder.gep(x_row, [number(r)])))
+        totals.append([])
+        for running, y_vector, first in zip(row, y_vectors, starts, strict=True):
+            total = vectors.call(f"llvm.fmuladd.{vectors.suffix}", vectors.type, x_splat, y_vector, running)
+            running.add_incoming(first, before)
+            running.add_incoming(total, loop)
+            totals[r].append(total)
+    channel.add_incoming(next_channel, loop)
+    builder.cbranch(builder.icmp_signed("<", next_channel, num_channels), loop, after)
+    builder.position_at_end(after)
+    return totals
 
 
 @intrinsic
@@ -70,44 +113,17 @@ def multiply_tile(
         out, x, x_at, y, y_at, start, start_at, num_channels = arguments
         out_type, x_type, _, y_type, _, start_type, _, _ = signature.args
         vectors = _Vectors(context, builder, x_type)
-        intp = x_at.type
-
-        def number(n: int) -> Any:
-            return ir.Constant(intp, n)
-
-        out_pointer = vectors.pointer(out_type, out, number(0))
-        x_pointer, y_pointer = vectors.pointer(x_type, x, x_at), vectors.pointer(y_type, y, y_at)
-        start_pointer = vectors.pointer(start_type, start, start_at)
-        steps = [number(v * vectors.lanes) for v in range(TILE_VECTORS)]
-        starts = [vectors.load(builder.gep(start_pointer, [step])) for step in steps]
-
-        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        channel = builder.phi(intp)
-        channel.add_incoming(number(0), before)
-        sums = [[builder.phi(vectors.type) for _ in starts] for _ in range(TILE_ROWS)]
-        y_row = builder.gep(y_pointer, [builder.mul(channel, number(TILE_VECTORS * vectors.lanes))])
-        y_vectors = [vectors.load(builder.gep(y_row, [step])) for step in steps]
-        x_row = builder.gep(x_pointer, [builder.mul(channel, number(TILE_ROWS))])
-        next_channel = builder.add(channel, number(1))
-        for r, row in enumerate(sums):
-            x_splat = vectors.splat(builder.load(builder.gep(x_row, [number(r)])))
-            for running, y_vector, first in zip(row, y_vectors, starts, strict=True):
-                added = vectors.call(
-                    f"llvm.fmuladd.{vectors.suffix}", vectors.type, x_splat, y_vector, running
-                )
-                running.add_incoming(first, before)
-                running.add_incoming(added, loop)
-        channel.add_incoming(next_channel, loop)
-        builder.cbranch(builder.icmp_signed("<", next_channel, num_channels), loop, after)
-
-        builder.position_at_end(after)
-        for r, row in enumerate(sums):
-            for v, running in enumerate(row):
-                at = number((r * TILE_VECTORS + v) * vectors.lanes)
-                total = next(value for value, block in running.incomings if block is loop)
-                vectors.store(total, builder.gep(out_pointer, [at]))
+        totals = _products(
+            vectors,
+            vectors.pointer(x_type, x, x_at),
+            vectors.pointer(y_type, y, y_at),
+            vectors.pointer(start_type, start, start_at),
+            num_channels,
+        )
+        for r, row in enumerate(totals):
+            for v, total in enumerate(row):
+                at = ir.Constant(x_at.type, (r * TILE_VECTORS + v) * vectors.lanes)
+                vectors.store(total, vectors.pointer(out_type, out, at))
         return context.get_dummy_value()
 
     return signature, codegen
@@ -115,48 +131,89 @@ def multiply_tile(
 
 @intrinsic
 def keep_below(
-    typing: Any, values: Any, at: Any, limit: Any, column: Any, kept: Any, columns: Any, kept_at: Any
-) -> Any:
-    """Of one vector of `values`, whose first stands for `column`, write those below `limit`, in order.
+    typing: Any, x: Any, x_at: Any, y: Any, y_at: Any, start: Any, start_at: Any, num_channels: Any,
+    column: Any, limits: Any, rows_at: Any, kept: Any, columns: Any, ends: Any, full: Any,
+) -> Any:  # fmt: skip
+    """`multiply_tile`, but of row r only what is below limits[rows_at + r] is written, in order.
 
-    Writes a whole vector to kept and columns from kept_at on (the rest of it is rubbish); returns the new
-    kept_at. NaN and values at `limit` are left out.
+    It goes to kept, and its column (the tile's first being `column`) to columns, from ends[rows_at + r] on,
+    which moves along. A whole tile's row may be written, the rest of it rubbish. A row whose end passes
+    full[rows_at + r] gets −inf as its limit. NaN and values at the limit are left out.
     """
-    signature = types.intp(values, types.intp, values.dtype, types.intp, kept, columns, types.intp)
+    signature = types.void(
+        x, types.intp, y, types.intp, start, types.intp, types.intp, types.intp, limits, types.intp, kept, columns,
+        ends, full,
+    )  # fmt: skip
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        values, at, limit, column, kept, columns, kept_at = arguments
-        values_type, _, _, _, kept_type, columns_type, _ = signature.args
-        vectors = _Vectors(context, builder, values_type)
-        vector = vectors.load(vectors.pointer(values_type, values, at))
-        mask = builder.fcmp_ordered("<", vector, vectors.splat(limit))
-        bits = builder.bitcast(mask, ir.IntType(vectors.lanes))
-        before = builder.block
-        with builder.if_then(builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))):
-            columns_vector = ir.VectorType(_INT32, vectors.lanes)
-            first = builder.trunc(column, _INT32)
-            numbered = ir.Constant(columns_vector, ir.Undefined)
-            for lane in range(vectors.lanes):
-                lane_column = builder.add(first, ir.Constant(_INT32, lane))
-                numbered = builder.insert_element(numbered, lane_column, ir.Constant(_INT32, lane))
-            for source, suffix, target_type, target in (
-                (vector, vectors.suffix, kept_type, kept),
-                (numbered, f"v{vectors.lanes}i32", columns_type, columns),
-            ):
-                packed = vectors.call(
-                    f"llvm.experimental.vector.compress.{suffix}",
-                    source.type,
-                    source,
-                    mask,
-                    ir.Constant(source.type, ir.Undefined),
-                )
-                vectors.store(packed, vectors.pointer(target_type, target, kept_at))
-            count = vectors.call(f"llvm.ctpop.i{vectors.lanes}", bits.type, bits)
-            grown = builder.add(kept_at, builder.zext(count, kept_at.type))
-            inside = builder.block
-        result = builder.phi(kept_at.type)
-        result.add_incoming(kept_at, before)
-        result.add_incoming(grown, inside)
-        return result
+        (
+            x,
+            x_at,
+            y,
+            y_at,
+            start,
+            start_at,
+            num_channels,
+            column,
+            limits,
+            rows_at,
+            kept,
+            columns,
+            ends,
+            full,
+        ) = arguments
+        (
+            x_type,
+            _,
+            y_type,
+            _,
+            start_type,
+            _,
+            _,
+            _,
+            limits_type,
+            _,
+            kept_type,
+            columns_type,
+            ends_type,
+            full_type,
+        ) = signature.args
+        vectors = _Vectors(context, builder, x_type)
+        totals = _products(
+            vectors,
+            vectors.pointer(x_type, x, x_at),
+            vectors.pointer(y_type, y, y_at),
+            vectors.pointer(start_type, start, start_at),
+            num_channels,
+        )
+        lanes = ir.Constant(ir.VectorType(_INT32, vectors.lanes), list(range(vectors.lanes)))
+        first = vectors.splat(builder.trunc(column, _INT32))
+        for r, row in enumerate(totals):
+            at = builder.add(rows_at, ir.Constant(x_at.type, r))
+            limit_pointer = vectors.pointer(limits_type, limits, at)
+            limit = vectors.splat(builder.load(limit_pointer))
+            masks = [builder.fcmp_ordered("<", total, limit) for total in row]
+            below = [builder.bitcast(mask, ir.IntType(vectors.lanes)) for mask in masks]
+            # One branch for the whole row: single vectors are too hard to foretell.
+            some = below[0]
+            for bits in below[1:]:
+                some = builder.or_(some, bits)
+            with builder.if_then(builder.icmp_unsigned("!=", some, ir.Constant(some.type, 0))):
+                end_pointer = vectors.pointer(ends_type, ends, at)
+                end = builder.load(end_pointer)
+                for v, (total, mask, bits) in enumerate(zip(row, masks, below, strict=True)):
+                    shift = ir.Constant(lanes.type, [v * vectors.lanes] * vectors.lanes)
+                    numbered = builder.add(first, builder.add(lanes, shift))
+                    vectors.store(vectors.compress(total, mask), vectors.pointer(kept_type, kept, end))
+                    vectors.store(
+                        vectors.compress(numbered, mask), vectors.pointer(columns_type, columns, end)
+                    )
+                    count = vectors.call(f"llvm.ctpop.i{vectors.lanes}", bits.type, bits)
+                    end = builder.add(end, builder.zext(count, end.type))
+                builder.store(end, end_pointer)
+                is_full = builder.icmp_signed(">", end, builder.load(vectors.pointer(full_type, full, at)))
+                with builder.if_then(is_full, likely=False):
+                    builder.store(ir.Constant(limit_pointer.type.pointee, float("-inf")), limit_pointer)
+        return context.get_dummy_value()
 
     return signature, codegen
