@@ -1,4 +1,4 @@
-"""Maxima over the neighbours, without a tensor of edges.
+"""Maxima over the neighbours and over a block, without a tensor of edges or of every layer's features.
 
 EdgeConv is linear before ReLU, W[x_i, x_j − x_i] = a_i + b_j, and batch norm is monotone per channel. So the
 maximum over the neighbours after both is reached by the largest a_i + b_j, or, where batch norm's weight is
@@ -19,6 +19,9 @@ from models import kernels
 
 ROWS_PER_CHUNK = {"cpu": 512, "cuda": 16_384}
 """Points whose edges exist at once where no compiled kernel serves."""
+
+ROWS_PER_PRODUCT = {"cpu": 1024}
+"""Points whose features of all layers exist side by side at once; all of a GPU's."""
 
 
 class NeighbourMax(torch.autograd.Function):
@@ -45,20 +48,20 @@ class NeighbourMax(torch.autograd.Function):
         return torch.zeros_like(grad).scatter_add_(0, neighbours.long().gather(1, at.long()), grad), None
 
 
-class EdgeExtreme(torch.autograd.Function):
-    """u_ij = max(a_i + b_j, floor): its extreme over j, its mean and variance over all edges ij.
+class NormalisedEdgeMax(torch.autograd.Function):
+    """max_j norm(u_ij), u_ij = max(a_i + b_j, floor), norm with the mean and variance of all edges ij.
 
-    a = w_centre x + bias and b = w_difference x are made again on the way back: what training keeps of a
-    layer is x, the extremes and where they were.
+    a = w_centre x + bias and b = w_difference x are made again on the way back, and the extremes from them:
+    what training keeps of a layer is x and where the extremes were.
 
     Args:
         x: (P, C) features, w_centre: (C', C), w_difference: (C', C), bias: (C',).
+        weight, shift: (C',) of the batch norm; eps: what it adds to the variance.
         neighbours: (P, K) int32 rows of x.
-        sign: (C',) +1 where the largest u is wanted, −1 where the smallest.
         floor: 0 for ReLU before batch norm, −inf for none.
 
     Returns:
-        (P, C') extreme over the neighbours, (C',) mean and (C',) biased variance over the P · K edges.
+        (P, C') maxima; (C',) mean and (C',) biased variance over the P · K edges, without gradient.
     """
 
     @staticmethod
@@ -68,11 +71,14 @@ class EdgeExtreme(torch.autograd.Function):
         w_centre: Tensor,
         w_difference: Tensor,
         bias: Tensor,
+        weight: Tensor,
+        shift: Tensor,
         neighbours: Tensor,
-        sign: Tensor,
         floor: float,
+        eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         a, b = F.linear(x, w_centre, bias), F.linear(x, w_difference)
+        sign = torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
         if kernels.serve(a):
             from models import kernels_edge
 
@@ -87,39 +93,90 @@ class EdgeExtreme(torch.autograd.Function):
                 sums += torch.stack([u.double().sum(dim=(0, 1)), u.double().square().sum(dim=(0, 1))])
         # float64: over some hundred thousand edges float32 sums cost a deep network its second digit.
         mean, mean_square = sums / neighbours.numel()
-        variance = (mean_square - mean.square()).clamp(min=0)
-        ctx.save_for_backward(x, w_centre, w_difference, bias, neighbours, at, extreme, mean.to(a.dtype))
-        ctx.floor = floor
-        return extreme, mean.to(a.dtype), variance.to(a.dtype)
+        variance = (mean_square - mean.square()).clamp(min=0).to(a.dtype)
+        mean = mean.to(a.dtype)
+        ctx.save_for_backward(x, w_centre, w_difference, bias, weight, neighbours, at, mean, variance)
+        ctx.floor, ctx.eps = floor, eps
+        ctx.mark_non_differentiable(mean, variance)
+        scale = weight * (variance + eps).rsqrt()
+        return torch.addcmul(shift - mean * scale, extreme, scale, out=extreme), mean, variance
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad_extreme: Tensor, grad_mean: Tensor, grad_variance: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        x, w_centre, w_difference, bias, neighbours, at, extreme, mean = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, w_centre, w_difference, bias, weight, neighbours, at, mean, variance = ctx.saved_tensors
         a, b = F.linear(x, w_centre, bias), F.linear(x, w_difference)
-        num_edges = neighbours.numel()
-        # ∂mean/∂u = 1/n and ∂variance/∂u = 2 (u − mean)/n: one line, constant + slope · u, for every edge.
-        slope = 2 * grad_variance / num_edges
-        constant = grad_mean / num_edges - slope * mean
-        grad_extreme = grad_extreme * (extreme > ctx.floor)
         if kernels.serve(a):
             from models import kernels_edge
 
+            grad_shift, grad_times_extreme = kernels_edge.extreme_sums(a, b, neighbours, at, grad, ctx.floor)
+        else:
+            index = neighbours.long().gather(1, at.long())
+            extreme = (a + b.gather(0, index)).clamp(min=ctx.floor)
+            grad_shift, grad_times_extreme = grad.sum(dim=0), (grad * extreme).sum(dim=0)
+        # Batch norm's way back (Ioffe and Szegedy 2015): the mean and the variance pull at every edge.
+        # ∂mean/∂u = 1/n and ∂variance/∂u = 2 (u − mean)/n: one line, constant + slope · u.
+        num_edges, deviation = neighbours.numel(), (variance + ctx.eps).rsqrt()
+        scale = weight * deviation
+        grad_weight = (grad_times_extreme - mean * grad_shift) * deviation
+        slope = -scale * deviation * grad_weight / num_edges
+        constant = -scale * grad_shift / num_edges - slope * mean
+        if kernels.serve(a):
             grad_a, grad_b = kernels_edge.edge_gradients(
-                a, b, neighbours, at, grad_extreme, constant, slope, ctx.floor
+                a, b, neighbours, at, grad, scale, constant, slope, ctx.floor
             )
         else:
-            grad_a, grad_b = grad_extreme.clone(), torch.zeros_like(b)
-            grad_b.scatter_add_(0, neighbours.long().gather(1, at.long()), grad_extreme)
+            grad_a, grad_b = grad * scale * (extreme > ctx.floor), torch.zeros_like(b)
+            grad_b.scatter_add_(0, index, grad_a)
             for rows, nearby in _chunks(neighbours):
                 z = a[rows, None] + b[nearby]
                 grad_z = (constant + slope * z) * (z > ctx.floor)
                 grad_a[rows] += grad_z.sum(dim=1)
                 grad_b.index_add_(0, nearby.flatten(), grad_z.flatten(0, 1))
         grad_x = torch.addmm(grad_a @ w_centre, grad_b, w_difference)
-        return grad_x, grad_a.T @ x, grad_b.T @ x, grad_a.sum(dim=0), None, None, None
+        grad_bias = grad_a.sum(dim=0)
+        return grad_x, grad_a.T @ x, grad_b.T @ x, grad_bias, grad_weight, grad_shift, None, None, None
+
+
+class LinearOfAll(torch.autograd.Function):
+    """[h_1 … h_L] W: every layer's features side by side, which exist so for some points at a time only.
+
+    Args:
+        weights: (C', ΣC) of every product wanted, first; biases are added by others.
+        features: every layer's (P, C).
+
+    Returns:
+        (P, C') for every weight.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, num_weights: int, *inputs: Tensor) -> tuple[Tensor, ...]:
+        weights, features = inputs[:num_weights], inputs[num_weights:]
+        products: list[list[Tensor]] = [[] for _ in weights]
+        step = ROWS_PER_PRODUCT.get(features[0].device.type, len(features[0]))
+        for rows in zip(*(layer.split(step) for layer in features), strict=True):
+            every_layer = torch.cat(rows, dim=1)
+            for product, weight in zip(products, weights, strict=True):
+                product.append(F.linear(every_layer, weight))
+        ctx.save_for_backward(*inputs)
+        ctx.num_weights = num_weights
+        return tuple(torch.cat(product) for product in products)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        weights, features = ctx.saved_tensors[: ctx.num_weights], ctx.saved_tensors[ctx.num_weights :]
+        grads = tuple(grad.to(weight.dtype) for grad, weight in zip(grads, weights, strict=True))
+        grad_weights = [torch.empty_like(weight) for weight in weights]
+        grad_features, begin = [], 0
+        for layer in features:
+            columns = slice(begin, begin := begin + layer.shape[1])
+            grad_layer = torch.zeros_like(layer)
+            for grad, weight, grad_weight in zip(grads, weights, grad_weights, strict=True):
+                grad_layer.addmm_(grad, weight[:, columns])
+                torch.mm(grad.T, layer, out=grad_weight[:, columns])
+            grad_features.append(grad_layer)
+        return None, *grad_weights, *grad_features
 
 
 class BlockExtreme(torch.autograd.Function):

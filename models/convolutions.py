@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.aggregation import EdgeExtreme, NeighbourMax
+from models.aggregation import NeighbourMax, NormalisedEdgeMax
 from models.configurations import Convolution
 
 
@@ -39,14 +39,14 @@ class Pointwise(nn.Module):
     def normalise(self, extreme: Tensor, mean: Tensor, variance: Tensor, *, count: int) -> Tensor:
         """What `activate` in training makes of the extreme of `count` values, given their statistics."""
         norm = self.norm
-        _track(norm, mean, variance, count=count)
+        track(norm, mean, variance, count=count)
         scale = norm.weight * (variance + norm.eps).rsqrt()
         normed = torch.addcmul(norm.bias - mean * scale, extreme, scale)
         return F.relu_(normed) if self.norm_first else normed
 
 
 @torch.no_grad()
-def _track(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, *, count: int) -> None:
+def track(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, *, count: int) -> None:
     """Running statistics, as `nn.BatchNorm1d` keeps them (unbiased variance)."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -68,16 +68,19 @@ class EdgeConv(nn.Module):
         # W [x_i, x_j − x_i] = (W₁ − W₂) x_i + W₂ x_j: two products of P rows instead of one of P · K.
         w_centre, w_difference = self.nn.linear.weight.chunk(2, dim=1)
         w_centre = w_centre - w_difference
-        bias, sign = self.nn.linear.bias, self.nn.sign()
+        linear, norm = self.nn.linear, self.nn.norm
         if not self.training:
+            sign = self.nn.sign()
             signed = NeighbourMax.apply(F.linear(x, w_difference * sign[:, None]), neighbours)
-            return self.nn.activate(torch.addcmul(F.linear(x, w_centre, bias), signed, sign))
+            return self.nn.activate(torch.addcmul(F.linear(x, w_centre, linear.bias), signed, sign))
         floor = -torch.inf if self.nn.norm_first else 0.0
         with torch.autocast(x.device.type, enabled=False):
-            extreme, mean, variance = EdgeExtreme.apply(
-                x.to(w_centre.dtype), w_centre, w_difference, bias, neighbours, sign, floor
-            )
-            return self.nn.normalise(extreme, mean, variance, count=neighbours.numel())
+            largest, mean, variance = NormalisedEdgeMax.apply(
+                x.to(w_centre.dtype), w_centre, w_difference, linear.bias, norm.weight, norm.bias, neighbours,
+                floor, norm.eps,
+            )  # fmt: skip
+        track(norm, mean, variance, count=neighbours.numel())
+        return F.relu_(largest) if self.nn.norm_first else largest
 
 
 class MRConv(nn.Module):

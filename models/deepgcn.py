@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.aggregation import BlockExtreme
+from models.aggregation import BlockExtreme, LinearOfAll
 from models.configurations import DeepGCNConfig
 from models.convolutions import CONVOLUTIONS, Pointwise
 from models.graph import neighbours, stochastic_ranks, strided_ranks
@@ -54,9 +54,10 @@ class DeepGCN(nn.Module):
         for i, layer in enumerate(self.backbone, start=1):
             space = features[-1] if self.config.dynamic else coordinates
             features.append(layer(features[-1], self._neighbours(i, space, bounds, graph)))
-        every_layer = torch.cat(features, dim=1)
         sizes = [end - start for start, end in pairwise(bounds)]
-        return self.prediction(every_layer, self.fusion(every_layer, sizes), sizes)
+        weights = self.fusion.weight(), self.prediction.weight_of_features()
+        of_fusion, of_prediction = LinearOfAll.apply(len(weights), *weights, *features)
+        return self.prediction(of_prediction, self.fusion(of_fusion, sizes), sizes)
 
     def _neighbours(self, i: int, space: Tensor, bounds: list[int], graph: Tensor | None) -> Tensor:
         """(P, K) neighbours of layer i, searched in `space` (P, C) unless the graph is given."""
@@ -119,12 +120,18 @@ class Fusion(nn.Module):
         super().__init__()
         self.nn = Pointwise(in_channels, out_channels, norm_first=norm_first)
 
-    def forward(self, features: Tensor, sizes: list[int]) -> Tensor:
-        """features (P, C) and the blocks' sizes -> (B, C')."""
-        z, sign = self.nn.linear(features).to(self.nn.linear.weight.dtype), self.nn.sign()
+    def weight(self) -> Tensor:
+        """W, (C', C)."""
+        return self.nn.linear.weight
+
+    def forward(self, product: Tensor, sizes: list[int]) -> Tensor:
+        """W features (P, C') of every point and the blocks' sizes -> (B, C')."""
+        z, sign = product.add_(self.nn.linear.bias).to(self.nn.linear.weight.dtype), self.nn.sign()
         if not self.training:
-            extremes = [block.aminmax(dim=0) for block in z.split(sizes)]
-            return self.nn.activate(torch.stack([torch.where(sign < 0, low, high) for low, high in extremes]))
+            extremes = [
+                torch.where(sign < 0, block.amin(dim=0), block.amax(dim=0)) for block in z.split(sizes)
+            ]
+            return self.nn.activate(torch.stack(extremes))
         extreme, mean, variance = BlockExtreme.apply(z if self.nn.norm_first else F.relu_(z), sizes, sign)
         return self.nn.normalise(extreme, mean, variance, count=len(z))
 
@@ -135,6 +142,7 @@ class Prediction(nn.Module):
     def __init__(self, config: DeepGCNConfig, *, in_channels: int) -> None:
         super().__init__()
         hidden, last = config.prediction_channels
+        self.fused_channels = config.fusion_channels
         self.first = Pointwise(config.fusion_channels + in_channels, hidden, norm_first=config.norm_first)
         self.second = Pointwise(hidden, last, norm_first=config.norm_first)
         self.dropout = nn.Dropout(config.dropout)
@@ -142,12 +150,14 @@ class Prediction(nn.Module):
         nn.init.kaiming_normal_(self.classes.weight)
         nn.init.zeros_(self.classes.bias)
 
-    def forward(self, features: Tensor, fused: Tensor, sizes: list[int]) -> Tensor:
-        """features (P, C), fused (B, C') and the blocks' sizes -> (P, num_classes)."""
+    def weight_of_features(self) -> Tensor:
+        """W_features of the first layer's W [fused, features], (C', C)."""
+        return self.first.linear.weight[:, self.fused_channels :]
+
+    def forward(self, product: Tensor, fused: Tensor, sizes: list[int]) -> Tensor:
+        """W_features features (P, C') of every point, fused (B, C'') and the blocks' sizes -> (P, num_classes)."""
         # W [fused, features] = W_fused · fused + W_features · features: nothing is repeated per point.
-        linear = self.first.linear
-        w_fused, w_features = linear.weight.split([fused.shape[1], features.shape[1]], dim=1)
-        z = F.linear(features, w_features)
-        of_block = F.linear(fused, w_fused, linear.bias)
-        z = torch.cat([rows + bias for rows, bias in zip(z.split(sizes), of_block, strict=True)])
+        w_fused = self.first.linear.weight[:, : self.fused_channels]
+        of_block = F.linear(fused, w_fused, self.first.linear.bias)
+        z = torch.cat([rows + bias for rows, bias in zip(product.split(sizes), of_block, strict=True)])
         return self.classes(self.dropout(self.second(self.first.activate(z))))

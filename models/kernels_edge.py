@@ -41,21 +41,33 @@ def edge_extremes(
     return extreme, at, sums.sum(dim=0)
 
 
+def extreme_sums(
+    a: Tensor, b: Tensor, neighbours: Tensor, at: Tensor, grad: Tensor, floor: float
+) -> tuple[Tensor, Tensor]:
+    """Σ_i grad_i and Σ_i grad_i · u_ij, j = at_i and u as above, (C,) each, summed in float64."""
+    sums = torch.zeros((2, a.shape[1]), dtype=torch.float64)
+    arrays = (t.detach().contiguous().numpy() for t in (a, b, neighbours, at, grad, sums))
+    run_on_threads(_extreme_sums, -(-a.shape[1] // CHANNELS), _scalar(floor, a), *arrays)
+    grad_sum, weighted = sums.to(a.dtype)
+    return grad_sum, weighted
+
+
 def edge_gradients(
     a: Tensor,
     b: Tensor,
     neighbours: Tensor,
     at: Tensor,
-    grad_extreme: Tensor,
+    grad: Tensor,
+    scale: Tensor,
     constant: Tensor,
     slope: Tensor,
     floor: float,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of a and b (P, C): constant + slope · z for z = a_i + b_j > floor, grad_extreme at `at`."""
+    """Gradients of a and b (P, C), where z = a_i + b_j > floor: constant + slope · z, and grad · scale at `at`."""
     grad_a, grad_b = torch.empty(a.shape, dtype=a.dtype), torch.zeros(b.shape, dtype=b.dtype)
     arrays = (
         t.detach().contiguous().numpy()
-        for t in (a, b, neighbours, at, grad_extreme, constant, slope, grad_a, grad_b)
+        for t in (a, b, neighbours, at, grad, scale, constant, slope, grad_a, grad_b)
     )
     run_on_threads(_edge_gradients, -(-a.shape[1] // CHANNELS), _scalar(floor, a), *arrays)
     return grad_a, grad_b
@@ -115,12 +127,23 @@ def _add_edge(a, b, sign, floor, j, best, best_at, total, squares):
 
 
 @compiled
-def _edge_gradients(first, end, floor, a, b, neighbours, at, grad_extreme, constant, slope, grad_a, grad_b):
+def _extreme_sums(first, end, floor, a, b, neighbours, at, grad, sums):
+    for i in range(len(a)):
+        for c in range(first * CHANNELS, min(end * CHANNELS, a.shape[1])):
+            u = max(a[i, c] + b[neighbours[i, at[i, c]], c], floor)
+            sums[0, c] += grad[i, c]
+            sums[1, c] += grad[i, c] * u
+
+
+@compiled
+def _edge_gradients(first, end, floor, a, b, neighbours, at, grad, scale, constant, slope, grad_a, grad_b):
     start, stop = first * CHANNELS, min(end * CHANNELS, a.shape[1])
     for i in range(len(a)):
         for c in range(start, stop):
-            grad_a[i, c] = grad_extreme[i, c]
-            grad_b[neighbours[i, at[i, c]], c] += grad_extreme[i, c]
+            row = neighbours[i, at[i, c]]
+            of_extreme = grad[i, c] * scale[c] if a[i, c] + b[row, c] > floor else a.dtype.type(0)
+            grad_a[i, c] = of_extreme
+            grad_b[row, c] += of_extreme
         for j in range(neighbours.shape[1]):
             row = neighbours[i, j]
             _add_gradient(

@@ -87,7 +87,7 @@ def _products(
     y_vectors = [vectors.load(builder.gep(y_row, [step])) for step in steps]
     x_row = builder.gep(x_pointer, [builder.mul(channel, number(TILE_ROWS))])
     next_channel = builder.add(channel, number(1))
-    totals = []
+    totals: list[list[Any]] = []
     for r, row in enumerate(sums):
         x_splat = vectors.splat(builder.load(builder.gep(x_row, [number(r)])))
         totals.append([])

@@ -5,53 +5,73 @@ import torch
 from torch import Tensor
 
 from models import aggregation, kernels
-from models.aggregation import BlockExtreme, EdgeExtreme, NeighbourMax
+from models.aggregation import BlockExtreme, LinearOfAll, NeighbourMax, NormalisedEdgeMax
 from tests.models.test_graph import path as path  # the same two paths
 
 FLOORS = [0.0, -torch.inf]
 
 
+EPS = 1e-3
+
+
 @pytest.fixture
 def edges() -> tuple[Tensor, ...]:
-    """x, w_centre, w_difference, bias; neighbours, sign."""
+    """x, w_centre, w_difference, bias, weight, shift; neighbours."""
     generator = torch.Generator().manual_seed(0)
-    shapes = ((9, 4), (19, 4), (19, 4), (19,))
+    shapes = ((9, 4), (19, 4), (19, 4), (19,), (19,), (19,))
     inputs = [torch.randn(s, dtype=torch.float64, generator=generator, requires_grad=True) for s in shapes]
-    neighbours = torch.randint(0, 9, (9, 4), generator=generator, dtype=torch.int32)
-    sign = torch.where(torch.rand(19, generator=generator) < 0.4, -1.0, 1.0).double()
-    return *inputs, neighbours, sign
+    return *inputs, torch.randint(0, 9, (9, 4), generator=generator, dtype=torch.int32)
 
 
 def plain(
-    x: Tensor,
-    w_centre: Tensor,
-    w_difference: Tensor,
-    bias: Tensor,
-    neighbours: Tensor,
-    sign: Tensor,
-    floor: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+    x: Tensor, w_centre: Tensor, w_difference: Tensor, bias: Tensor, weight: Tensor, shift: Tensor,
+    neighbours: Tensor, floor: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     a, b = x @ w_centre.T + bias, x @ w_difference.T
     u = (a[:, None] + b[neighbours.long()]).clamp(min=floor)
-    return (u * sign).amax(dim=1) * sign, u.mean(dim=(0, 1)), u.var(dim=(0, 1), unbiased=False)
+    mean, variance = u.mean(dim=(0, 1)), u.var(dim=(0, 1), unbiased=False)
+    return ((u - mean) / (variance + EPS).sqrt() * weight + shift).amax(dim=1), mean, variance
 
 
 @pytest.mark.parametrize("floor", FLOORS)
-def test_edge_extreme(
+def test_normalised_edge_max(
     path: str, edges: tuple[Tensor, ...], floor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(aggregation.ROWS_PER_CHUNK, "cpu", 4)
-    for found, expected in zip(EdgeExtreme.apply(*edges, floor), plain(*edges, floor), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert (edges[4] < 0).any()
+    found, expected = NormalisedEdgeMax.apply(*edges, floor, EPS), plain(*edges, floor)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("floor", FLOORS)
-def test_edge_extreme_gradients(path: str, edges: tuple[Tensor, ...], floor: float) -> None:
-    assert torch.autograd.gradcheck(lambda *inputs: EdgeExtreme.apply(*inputs, *edges[4:], floor), edges[:4])
+def test_normalised_edge_max_gradients(path: str, edges: tuple[Tensor, ...], floor: float) -> None:
+    def largest(*inputs: Tensor) -> Tensor:
+        return NormalisedEdgeMax.apply(*inputs, edges[6], floor, EPS)[0]
+
+    assert torch.autograd.gradcheck(largest, edges[:6])
+    grad = torch.randn((9, 19), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = torch.autograd.grad(largest(*edges[:6]), edges[:6], grad)
+    expected = torch.autograd.grad(plain(*edges, floor)[0], edges[:6], grad)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [4, 100])
+def test_linear_of_all_layers(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(aggregation.ROWS_PER_PRODUCT, "cpu", rows)
+    generator = torch.Generator().manual_seed(4)
+    shapes = ((6, 7), (2, 7), (9, 3), (9, 4))
+    inputs = [torch.randn(s, dtype=torch.float64, generator=generator, requires_grad=True) for s in shapes]
+    found = LinearOfAll.apply(2, *inputs)
+    every_layer = torch.cat(inputs[2:], dim=1)
+    for product, weight in zip(found, inputs[:2], strict=True):
+        torch.testing.assert_close(product, every_layer @ weight.T)
+    assert torch.autograd.gradcheck(lambda *inputs: LinearOfAll.apply(2, *inputs), inputs)
 
 
 def test_neighbour_max(path: str, edges: tuple[Tensor, ...]) -> None:
-    x, neighbours = edges[0], edges[4]
+    x, neighbours = edges[0], edges[6]
     assert torch.equal(NeighbourMax.apply(x, neighbours), x[neighbours.long()].amax(dim=1))
     assert torch.autograd.gradcheck(lambda x: NeighbourMax.apply(x, neighbours), x)
 
@@ -73,10 +93,9 @@ def test_statistics_of_many_edges_are_not_summed_in_float32(path: str) -> None:
     generator = torch.Generator().manual_seed(1)
     a = torch.randn((20_000, 3), generator=generator) + 30
     neighbours = torch.randint(0, 20_000, (20_000, 16), generator=generator, dtype=torch.int32)
-    inputs = [a, torch.eye(3), torch.eye(3), torch.zeros(3)]
-    _, mean, variance = EdgeExtreme.apply(*inputs, neighbours, torch.ones(3), 0.0)
-    exact = [t.double() for t in inputs]
-    _, exact_mean, exact_variance = plain(*exact, neighbours, torch.ones(3), 0.0)
+    inputs = [a, torch.eye(3), torch.eye(3), torch.zeros(3), torch.ones(3), torch.zeros(3)]
+    _, mean, variance = NormalisedEdgeMax.apply(*inputs, neighbours, 0.0, EPS)
+    _, exact_mean, exact_variance = plain(*(t.double() for t in inputs), neighbours, 0.0)
     assert (mean - exact_mean).abs().max() < 1e-5
     assert (variance / exact_variance - 1).abs().max() < 1e-4
 
@@ -89,9 +108,9 @@ def test_gradients_do_not_depend_on_threads() -> None:
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         eye = torch.eye(40)
-        inputs = (a, eye, 2 * eye, torch.zeros(40), neighbours, torch.ones(40))
-        extreme, mean, variance = EdgeExtreme.apply(*inputs, 0.0)
-        gradients.append(torch.autograd.grad((extreme * mean * variance).sum(), a)[0])
+        inputs = (a, eye, 2 * eye, torch.zeros(40), torch.ones(40), torch.zeros(40), neighbours)
+        largest = NormalisedEdgeMax.apply(*inputs, 0.0, EPS)[0]
+        gradients.append(torch.autograd.grad(largest.square().sum(), a)[0])
     torch.set_num_threads(before)
     assert torch.equal(gradients[0], gradients[1])
     assert torch.equal(gradients[0], gradients[2])
