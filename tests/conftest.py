@@ -4,5 +4,9 @@ from __future__ import annotations
 
 from hypothesis import settings
 
+from tests.s3 import bucket, s3_server
+
+__all__ = ["bucket", "s3_server"]
+
 settings.register_profile("pointloom", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("pointloom")

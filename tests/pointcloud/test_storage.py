@@ -285,6 +285,22 @@ def test_content_hash_covers_every_byte(root: str) -> None:
     assert storage.content_hash(uri) == hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
+def test_a_fingerprint_is_of_the_bytes_and_of_nothing_else(root: str, tmp_path: Path) -> None:
+    one, other = storage.join(root, "one"), storage.join(root, "other")
+    storage.write_bytes(one, b"same bytes")
+    storage.write_bytes(other, b"same bytes")
+    os.utime(tmp_path / "other", (1, 1))
+    assert storage.fingerprint(one) == storage.fingerprint(other)
+    assert storage.fingerprint(one) == f"blake2b:{storage.content_hash(one)}"
+    # An edit that keeps size and time.
+    (tmp_path / "other").write_bytes(b"sane bytes")
+    os.utime(tmp_path / "other", (1, 1))
+    assert storage.fingerprint(one) != storage.fingerprint(other)
+    with pytest.raises(StorageError) as error:
+        storage.fingerprint(storage.join(root, "missing"))
+    assert_one_sentence(error, "missing")
+
+
 def test_same_sees_through_spelling_and_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "a")
