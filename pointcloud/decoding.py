@@ -10,6 +10,7 @@ from laspy.errors import LaspyException
 
 from pointcloud.errors import PointloomError, ScanError
 
+_BY_NAME = ("PanicException", "LazrsError", "E57Exception")
 LAS_FILE = "a complete LAS or LAZ file"
 
 
@@ -17,7 +18,8 @@ LAS_FILE = "a complete LAS or LAZ file"
 def reading(uri: str, expected: str = LAS_FILE) -> Iterator[None]:
     """Turn whatever a decoder throws at a bad file into a ScanError that names the file.
 
-    lazrs panics with a PanicException, which derives from BaseException and cannot be imported by name.
+    lazrs panics with a PanicException, which derives from BaseException and cannot be imported by name; pye57,
+    which may be missing, has an exception of its own.
     """
     try:
         yield
@@ -29,7 +31,7 @@ def reading(uri: str, expected: str = LAS_FILE) -> Iterator[None]:
     ) as error:  # fmt: skip
         raise unreadable(uri, error, expected) from error
     except BaseException as error:
-        if type(error).__name__ in ("PanicException", "LazrsError"):
+        if type(error).__name__ in _BY_NAME:
             raise unreadable(uri, error, expected) from error
         raise
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from pointcloud import rooms, scan, storage
+from pointcloud import arrays, columns, copc, e57, ply, rooms, scan, storage
 from pointcloud.cloud import Cloud
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import ScanError
@@ -17,13 +17,12 @@ __all__ = [
     "CHUNK_POINTS", "SUFFIXES", "ScanHeader", "colour_scale", "iterate_clouds", "read_cloud", "read_header",
 ]  # fmt: skip
 
-SUFFIXES = (*scan.SUFFIXES,)
+SUFFIXES = (*scan.SUFFIXES, *ply.SUFFIXES, *arrays.SUFFIXES, *e57.SUFFIXES)
 """How the names of scans end, in small letters; S3DIS rooms are folders."""
 
 Window = tuple[float, float, float, float]
 """x_min, y_min, x_max, y_max in CRS units, half-open: points with x_min ≤ x < x_max and y_min ≤ y < y_max."""
 
-_COLOURS = ("red", "green", "blue")
 _log = logging.getLogger(__name__)
 
 
@@ -34,8 +33,9 @@ def read_header(uri: str) -> ScanHeader:
         ScanError: not a scan of a known format, or a header that cannot be true.
         StorageError: nothing there.
     """
-    if uri.lower().endswith(scan.SUFFIXES):
-        return scan.read_header(uri)
+    for module in (scan, ply, arrays, e57):
+        if uri.lower().endswith(module.SUFFIXES):
+            return module.read_header(uri)
     if rooms.is_room(uri):
         return rooms.read_header(uri)
     what = "is no scan" if storage.exists(uri) else "does not exist"
@@ -85,8 +85,13 @@ def iterate_clouds(
 
 
 def _columns(header: ScanHeader, window: Window | None, report: Callable[[str], None]) -> Iterator[Columns]:
+    if header.format.startswith("COPC") and window is not None:
+        return copc.iterate_columns(header, *window)
     if header.uri.lower().endswith(scan.SUFFIXES):
         return scan.iterate_columns(header)
+    for module in (ply, arrays, e57):
+        if header.uri.lower().endswith(module.SUFFIXES):
+            return module.iterate_columns(header, report)
     return rooms.iterate_columns(header, report)
 
 
@@ -114,8 +119,8 @@ def read_cloud(uri: str, report: Callable[[str], None] | None = None) -> Cloud:
     names = list(chunks[0].attributes)
     attributes = {name: np.concatenate([chunk.attributes[name] for chunk in chunks]) for name in names}
     if "red" in attributes:
-        scale = colour_scale(max(int(attributes[name].max()) for name in _COLOURS))
-        for name in _COLOURS:
+        scale = colour_scale(max(int(attributes[name].max()) for name in columns.COLOURS))
+        for name in columns.COLOURS:
             values = attributes.pop(name)
             if scale is not None:
                 attributes[name] = values * np.uint16(scale)

@@ -1,0 +1,164 @@
+"""From columns that PLY, NumPy and E57 files name and type as they like to the columns of a cloud.
+
+Names: small and capital letters are the same, and the prefix `scalar_` of CloudCompare is left out. Types:
+
+- coordinates become float64;
+- colours in 8 bits are multiplied by 257, as LAS wants 16; in 16 bits they stay; floats of which none exceeds 1
+  over the whole scan are multiplied by 65535; any others are rounded and taken as they are;
+- intensity in 8 or 16 bits stays; anything else is multiplied by 65535 where its range over the whole scan is at
+  most 1, halved until it fits where it is more than 65535, moved to 0 where it begins below, and rounded;
+- a class code of -1 or NaN, which means no class, becomes 255; any other must be a whole number from 0 to 255;
+- counts of returns are rounded and kept within 0 to 255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from pointcloud.cloud import ATTRIBUTES
+from pointcloud.errors import ScanError
+from pointcloud.header import Columns
+
+Table = dict[str, np.ndarray]
+"""Some points: one of `NAMES` -> (n,) array of any number type."""
+Ranges = dict[str, tuple[float, float]]
+
+AXES = ("x", "y", "z")
+COLOURS = ("red", "green", "blue")
+NAMES: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in (*AXES, "number_of_returns")},
+    "intensity": ("intensity", "reflectance", "strength"),
+    "return_number": ("return_number", "return"),
+    "red": ("red", "r", "diffuse_red"),
+    "green": ("green", "g", "diffuse_green"),
+    "blue": ("blue", "b", "diffuse_blue"),
+    "classification": ("classification", "class", "label", "labels", "segment"),
+}
+"""Axis or attribute -> the names it has in the wild; of several in one file the first here is taken."""
+
+NO_CLASS = 255
+"""The class code of a point that a file says has none; the presets of label schemes do not use it."""
+_COARSE_M = 0.002  # coordinates rounded to more than this are worth a word
+
+
+def match_names(names: Iterable[str]) -> dict[str, str]:
+    """Which of a file's names stands for which axis or attribute: axis or attribute -> the file's name.
+
+    Colours come all three or not at all.
+    """
+    at: dict[str, str] = {}
+    for name in names:
+        at.setdefault(name.lower().removeprefix("scalar_"), name)
+    found = {ours: next((at[n] for n in theirs if n in at), "") for ours, theirs in NAMES.items()}
+    whole = all(found[name] for name in COLOURS)
+    return {ours: name for ours, name in found.items() if name and (whole or ours not in COLOURS)}
+
+
+def attributes_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of `cloud.ATTRIBUTES` among some names, in their order there."""
+    present = set(names)
+    return tuple(name for name in ATTRIBUTES if name in present)
+
+
+def iterate_columns(
+    tables: Callable[[], Iterator[Table]], types: dict[str, np.dtype], report: Callable[[str], None]
+) -> Iterator[Columns]:
+    """Convert tables, chunk by chunk; those whose conversion depends on the whole scan are read twice.
+
+    Args:
+        tables: gives the scan's tables from the beginning, every time it is called.
+        types: the type of each column.
+        report: called with one sentence on what is changed on the way.
+
+    Raises:
+        ScanError: colours or class codes that cannot be such.
+    """
+    ranges = _ranges(tables, [n for n in (*COLOURS, "intensity") if n in types and not _is_small(types[n])])
+    largest = 0.0
+    if "intensity" in ranges:
+        low, factor = _stretch(*ranges["intensity"])
+        if (low, factor) != (0, 1):
+            report(f"its intensities count from {low:g} and are multiplied by {factor:g}, to be 16 bits.")
+    for table in tables():
+        xyz = np.stack([table[axis] for axis in AXES], axis=1).astype(np.float64)
+        if types["x"].itemsize == 4 and len(xyz):
+            largest = max(largest, float(np.nanmax(np.abs(xyz[:, :2]), initial=0)))
+        yield xyz, {name: _CONVERSIONS[name](table[name], ranges, name) for name in attributes_of(types)}
+    step = float(np.spacing(np.float32(largest)))
+    if np.isfinite(step) and step > _COARSE_M:
+        report(
+            f"its coordinates are 32-bit floats up to {largest:,.0f}, which rounds them to {step:g}; "
+            "store them as doubles."
+        )
+
+
+def _is_small(kind: np.dtype) -> bool:
+    return kind.kind == "u" and kind.itemsize <= 2
+
+
+def _ranges(tables: Callable[[], Iterator[Table]], names: list[str]) -> Ranges:
+    """Lowest and highest value over the whole scan of some columns; NaN and infinity are left out."""
+    ranges = dict.fromkeys(names, (np.inf, -np.inf))
+    for table in tables() if names else ():
+        for name, (low, high) in ranges.items():
+            values = table[name][np.isfinite(table[name])]
+            if len(values):
+                ranges[name] = (min(low, float(values.min())), max(high, float(values.max())))
+    return {name: (low, high) if low <= high else (0.0, 0.0) for name, (low, high) in ranges.items()}
+
+
+def _stretch(low: float, high: float) -> tuple[float, float]:
+    """What is taken off intensities and what they are then multiplied with: alike for scans that are alike."""
+    low = min(low, 0.0)
+    if high - low <= 1:
+        return low, 65535.0
+    return low, 2.0 ** -max(0, int(np.ceil(np.log2((high - low) / 65535))))
+
+
+def _to_intensity(values: np.ndarray, ranges: Ranges, name: str) -> np.ndarray:
+    if _is_small(values.dtype):
+        return values.astype(np.uint16)
+    low, factor = _stretch(*ranges[name])
+    stretched = (np.nan_to_num(values.astype(np.float64), nan=low, posinf=low, neginf=low) - low) * factor
+    return np.rint(stretched).astype(np.uint16)
+
+
+def _to_colour(values: np.ndarray, ranges: Ranges, name: str) -> np.ndarray:
+    if _is_small(values.dtype):
+        return values.astype(np.uint16) * np.uint16(257 if values.dtype.itemsize == 1 else 1)
+    lows, highs = zip(*(ranges[colour] for colour in COLOURS if colour in ranges), strict=True)
+    if min(lows) < 0 or max(highs) > 65535:
+        raise ScanError(
+            f"its colours go from {min(lows):g} to {max(highs):g}, expected 0 to 1, to 255 or to 65535; write them "
+            "again or leave them out."
+        )
+    factor = 65535 if values.dtype.kind == "f" and max(highs) <= 1 else 1
+    return np.rint(np.nan_to_num(values, nan=0, posinf=0, neginf=0) * factor).astype(np.uint16)
+
+
+def _to_codes(values: np.ndarray, ranges: Ranges, name: str) -> np.ndarray:
+    none = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+    none |= values == -1
+    codes = np.where(none, NO_CLASS, values)
+    wrong = ~((codes >= 0) & (codes <= 255) & (codes == np.floor(codes)))
+    if wrong.any():
+        raise ScanError(
+            f"it has class codes such as {codes[wrong][0]:g}, expected whole numbers from 0 to 255, or -1 for none; "
+            "renumber its classes."
+        )
+    return codes.astype(np.uint8)
+
+
+def _to_count(values: np.ndarray, ranges: Ranges, name: str) -> np.ndarray:
+    return np.clip(np.rint(np.nan_to_num(values.astype(np.float64))), 0, 255).astype(np.uint8)
+
+
+_CONVERSIONS: dict[str, Callable[[np.ndarray, Ranges, str], np.ndarray]] = {
+    "intensity": _to_intensity,
+    "return_number": _to_count,
+    "number_of_returns": _to_count,
+    **dict.fromkeys(COLOURS, _to_colour),
+    "classification": _to_codes,
+}

@@ -1,0 +1,176 @@
+"""Reading PLY (Turk 1994), binary of both byte orders and ASCII: trimesh reads the header, NumPy the vertices.
+
+trimesh reads a file as a whole; here the vertices are taken a chunk at a time, so that memory does not grow with
+the file. Names and types of the properties: see `columns`. Other elements, such as faces, are left out.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from trimesh.exchange.ply import _parse_header
+
+from pointcloud import columns, storage
+from pointcloud.decoding import reading, unreadable
+from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
+
+SUFFIXES = (".ply",)
+_EXPECTED = "a complete PLY file whose vertices have x, y and z"
+_HEADER_BYTES = 1 << 16
+_LINE_BYTES = 1 << 14
+_FORMAT = re.compile(rb"ply\r?\nformat (ascii|binary_little_endian|binary_big_endian) 1\.0\s*\n")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the vertices are: `start` bytes into the file, for ASCII `skip` lines further."""
+
+    encoding: str
+    num_points: int
+    dtype: np.dtype
+    start: int
+    skip: int
+
+
+def read_header(uri: str) -> ScanHeader:
+    """What a PLY header says; it has neither bounds nor a CRS.
+
+    Raises:
+        ScanError: no PLY header, no vertices with x, y and z, or more promised than the file can hold.
+    """
+    with storage.open_input(uri) as stream, reading(uri, _EXPECTED):
+        layout = _layout(uri, stream)
+    names = layout.dtype.names or ()
+    return ScanHeader(
+        uri=uri,
+        format=f"PLY {layout.encoding.replace('_', ' ')}",
+        num_points=layout.num_points,
+        bounds=None,
+        crs=None,
+        attributes=columns.attributes_of(columns.match_names(names)),
+        resolution=None,
+        dimensions=names,
+        notes=("PLY names no CRS; metres are assumed.",),
+    )
+
+
+def iterate_columns(header: ScanHeader, report: Callable[[str], None]) -> Iterator[Columns]:
+    """The vertices in the order of the file. Raises ScanError for a file that ends early or holds no numbers."""
+    with storage.open_input(header.uri) as stream, reading(header.uri, _EXPECTED):
+        layout = _layout(header.uri, stream)
+        names = columns.match_names(layout.dtype.names or ())
+
+        def tables() -> Iterator[columns.Table]:
+            for rows in _rows(header.uri, stream, layout):
+                yield {ours: rows[theirs] for ours, theirs in names.items()}
+
+        types = {ours: layout.dtype[theirs] for ours, theirs in names.items()}
+        yield from columns.iterate_columns(tables, types, report)
+
+
+def _layout(uri: str, stream: pa.NativeFile) -> _Layout:
+    head = stream.read(_HEADER_BYTES)
+    encoding = _FORMAT.match(head)
+    if not encoding or b"end_header" not in head:
+        raise unreadable(uri, "it does not begin with a PLY header of version 1.0", _EXPECTED)
+    header = io.BytesIO(head)
+    # A private function of a pinned version: load_ply, which is public, takes nothing but whole files.
+    try:
+        elements, is_ascii, _ = _parse_header(header)
+    except (LookupError, ValueError) as error:
+        raise unreadable(uri, f"its header cannot be understood ({error})", _EXPECTED) from error
+    start, skip = header.tell(), 0
+    named = sum(len(element["properties"]) for element in elements.values())
+    if named != sum(line.startswith(b"property ") for line in head[:start].splitlines()):
+        raise unreadable(uri, "its header names a property twice", _EXPECTED)
+    for name, element in elements.items():
+        if element["length"] < 0:
+            raise unreadable(uri, f"its header promises {element['length']} of {name!r}", _EXPECTED)
+        if name == "vertex":
+            break
+        skip += element["length"]
+        if not is_ascii:
+            start += element["length"] * _row_type(uri, name, element["properties"]).itemsize
+    else:
+        raise unreadable(uri, "it has no element 'vertex'", _EXPECTED)
+    dtype = _row_type(uri, "vertex", element["properties"])
+    if is_ascii:  # text has the digits it has, whatever type its header names
+        dtype = np.dtype([(n, "f8" if dtype[n].kind == "f" else dtype[n]) for n in dtype.names or ()])
+    missing = [axis for axis in columns.AXES if axis not in columns.match_names(dtype.names or ())]
+    if missing:
+        raise unreadable(uri, f"its vertices have no {', '.join(missing)}", _EXPECTED)
+    # A number in ASCII takes two bytes or more, the last one's end of line left out.
+    room = stream.size() - start + is_ascii
+    if element["length"] > room // (2 * len(dtype.names or ()) if is_ascii else dtype.itemsize):
+        raise unreadable(
+            uri,
+            f"its header promises {element['length']} vertices, the file has {stream.size()} bytes",
+            _EXPECTED,
+        )
+    return _Layout(encoding[1].decode(), element["length"], dtype, start, skip if is_ascii else 0)
+
+
+def _row_type(uri: str, name: str, properties: dict[str, str]) -> np.dtype:
+    lists = [key for key, kind in properties.items() if "$LIST" in kind]
+    if lists:
+        raise unreadable(uri, f"the property {lists[0]!r} of element {name!r} is a list", _EXPECTED)
+    return np.dtype(list(properties.items()))
+
+
+def _rows(uri: str, stream: pa.NativeFile, layout: _Layout) -> Iterator[np.ndarray]:
+    """The vertices (n,) of the layout's type, chunk after chunk; coordinates in ASCII keep all their digits."""
+    stream.seek(layout.start)
+    lines = _lines(stream)
+    if layout.encoding == "ascii":
+        next(itertools.islice(lines, layout.skip, layout.skip), None)
+    for start in range(0, layout.num_points, CHUNK_POINTS):
+        count = min(CHUNK_POINTS, layout.num_points - start)
+        if layout.encoding == "ascii":
+            rows = _parse(uri, itertools.islice(lines, count), layout)
+        else:
+            content = stream.read(count * layout.dtype.itemsize)
+            rows = np.frombuffer(
+                content[: len(content) // layout.dtype.itemsize * layout.dtype.itemsize], layout.dtype
+            )
+        if len(rows) < count:
+            raise unreadable(
+                uri,
+                f"its header promises {layout.num_points} vertices, the file holds {start + len(rows)}",
+                _EXPECTED,
+            )
+        yield rows
+
+
+def _lines(stream: pa.NativeFile) -> Iterator[bytes]:
+    buffered = io.BufferedReader(stream, 1 << 20)
+    try:
+        while line := buffered.readline(_LINE_BYTES):
+            if line.strip():
+                yield line
+    finally:
+        buffered.detach()  # or it closes the stream, which is read again
+
+
+def _parse(uri: str, lines: Iterator[bytes], layout: _Layout) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # no lines left: the count is compared afterwards
+        values = np.loadtxt(lines, comments=None, ndmin=2, encoding="latin-1")
+    names = layout.dtype.names or ()
+    if values.size and values.shape[1] != len(names):
+        raise unreadable(uri, f"its lines have {values.shape[1]} numbers, not {len(names)}", _EXPECTED)
+    rows = np.empty(len(values) if values.size else 0, layout.dtype)
+    for name, column in zip(names, values.T if values.size else [], strict=False):
+        kind = rows.dtype[name]
+        if kind.kind in "iu":
+            limits = np.iinfo(kind)
+            if not ((column >= limits.min) & (column <= limits.max)).all():
+                raise unreadable(uri, f"its {name!r} goes beyond {limits.min} to {limits.max}", _EXPECTED)
+        rows[name] = column
+    return rows
