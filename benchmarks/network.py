@@ -6,7 +6,8 @@ Every measurement runs in a process of its own. "Kept" is a process whose heap i
 calls, as in a service after its first calls: both networks take turns in it. "Fresh" is the first
 full block of a new process, a small one having loaded the kernels. A training step is forward,
 cross-entropy and backward; an optimizer's memory would be the same for both. Both get the same
-threads, allocator and waiting policy. Prints a table and one JSON line, and writes a picture to
+threads, allocator and waiting policy; the peak memory of a training step is that of two steps in a process
+with the allocator's settings of the train flow. Prints a table and one JSON line, and writes a picture to
 benchmarks/out/network.html.
 """
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 PICTURE = Path(__file__).parent / "out" / "network.html"
 KEEP_HEAP = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 """glibc's settings for a heap that is never given back."""
+SMALL_HEAP = {"MALLOC_MMAP_THRESHOLD_": "2000000", "MALLOC_TRIM_THRESHOLD_": str(2**25)}
+"""Those of the train flow's Ray workers (tasks/cluster.py): large tensors go back when they are freed."""
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -122,6 +125,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """What one process measures: "forward" or "training" of both in turn, or of one, as in "ours:forward"."""
     which, _, what = options.measure.rpartition(":")
     runs, wait = calls(options, training=what == "training")
+    if which:  # the other network's weights would count as this one's memory
+        runs = {which: runs[which]}
     small = max(2, min(512, options.points // 4))
     if not which:
         for run in runs.values():
@@ -140,9 +145,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def in_new_process(what: str, keep_heap: bool = False) -> dict[str, Any]:
+def in_new_process(what: str, heap: dict[str, str] | None = None) -> dict[str, Any]:
     """`measure` in a new Python; this one has not imported torch, whose memory a child's peak would count."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **(KEEP_HEAP if keep_heap else {})}
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **(heap or {})}
     command = [sys.executable, "-m", "benchmarks.network", *sys.argv[1:], "--measure", what]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -153,13 +158,13 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options)))
         return
-    forward = in_new_process("forward", keep_heap=True)
+    forward = in_new_process("forward", KEEP_HEAP)
     training = in_new_process("training")
     fresh = {
         name: [in_new_process(f"{name}:forward") for _ in range(min(3, options.rounds))]
         for name in ("formula", "ours")
     }
-    peak = {name: in_new_process(f"{name}:training")["peak_rss_mb"] for name in ("formula", "ours")}
+    peak = {name: in_new_process(f"{name}:training", SMALL_HEAP)["peak_rss_mb"] for name in fresh}
     rows = {
         "forward, heap kept": {name: median(forward[name]) for name in fresh},
         "forward, fresh process": {name: median(r["seconds"] for r in fresh[name]) for name in fresh},
