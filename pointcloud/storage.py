@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -23,9 +24,10 @@ import pyarrow as pa
 from pyarrow import fs
 
 from pointcloud.errors import StorageError
+from pointcloud.filesystem import ChangedError, PatientFile, attempt, entity_tag, resolve
 
 _WILDCARDS = "*?["
-_URI_CHARACTERS = "%:/?#[]@!$&'()*+,;="  # besides letters, digits and -._~: RFC 3986, section 2
+_READ_AHEAD_BYTES = 1 << 20  # a request to a bucket costs as much time as this many bytes
 
 
 @dataclass(frozen=True)
@@ -34,24 +36,6 @@ class Source:
 
     uri: str
     name: str
-
-
-def resolve(uri: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a URI and the path on it.
-
-    Raises:
-        StorageError: a scheme that pyarrow does not know, or credentials it cannot use.
-    """
-    if "://" not in uri:
-        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
-    try:
-        # A space typed as a space is meant as one.
-        return fs.FileSystem.from_uri(quote(uri, safe=_URI_CHARACTERS))
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
-        raise StorageError(
-            f"cannot open storage for {uri!r}: {_first_line(error)}; expected a local path or an s3://, "
-            "gs:// or abfs:// URI."
-        ) from error
 
 
 def is_local(uri: str) -> bool:
@@ -67,6 +51,37 @@ def name_of(uri: str) -> str:
     """The last part of a URI, as a plain name."""
     name = PurePosixPath(uri.rstrip("/")).name
     return unquote(name) if "://" in uri else name
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file found in a folder: its URI, its name below the folder, bytes, and when it was last written (s)."""
+
+    uri: str
+    name: str
+    size: int
+    modified: float
+
+
+def list_files(folder: str, recursive: bool = True) -> list[Stored]:
+    """The files below a folder by name, without those a leading dot hides; none where there is no folder.
+
+    `modified` is by the clock of the storage, in seconds since 1970; a bucket's may be whole seconds.
+
+    Raises:
+        StorageError: the folder cannot be listed.
+    """
+    filesystem, base = resolve(folder)
+    selector = fs.FileSelector(base, recursive=recursive, allow_not_found=True)
+    infos = attempt("list", folder, lambda: filesystem.get_file_info(selector))
+    found = []
+    for info in infos:
+        name = os.path.relpath(info.path, base)
+        if info.type == fs.FileType.File and not any(part.startswith(".") for part in name.split("/")):
+            # A path is given back whole: who reads it may run in another folder.
+            uri = join(folder, *name.split("/")) if "://" in folder else info.path
+            found.append(Stored(uri, name, info.size, (info.mtime_ns or 0) / 1e9))
+    return sorted(found, key=lambda file: file.name)
 
 
 def expand(patterns: list[str], suffixes: tuple[str, ...]) -> list[Source]:
@@ -100,28 +115,17 @@ def _expand_one(pattern: str, suffixes: tuple[str, ...]) -> list[Source]:
             return [Source(pattern, name_of(pattern))]
         if kind == fs.FileType.NotFound:
             raise StorageError(f"nothing at {pattern!r}; give an existing file, folder or glob.")
-        base, match = path, "**"
+        base_uri, match = pattern, "**"
     else:
         parts = pattern.split("/")
         first = next(i for i, part in enumerate(parts) if any(c in part for c in _WILDCARDS))
         base_uri = "/".join(parts[:first]) or ("/" if pattern.startswith("/") else ".")
-        filesystem, base = resolve(base_uri)
         match = "/".join(parts[first:])
-    prefix = pattern[: pattern.index("://") + 3] if "://" in pattern else ""
-    sources = []
-    selector = fs.FileSelector(base, recursive="/" in match or "**" in match, allow_not_found=True)
-    try:
-        infos = filesystem.get_file_info(selector)
-    except OSError as error:
-        raise StorageError(f"cannot list {pattern!r}: {_first_line(error)}.") from error
-    for info in infos:
-        name = os.path.relpath(info.path, base)
-        hidden = any(part.startswith(".") for part in name.split("/"))
-        if info.type != fs.FileType.File or not _matches(name, match) or hidden:
-            continue
-        if match == "**" and not name.lower().endswith(suffixes):
-            continue
-        sources.append(Source(prefix + quote(info.path) if prefix else info.path, name))
+    sources = [
+        Source(file.uri, file.name)
+        for file in list_files(base_uri, recursive="/" in match or "**" in match)
+        if _matches(file.name, match) and (match != "**" or file.name.lower().endswith(suffixes))
+    ]
     if not sources:
         raise StorageError(
             f"no file matches {pattern!r}; expected files ending in {' or '.join(suffixes)}: check the path "
@@ -149,10 +153,7 @@ def exists(uri: str) -> bool:
 
 
 def _info(filesystem: fs.FileSystem, path: str, uri: str) -> fs.FileInfo:
-    try:
-        return filesystem.get_file_info(path)
-    except OSError as error:
-        raise StorageError(f"cannot reach {uri!r}: {_first_line(error)}.") from error
+    return attempt("reach", uri, lambda: filesystem.get_file_info(path))
 
 
 def same(one: str, other: str) -> bool:
@@ -174,17 +175,26 @@ def open_input(uri: str) -> pa.NativeFile:
         StorageError: nothing there, or not to be reached.
     """
     filesystem, path = resolve(uri)
-    try:
-        return filesystem.open_input_file(path)
-    except FileNotFoundError as error:
-        raise StorageError(f"nothing at {uri!r}; give an existing file.") from error
-    except OSError as error:
-        raise StorageError(f"cannot open {uri!r}: {_first_line(error)}.") from error
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return attempt("open", uri, lambda: filesystem.open_input_file(path))
+    return pa.PythonFile(io.BufferedReader(PatientFile(uri, filesystem, path), _READ_AHEAD_BYTES), mode="r")
 
 
 def read_bytes(uri: str) -> bytes:
-    with open_input(uri) as stream:
-        return stream.read()
+    """The content of a file, of one moment: never half of it, nor of two that were written one after the other."""
+    filesystem, path = resolve(uri)
+
+    def read() -> bytes:
+        with filesystem.open_input_file(path) as file:
+            content, tag = file.read(), entity_tag(file)
+        if tag is not None:
+            # An object is read as long as it was when it was opened, also when it is a longer one by then.
+            with filesystem.open_input_file(path) as now:
+                if entity_tag(now) != tag:
+                    raise ChangedError(f"{uri!r} was replaced while it was read")
+        return content
+
+    return attempt("read", uri, read)
 
 
 def read_json(uri: str) -> Any:
@@ -216,25 +226,13 @@ def fingerprint(uri: str) -> str:
     Raises:
         StorageError: nothing there, or not to be reached.
     """
-    tag = None if is_local(uri) else _entity_tag(uri)
-    return f"etag:{tag}:{size(uri)}" if tag else f"blake2b:{content_hash(uri)}"
-
-
-def _entity_tag(uri: str) -> str | None:
     filesystem, path = resolve(uri)
-    try:
-        # Nothing is read from the stream: opening it asks for the object's metadata alone.
-        with filesystem.open_input_stream(path) as stream:
-            found = {_text(name).lower(): _text(value) for name, value in (stream.metadata() or {}).items()}
-    except FileNotFoundError as error:
-        raise StorageError(f"nothing at {uri!r}; give an existing file.") from error
-    except OSError as error:
-        raise StorageError(f"cannot open {uri!r}: {_first_line(error)}.") from error
-    return found.get("etag", "").strip('"') or None
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return f"blake2b:{content_hash(uri)}"
+    # Nothing is read from the file: opening it asks for the object's metadata alone.
+    with attempt("open", uri, lambda: filesystem.open_input_file(path)) as file:
+        tag, num_bytes = entity_tag(file), file.size()
+    return f"etag:{tag}:{num_bytes}" if tag else f"blake2b:{content_hash(uri)}"
 
 
 @contextmanager
@@ -254,15 +252,27 @@ def staged(uri: str) -> Iterator[Path]:
         if local:
             os.replace(part, path)
         else:
-            fs.copy_files(
-                str(part), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=filesystem
-            )
+            attempt("write", uri, lambda: _upload(part, filesystem, path))
     except OSError as error:
-        raise StorageError(f"cannot write {uri!r}: {_first_line(error)}.") from error
+        raise StorageError(f"cannot write {uri!r}: {str(error).rstrip('.')}.") from error
     finally:
         # Where the folder could not be made there is nothing to remove, and no second error to raise.
         with suppress(OSError):
             part.unlink()
+
+
+def _upload(part: Path, filesystem: fs.FileSystem, path: str) -> None:
+    """Make a local file an object, which is there when its last part is, and not before.
+
+    Not by `pyarrow.fs.copy_files`: that leaves closing the stream to its destructor, which drops the error of
+    an upload that failed. And in one write, because a stream that is closed after half of it completes the half.
+    """
+    with pa.memory_map(str(part)) if part.stat().st_size else pa.BufferReader(b"") as whole:
+        stream = filesystem.open_output_stream(path)
+        try:
+            stream.write(whole.read_buffer())
+        finally:
+            stream.close()
 
 
 def write_bytes(uri: str, content: bytes) -> None:
@@ -275,16 +285,25 @@ def write_json(uri: str, record: Any) -> None:
     write_bytes(uri, (json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
+def touch(uri: str) -> None:
+    """Make a file's time of writing now, by the clock of the storage.
+
+    Raises:
+        StorageError: nothing there, or not to be written.
+    """
+    filesystem, path = resolve(uri)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        write_bytes(uri, read_bytes(uri))  # an object's time is when it was put there
+        return
+    attempt("touch", uri, lambda: os.utime(path))
+
+
 def delete(uri: str) -> None:
     """Remove a file; no error when it is gone already."""
     filesystem, path = resolve(uri)
-    try:
-        filesystem.delete_file(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise StorageError(f"cannot delete {uri!r}: {_first_line(error)}.") from error
 
+    def remove() -> None:
+        with suppress(FileNotFoundError):
+            filesystem.delete_file(path)
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    attempt("delete", uri, remove)

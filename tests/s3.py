@@ -17,10 +17,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs
 
+BUCKET = "tests"  # one for all: seaweedfs gives every bucket files of its own, and has room for a few
 KEY, SECRET = "pointloom-tests", "correct-horse-battery-staple"
 _START_SECONDS, _END_SECONDS = 60, 15
 _GRPC = 10_000  # every service of seaweedfs listens on its port and on this much above it
-_BUCKETS = itertools.count()
+_FOLDERS = itertools.count()
 
 
 @dataclass
@@ -92,8 +93,8 @@ class S3Server:
             with socket.create_connection(("127.0.0.1", self.ports["s3"]), timeout=1):
                 pass
             filesystem = self.filesystem()
-            filesystem.create_dir("ready")
-            with filesystem.open_output_stream("ready/object") as stream:
+            filesystem.create_dir(BUCKET)
+            with filesystem.open_output_stream(f"{BUCKET}/ready") as stream:
                 stream.write(b"x")
         except (OSError, pa.ArrowException):
             return False
@@ -137,11 +138,9 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URI of an empty bucket, with the environment set to reach it."""
+    """The URI of an empty folder in a bucket, with the environment set to reach it."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    name = f"bucket-{next(_BUCKETS)}"
-    s3_server.filesystem().create_dir(name)
-    return f"s3://{name}"
+    return f"s3://{BUCKET}/{next(_FOLDERS)}"

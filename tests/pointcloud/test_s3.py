@@ -6,9 +6,10 @@ import os
 
 import pytest
 
-from pointcloud import storage
+from pointcloud import filesystem, storage
 from pointcloud.errors import StorageError
 from tests.clouds import assert_one_sentence
+from tests.s3 import S3Server
 
 
 def test_a_fingerprint_in_a_bucket_is_had_without_hashing(
@@ -29,3 +30,23 @@ def test_a_fingerprint_in_a_bucket_is_had_without_hashing(
     with pytest.raises(StorageError) as error:
         storage.fingerprint(storage.join(bucket, "missing.laz"))
     assert_one_sentence(error, "missing.laz")
+
+
+def test_an_upload_that_fails_is_said_and_leaves_nothing(
+    bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filesystem, "_PATIENCE_SECONDS", 0.0)
+    said = []
+    # The server has no room for the files of so many buckets.
+    for number in range(3):
+        s3_server.filesystem().create_dir(f"crowded-{number}")
+        uri = f"s3://crowded-{number}/x"
+        try:
+            storage.write_bytes(uri, b"content")
+        except StorageError as error:
+            said.append(str(error))
+            assert not storage.exists(uri)
+        else:
+            assert storage.read_bytes(uri) == b"content"
+    assert said
+    assert all(sentence.startswith("cannot write 's3://crowded") for sentence in said)

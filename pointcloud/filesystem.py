@@ -1,0 +1,197 @@
+"""From a URI to a filesystem, and patience with one that is away for a moment.
+
+A bucket's server restarts, a network drops: what can be done again is done again, for up to a minute, on top
+of the seconds that the client library tries by itself (about 6 s where nobody answers, up to 100 s where a
+connection stands and nothing comes). A wrong secret is not waited for.
+
+Credentials come from the environment or the files of the cloud's own tools, never from a URI: those are
+written into manifests, ledgers, logs and the Prefect server.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import pyarrow as pa
+from pyarrow import fs
+
+from pointcloud.errors import StorageError
+
+T = TypeVar("T")
+
+_URI_CHARACTERS = "%:/#[]@!$&'()*+,;="  # besides letters, digits and -._~: RFC 3986; ? is a wildcard here
+_PATIENCE_SECONDS = 60.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 5.0
+_PASSING = re.compile(
+    r"NETWORK_CONNECTION|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTL|REQUEST_TIMEOUT|UNAVAILABLE"
+    r"|HTTP status 50[0234]|timed? ?out|connection (reset|refused|closed)",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN_ID|EXPIRED_TOKEN"
+    r"|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN|PERMISSION_DENIED|UNAUTHENTICATED"
+    r"|HTTP status 40[13]|AuthenticationFailed|AuthorizationFailure",
+)
+_KEYS = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "abfs": "AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET, or `az login`",
+}
+_LOG = logging.getLogger(__name__)
+
+
+class ChangedError(OSError):
+    """An object was replaced while it was read."""
+
+
+def resolve(uri: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a URI and the path on it.
+
+    Raises:
+        StorageError: a scheme that pyarrow does not know, or credentials in the URI.
+    """
+    if "://" not in uri:
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    _refuse_secrets(uri)
+    try:
+        # A space typed as a space is meant as one.
+        return fs.FileSystem.from_uri(quote(uri, safe=_URI_CHARACTERS))
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        raise StorageError(
+            f"cannot open storage for {uri!r}: {_first_line(error)}; expected a local path or an s3://, "
+            "gs:// or abfs:// URI."
+        ) from error
+
+
+def _refuse_secrets(uri: str) -> None:
+    scheme, rest = uri.split("://", 1)
+    place = rest.split("/", 1)[0]
+    user, has_user, _ = place.rpartition("@")
+    # Keys of S3 may hold a slash, which ends the part of a URI that they stand in.
+    in_front = ":" in user or (scheme == "s3" and (has_user or ":" in place))
+    if in_front or re.search(r"[?&][\w.-]*(key|secret|token|signature|sig|password)[\w.-]*=", rest, re.I):
+        bare = rest.rpartition("@")[2].split("?")[0] if in_front else rest.split("?")[0]
+        hidden = f"{scheme}://{'…@' if in_front else ''}{bare if '@' in rest or not in_front else '…'}"
+        raise StorageError(
+            f"{hidden!r} was given with credentials in it, and URIs end up in logs and manifests; take them out "
+            f"and set {_keys(scheme)} in the environment instead."
+        )
+
+
+def attempt(what: str, uri: str, operation: Callable[[], T]) -> T:
+    """The result of an operation that may be done again, done again while the storage is away.
+
+    Args:
+        what: what it does to the URI, for messages: "read", "write".
+        uri: a URI whose filesystem is not the local one, or is: a disk's errors do not pass and are not waited for.
+        operation: raises OSError where it fails, and can be repeated then.
+
+    Raises:
+        StorageError: nothing there, access refused, or still away after a minute.
+    """
+    began, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return operation()
+        except FileNotFoundError as error:
+            raise StorageError(f"nothing at {uri!r}; give an existing file.") from error
+        except (OSError, pa.ArrowException) as error:
+            waited = time.monotonic() - began
+            passing = isinstance(error, ChangedError) or _PASSING.search(str(error))
+            if not passing or waited + pause > _PATIENCE_SECONDS:
+                raise StorageError(_sentence(what, uri, error, waited if passing else 0)) from error
+            _LOG.warning(
+                "cannot %s %s for %.0f s, trying for %.0f s more: %s", what, uri, waited,
+                _PATIENCE_SECONDS - waited, _first_line(error),
+            )  # fmt: skip
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def _sentence(what: str, uri: str, error: BaseException, waited: float) -> str:
+    reason, scheme = _first_line(error), uri.split("://", 1)[0]
+    if "://" in uri and _REFUSED.search(str(error)):
+        return (
+            f"cannot {what} {uri!r}: access is refused ({reason}); check {_keys(scheme)} in the environment."
+        )
+    if "NO_SUCH_BUCKET" in str(error):
+        return f"cannot {what} {uri!r}: there is no such bucket; create it or check its name and {_keys(scheme)}."
+    if waited:
+        return (
+            f"cannot {what} {uri!r}, tried for {waited:.0f} s: {reason}; check that the server runs and is reached "
+            "from here, then start again."
+        )
+    return f"cannot {what} {uri!r}: {reason}."
+
+
+def _keys(scheme: str) -> str:
+    return _KEYS.get("abfs" if scheme.startswith("abfs") else scheme, "its credentials")
+
+
+class PatientFile(io.RawIOBase):
+    """A file in a bucket open for random access, whose reads outlive a server that is away for a moment."""
+
+    def __init__(self, uri: str, filesystem: fs.FileSystem, path: str) -> None:
+        self._uri, self._filesystem, self._path = uri, filesystem, path
+        self._file = attempt("open", uri, lambda: filesystem.open_input_file(path))
+        self._tag, self._size, self._position = entity_tag(self._file), self._file.size(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = max(0, offset + (0, self._position, self._size)[whence])
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        wanted = max(0, min(len(view), self._size - self._position))
+        piece = attempt("read", self._uri, lambda: self._read(wanted)) if wanted else b""
+        view[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+    def _read(self, length: int) -> bytes:
+        try:
+            piece = self._file.read_at(length, self._position)
+        except OSError:
+            # The object may be another one by now; half of each would be neither.
+            self._file = self._filesystem.open_input_file(self._path)
+            if (entity_tag(self._file), self._file.size()) != (self._tag, self._size):
+                raise StorageError(f"{self._uri!r} was replaced while it was read; start again.") from None
+            raise
+        if len(piece) < length:
+            raise StorageError(f"{self._uri!r} was replaced while it was read; start again.")
+        return piece
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def entity_tag(file: pa.NativeFile) -> str | None:
+    """The ETag an open object came with, where its service gives one; asks for nothing."""
+    found = {_text(name).lower(): _text(value) for name, value in (file.metadata() or {}).items()}
+    return found.get("etag", "").strip('"') or None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
