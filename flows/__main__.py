@@ -1,4 +1,4 @@
-"""The command line: `python -m flows preprocess | train | segment | evaluate | demo`, thin over the flows."""
+"""The command line: `python -m flows inspect | preprocess | train | segment | evaluate | demo`, thin over the flows."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from pointcloud.errors import PointloomError
 _HELP = """Pointloom: scans in, labelled clouds out.
 
 Each command runs one flow here and now, on an embedded Prefect server unless PREFECT_API_URL names one, and on a
-Ray cluster on this machine unless RAY_ADDRESS names one. `--parameters FILE` takes the options from a JSON or YAML
-file; what is also given on the command line wins. The exit status is 0 when all went well, not 0 otherwise.
+Ray cluster on this machine unless RAY_ADDRESS names one; inspect only looks, and needs neither. `--parameters FILE`
+takes the options from a JSON or YAML file; what is also given on the command line wins. The exit status is 0 when
+all went well, not 0 otherwise.
 """
 
-_COMMANDS = ("preprocess", "train", "segment", "evaluate", "demo")
+_COMMANDS = ("inspect", "preprocess", "train", "segment", "evaluate", "demo")
 
 _ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -14,7 +14,8 @@ from pointcloud.errors import ScanError
 from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 
 __all__ = [
-    "CHUNK_POINTS", "SUFFIXES", "ScanHeader", "colour_scale", "iterate_clouds", "read_cloud", "read_header",
+    "CHUNK_POINTS", "SUFFIXES", "ScanHeader", "Window", "colour_scale", "find_scans", "iterate_clouds", "read_cloud",
+    "read_header",
 ]  # fmt: skip
 
 SUFFIXES = (*scan.SUFFIXES, *ply.SUFFIXES, *arrays.SUFFIXES, *e57.SUFFIXES)
@@ -24,6 +25,17 @@ Window = tuple[float, float, float, float]
 """x_min, y_min, x_max, y_max in CRS units, half-open: points with x_min ≤ x < x_max and y_min ≤ y < y_max."""
 
 _log = logging.getLogger(__name__)
+
+
+def find_scans(patterns: list[str]) -> list[storage.Source]:
+    """The scans that paths, folders and globs mean: files of a known format, and room folders named as such.
+
+    Raises:
+        StorageError: nothing there.
+    """
+    found = [storage.Source(room, storage.name_of(room)) for room in patterns if rooms.is_room(room)]
+    files = [pattern for pattern in patterns if not rooms.is_room(pattern)]
+    return found + (storage.expand(files, SUFFIXES) if files else [])
 
 
 def read_header(uri: str) -> ScanHeader:
