@@ -63,8 +63,10 @@ class Stored:
     modified: float
 
 
-def list_files(folder: str, recursive: bool = True) -> list[Stored]:
+def list_files(folder: str, recursive: bool = True, hidden: bool = False) -> list[Stored]:
     """The files below a folder by name, without those a leading dot hides; none where there is no folder.
+
+    With `hidden` those are listed too, among them files in the making.
 
     `modified` is by the clock of the storage, in seconds since 1970; a bucket's may be whole seconds.
 
@@ -77,7 +79,9 @@ def list_files(folder: str, recursive: bool = True) -> list[Stored]:
     found = []
     for info in infos:
         name = os.path.relpath(info.path, base)
-        if info.type == fs.FileType.File and not any(part.startswith(".") for part in name.split("/")):
+        if info.type != fs.FileType.File:
+            continue
+        if hidden or not any(part.startswith(".") for part in name.split("/")):
             # A path is given back whole: who reads it may run in another folder.
             uri = join(folder, *name.split("/")) if "://" in folder else info.path
             found.append(Stored(uri, name, info.size, (info.mtime_ns or 0) / 1e9))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pointcloud import ledger, storage
-from pointcloud.ledger import DONE, QUARANTINED, Record, find_done, key_of
+from pointcloud.ledger import DONE, QUARANTINED, Plan, Record, find_done, key_of, plan, read_all
 
 
 @pytest.fixture
@@ -70,3 +70,65 @@ def test_keys_are_stable_and_hear_every_part() -> None:
         key_of("a", 1, None),
     ]
     assert len(set(keys)) == len(keys)
+
+
+@pytest.fixture(params=["local", "bucket"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "local":
+        return str(tmp_path / "data set")
+    return storage.join(request.getfixturevalue("bucket"), "data set")
+
+
+def add(root: str, scan: str, key: str = "1", state: str = DONE, stage: str = "preprocess") -> Record:
+    output = storage.join(root, "shards", f"{scan}.parquet") if state == DONE else ""
+    if output:
+        storage.write_bytes(output, b"x")
+    record = Record(stage, scan, key, state, output=output)
+    ledger.write(root, record)
+    return record
+
+
+def test_all_records_of_a_stage_are_read_and_damaged_ones_left_out(root: str) -> None:
+    assert read_all(root, "preprocess") == {}
+    names = ("a.laz", "sub/a.laz", "sub/deep/a b%20.laz", ".hidden.laz")
+    records = {scan: add(root, scan) for scan in names}
+    add(root, "other.laz", stage="segment")
+    storage.write_bytes(storage.join(root, "ledger", "preprocess", "damaged.laz.json"), b'{"stage"')
+    storage.write_bytes(storage.join(root, "ledger", "preprocess", ".a.laz.json.12345678.part"), b"half")
+    assert read_all(root, "preprocess") == records
+
+
+def test_a_plan_has_every_scan_in_one_group(root: str) -> None:
+    add(root, "same.laz")
+    add(root, "sub/same.laz")
+    add(root, "edited.laz")
+    add(root, "gone.laz")
+    add(root, "bad.laz", state=QUARANTINED)
+    add(root, "mended.laz", state=QUARANTINED)
+    storage.delete(add(root, "sub/lost.laz").output)
+    keys = dict.fromkeys(
+        ("sub/same.laz", "same.laz", "edited.laz", "bad.laz", "mended.laz", "sub/lost.laz", "new.laz"), "1"
+    )
+    keys |= {"edited.laz": "2", "mended.laz": "2"}
+    found = plan(keys, read_all(root, "preprocess"))
+    assert found == Plan(
+        new=("new.laz",), changed=("edited.laz", "mended.laz"), lost=("sub/lost.laz",), quarantined=("bad.laz",),
+        unchanged=("same.laz", "sub/same.laz"), gone=("gone.laz",),
+    )  # fmt: skip
+    assert found.todo == ("bad.laz", "edited.laz", "mended.laz", "new.laz", "sub/lost.laz")
+    assert plan(keys, read_all(root, "preprocess"), retry_quarantined=False).todo == (
+        "edited.laz", "mended.laz", "new.laz", "sub/lost.laz",
+    )  # fmt: skip
+    for scan, key in keys.items():
+        kept = find_done(root, "preprocess", scan, key) is not None
+        assert kept == (scan in found.unchanged)
+
+
+def test_a_plan_is_read_at_a_glance() -> None:
+    found = Plan(new=tuple(f"{n:02}|x.laz" for n in range(25)), unchanged=("a.laz",))
+    assert str(found) == "25 scans to do (25 new, 1 unchanged)"
+    assert str(Plan()) == "0 scans to do (no scans)"
+    table = found.to_markdown()
+    assert "| 25 | new | read | `00\\|x.laz`, " in table
+    assert "`19\\|x.laz` and 5 more |" in table
+    assert "20|" not in table
