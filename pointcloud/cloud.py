@@ -38,8 +38,8 @@ class Cloud:
                 raise ScanError(f"unknown attribute {name!r}; a cloud may carry {', '.join(ATTRIBUTES)}.")
             if values.shape != (len(self),):
                 raise ScanError(f"attribute {name!r} has shape {values.shape}, expected ({len(self)},).")
-        bad = int(np.count_nonzero(~np.isfinite(self.xyz).all(axis=1)))
-        if bad:
+        if not np.isfinite(self.xyz).all():
+            bad = int(np.count_nonzero(~np.isfinite(self.xyz).all(axis=1)))
             raise ScanError(f"{bad} of {len(self)} points have NaN or infinite coordinates.")
 
     def __len__(self) -> int:
