@@ -1,104 +1,223 @@
-"""Train and validation by area, never by random points: neighbours of training points test nothing."""
+"""Train, validation and test by area, never by random points: neighbours of training points test nothing.
+
+Ground is parted in whole tiles of the base grid. A tile of a shifted grid trains where it covers training
+ground alone, and is left unused elsewhere, so no point is the core of both a training and a held-out block.
+What remains is the halo: a training block beside held-out ground sees the points up to `halo_m` inside it, as
+context, with their coordinates and attributes; their labels are never used, since only a core has a loss.
+Strips are cut scan by scan: where scans overlap, the same ground may train from one and validate from the other.
+Squares of ground (`area_size_m`) or named scans do not have this defect.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from glob import escape
 from typing import Any
 
 import numpy as np
 
 from pointcloud.blocks import Block
 from pointcloud.errors import PointloomError
-from pointcloud.labels import IGNORE
 
-TRAIN, VAL, UNUSED = "train", "val", "unused"
+TRAIN, VAL, TEST, UNUSED = "train", "val", "test", "unused"
+SPLITS = (TRAIN, VAL, TEST)
 
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Which blocks validate.
+    """Which ground is held out, for validation while training and for the test afterwards.
+
+    Scans named by `test_scans` and `val_scans` are held out as a whole; the test comes first where both match.
+    When `val_scans` are given, all other scans train. Else each of them is parted: into squares of
+    `area_size_m` where that is positive, and into strips where it is 0.
 
     Attributes:
-        val_fraction: of each scan, the strip along one of its four sides that comes nearest to holding this
-            share of every class. Blocks of shifted grids that lie across its edge are left unused.
-        val_scans: glob patterns; a scan whose name matches is validation as a whole. When any is given, no
-            strip is cut.
+        val_fraction, test_fraction: the shares held out. Of strips: along one of the four sides of each scan,
+            the one that comes nearest to holding this share of every class. Of areas: the probability of each
+            square, so the shares are near it only where there are many squares.
+        val_scans, test_scans: glob patterns of scan names; ``*`` crosses folders, so ``Area_5/*`` is every room
+            of S3DIS's Area 5.
+        area_size_m: edge of the squares, metres on the CRS's grid, at least one tile. Each is given to a split by
+            its place and the seed alone: it makes no difference how the survey is cut into files, and tiles that
+            come later change nothing.
+        num_folds, fold: cross-validation by squares: those of the k-th of num_folds equal parts test, in place of
+            `test_fraction`. 0 folds: none.
+        seed: another one gives other squares.
+
+    Raises:
+        PointloomError: shares or folds that cannot be.
     """
 
     val_fraction: float = 0.2
     val_scans: tuple[str, ...] = ()
+    test_fraction: float = 0.0
+    test_scans: tuple[str, ...] = ()
+    area_size_m: float = 0.0
+    num_folds: int = 0
+    fold: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.val_fraction < 1:
-            raise PointloomError(f"val_fraction must be at least 0 and below 1, found {self.val_fraction}.")
+        for name in ("val_fraction", "test_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise PointloomError(f"{name} must be at least 0 and below 1, found {getattr(self, name)}.")
+        held = self.val_fraction + (1 / self.num_folds if self.num_folds > 0 else self.test_fraction)
+        if held >= 1:
+            raise PointloomError(
+                f"validation and test hold out {held:.0%}, expected less than all; lower a share."
+            )
+        if not 0 <= self.area_size_m < math.inf:
+            raise PointloomError(f"area_size_m must be 0 (strips) or positive, found {self.area_size_m}.")
+        if self.num_folds and not (self.num_folds >= 2 and 0 <= self.fold < self.num_folds):
+            raise PointloomError(
+                f"fold {self.fold} of {self.num_folds} cannot be; give two folds or more and count them from 0."
+            )
+        if self.num_folds and (not self.area_size_m or self.test_fraction):
+            raise PointloomError("num_folds parts squares of ground: set area_size_m, and no test_fraction.")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def assign(scan: str, blocks: list[Block], rule: SplitRule) -> list[str]:
-    """The split of each block of one scan. A scan of one tile, which no strip can part, is training."""
-    if rule.val_scans:
-        chosen = any(fnmatchcase(scan, pattern) for pattern in rule.val_scans)
-        return [(VAL if b.shift == (0, 0) else UNUSED) if chosen else TRAIN for b in blocks]
-    base = [b for b in blocks if b.shift == (0, 0)]
-    cells = np.array([b.cell for b in blocks])
-    strips = _strips(np.array([b.cell for b in base])) if rule.val_fraction and base else []
-    if not strips:
-        return [TRAIN] * len(blocks)
-    shares = _shares(base)
-    strip, _ = min(strips, key=lambda found: np.abs(shares[found[1]].sum(axis=0) - rule.val_fraction).mean())
-    held, missed = strip.holds(cells), strip.misses(cells)
+def folds(scans: list[str], val_fraction: float = 0.2) -> list[SplitRule]:
+    """One rule for each folder of scans, which is the test while the others train: S3DIS's six-fold protocol.
+
+    Args:
+        scans: names such as "Area_5/office_1"; the part before the first slash is the folder.
+        val_fraction: share of each scan that trains kept for validation. The published protocol keeps none (0).
+
+    Raises:
+        PointloomError: fewer than two folders, or scans in none.
+    """
+    folders = sorted({scan.split("/")[0] for scan in scans if "/" in scan})
+    loose = sorted(scan for scan in scans if "/" not in scan)
+    if len(folders) < 2 or loose:
+        raise PointloomError(
+            f"folds are folders of scans, found {len(folders)} folder(s) and {len(loose)} scan(s) in none; give the "
+            "folder above them, as the one that holds S3DIS's Area_1 to Area_6."
+        )
+    return [SplitRule(val_fraction, test_scans=(f"{escape(folder)}/*",)) for folder in folders]
+
+
+def area_folds(
+    num_folds: int, area_size_m: float, val_fraction: float = 0.2, seed: int = 0
+) -> list[SplitRule]:
+    """Rules whose test squares together are the whole ground, each square in one of them. Errors: `SplitRule`."""
     return [
-        TRAIN if outside else VAL if inside and b.shift == (0, 0) else UNUSED
-        for b, inside, outside in zip(blocks, held, missed, strict=True)
+        SplitRule(val_fraction, area_size_m=area_size_m, num_folds=num_folds, fold=fold, seed=seed)
+        for fold in range(num_folds)
     ]
 
 
-@dataclass(frozen=True)
-class _Strip:
-    """The ground on one side of a tile edge: from `edge` upwards along x (0) or y (1), or below it."""
+def plan_split(
+    scan: str, tiles: np.ndarray, class_counts: np.ndarray, rule: SplitRule, tile_size_m: float
+) -> list[str]:
+    """The split of every tile of one scan, from what a first pass over it counts.
 
-    axis: int
-    edge: float
-    upwards: bool
+    Args:
+        scan: name of the scan.
+        tiles: (T, 2) int, (i, j) of the base grid, each once; any order. Tile i begins i * tile_size_m metres
+            from the CRS's zero, so its place on the ground needs nothing else.
+        class_counts: (T, C) int, labelled core points by class; of a scan without labels (T, 1), its points. Only
+            strips look at them.
+        rule: which ground is held out.
+        tile_size_m: edge of a tile.
 
-    def holds(self, cells: np.ndarray) -> np.ndarray:
-        """(B,) bool: cells (B, 4) that lie in the strip as a whole."""
-        low, high = cells[:, self.axis], cells[:, self.axis + 2]
-        return low >= self.edge - self._slack if self.upwards else high <= self.edge + self._slack
+    Returns:
+        T splits. A scan of one tile, which no strip can part, is training.
 
-    def misses(self, cells: np.ndarray) -> np.ndarray:
-        """(B,) bool: cells (B, 4) that have no ground in common with the strip."""
-        return _Strip(self.axis, self.edge, not self.upwards).holds(cells)
-
-    @property
-    def _slack(self) -> float:
-        # Cells that share an edge compute it from either side; rounding must not part them.
-        return abs(self.edge) * 1e-12
-
-
-def _strips(cells: np.ndarray) -> list[tuple[_Strip, np.ndarray]]:
-    """Every strip that parts cells (B, 4) without cutting one, and which of them it holds (B,)."""
-    edges = [np.unique(cells[:, axis])[1:].tolist() for axis in (0, 1)]
-    strips = [_Strip(axis, edge, up) for axis in (0, 1) for edge in edges[axis] for up in (True, False)]
-    found = [(strip, strip.holds(cells)) for strip in strips]
-    # The quarters of a dense tile have edges within the tiles beside it.
-    return [(strip, held) for strip, held in found if (held | strip.misses(cells)).all()]
+    Raises:
+        PointloomError: areas smaller than a tile.
+    """
+    if _matches(scan, rule.test_scans):
+        return [TEST] * len(tiles)
+    if rule.val_scans:
+        return [VAL if _matches(scan, rule.val_scans) else TRAIN] * len(tiles)
+    if rule.area_size_m:
+        if not rule.area_size_m >= tile_size_m:
+            raise PointloomError(
+                f"area_size_m = {rule.area_size_m:g} is less than a tile of {tile_size_m:g} m; make it several tiles."
+            )
+        # A tile belongs to the square that its centre lies in.
+        areas = np.floor((np.asarray(tiles) + 0.5) * (tile_size_m / rule.area_size_m)).astype(np.int64)
+        of_area = {(i, j): _split_of_area(i, j, rule) for i, j in np.unique(areas, axis=0).tolist()}
+        return [of_area[i, j] for i, j in areas.tolist()]
+    return _by_strips(np.asarray(tiles), np.asarray(class_counts, dtype=np.int64), rule)
 
 
-def _shares(base: list[Block]) -> np.ndarray:
-    """(B, C) of each class, the share of its labelled core points that lies in each block."""
-    # A scan without labels is split by its points alone, as one class.
+def split_of_shifted(
+    tile: tuple[int, int], shift: tuple[int, int], splits: dict[tuple[int, int], str]
+) -> str:
+    """The split of a tile of a shifted grid, given those of the base grid by (i, j): training or unused."""
+    below = [
+        splits.get((tile[0] + di, tile[1] + dj), TRAIN)  # ground without points holds nothing out
+        for di in range(1 + (shift[0] > 0))
+        for dj in range(1 + (shift[1] > 0))
+    ]
+    return TRAIN if set(below) == {TRAIN} else UNUSED
+
+
+def _matches(scan: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(scan, pattern) for pattern in patterns)
+
+
+def _split_of_area(i: int, j: int, rule: SplitRule) -> str:
+    # Two draws, so that the squares that validate do not move when the test takes others.
+    tested, validated = (_draw(rule.seed, purpose, i, j) for purpose in (TEST, VAL))
+    if rule.num_folds:
+        is_test, share = int(tested * rule.num_folds) == rule.fold, 1 / rule.num_folds
+    else:
+        is_test, share = tested < rule.test_fraction, rule.test_fraction
+    if is_test:
+        return TEST
+    return VAL if validated < rule.val_fraction / (1 - share) else TRAIN
+
+
+def _draw(*parts: Any) -> float:
+    """A number in [0, 1) that looks random and is the same on every machine."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "big") / 2.0**48
+
+
+def _by_strips(tiles: np.ndarray, counts: np.ndarray, rule: SplitRule) -> list[str]:
+    total = counts.sum(axis=0)
+    # With no label at all every strip is as good as another.
+    counts, total = (counts[:, total > 0], total[total > 0]) if total.any() else (counts[:, :1], np.ones(1))
+    found = np.full(len(tiles), TRAIN, dtype=object)
+    for split, fraction in ((TEST, rule.test_fraction), (VAL, rule.val_fraction)):
+        rest = np.flatnonzero(found == TRAIN)
+        strips = _strips(tiles[rest]) if fraction else []
+        if strips:
+            # Whole counts are added, so the order of the tiles cannot tip the balance.
+            shares = [counts[rest[strip]].sum(axis=0) / total for strip in strips]
+            nearest = min(range(len(strips)), key=lambda n: float(np.abs(shares[n] - fraction).mean()))
+            found[rest[strips[nearest]]] = split
+    return found.tolist()
+
+
+def _strips(tiles: np.ndarray) -> list[np.ndarray]:
+    """(T,) bool for every edge that parts tiles (T, 2): those on its upper side, and those below it."""
+    upper = [tiles[:, axis] >= edge for axis in (0, 1) for edge in np.unique(tiles[:, axis])[1:].tolist()]
+    return [strip for above in upper for strip in (above, ~above)]
+
+
+def assign(scan: str, blocks: list[Block], rule: SplitRule) -> list[str]:
+    """The split of each block of one scan, all of them at hand. Areas need `plan_split`."""
+    base = [b for b in blocks if b.shift == (0, 0)]
+    tiles, inverse = np.unique(np.array([b.tile for b in base]).reshape(-1, 2), axis=0, return_inverse=True)
     labels = [
-        np.zeros(int(b.is_core.sum()), np.int8)
-        if b.label is None
-        else b.label[b.is_core & (b.label != IGNORE)]
+        np.zeros(int(b.is_core.sum()), np.int8) if b.label is None else b.label[b.is_core & (b.label >= 0)]
         for b in base
     ]
     num_classes = max((int(label.max(initial=0)) for label in labels), default=0) + 1
-    counts = np.stack([np.bincount(label, minlength=num_classes) for label in labels])
-    total = counts.sum(axis=0)
-    # With no label at all every strip is as good as another.
-    return counts[:, total > 0] / total[total > 0] if total.any() else np.zeros((len(base), 1))
+    counts = np.zeros((len(tiles), num_classes), np.int64)
+    for tile, label in zip(inverse.reshape(-1), labels, strict=True):
+        counts[tile] += np.bincount(label, minlength=num_classes)
+    found = plan_split(scan, tiles, counts, rule, math.inf)
+    splits = {(i, j): split for (i, j), split in zip(tiles.tolist(), found, strict=True)}
+    return [
+        splits[b.tile] if b.shift == (0, 0) else split_of_shifted(b.tile, b.shift, splits) for b in blocks
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,20 @@ from hypothesis import strategies as st
 from pointcloud.blocks import Block
 from pointcloud.cloud import Cloud
 from pointcloud.errors import PointloomError
-from pointcloud.splits import TRAIN, UNUSED, VAL, SplitRule, assign
-from tests.clouds import SMALL, cut, make_cloud
+from pointcloud.splits import (
+    SPLITS,
+    TEST,
+    TRAIN,
+    UNUSED,
+    VAL,
+    SplitRule,
+    area_folds,
+    assign,
+    folds,
+    plan_split,
+    split_of_shifted,
+)
+from tests.clouds import SMALL, assert_one_sentence, cut, make_cloud
 
 
 def overlap(one: Block, other: Block) -> bool:
@@ -116,3 +129,145 @@ def test_named_scans_validate_as_a_whole() -> None:
 def test_shares_that_cannot_be(fraction: float) -> None:
     with pytest.raises(PointloomError, match="val_fraction"):
         SplitRule(fraction)
+
+
+# --- tile by tile
+
+TILE_M = 16.0
+tile_sets = st.lists(
+    st.tuples(st.integers(-40, 40), st.integers(-40, 40)), min_size=1, max_size=60, unique=True
+)
+rules = st.one_of(
+    st.builds(
+        SplitRule,
+        val_fraction=st.sampled_from([0.0, 0.2, 0.4]),
+        test_fraction=st.sampled_from([0.0, 0.1, 0.5]),
+        area_size_m=st.sampled_from([0.0, 16.0, 50.0, 160.0]),
+        seed=st.integers(0, 3),
+    ),
+    st.builds(lambda fold, seed: area_folds(4, 48.0, 0.3, seed)[fold], st.integers(0, 3), st.integers(0, 3)),
+)
+
+
+def plan(tiles: list[tuple[int, int]], rule: SplitRule, scan: str = "a.laz") -> dict[tuple[int, int], str]:
+    """The split of each tile; what a tile holds depends on its place alone."""
+    counts = np.array([[100 + i * i, 50 + (3 * j) % 7, abs(i * j) % 11] for i, j in tiles])
+    found = plan_split(scan, np.array(tiles), counts, rule, TILE_M)
+    assert len(found) == len(tiles)
+    return dict(zip(tiles, found, strict=True))
+
+
+@given(tiles=tile_sets, rule=rules, seed=st.integers(0, 5))
+def test_every_tile_has_one_split_whatever_their_order(
+    tiles: list[tuple[int, int]], rule: SplitRule, seed: int
+) -> None:
+    found = plan(tiles, rule)
+    assert set(found.values()) <= set(SPLITS)
+    order = np.random.default_rng(seed).permutation(len(tiles))
+    assert plan([tiles[n] for n in order], rule) == found
+    assert not (rule.val_fraction == 0 and VAL in found.values())
+    assert not (rule.test_fraction == 0 and rule.num_folds == 0 and TEST in found.values())
+
+
+@given(tiles=tile_sets, rule=rules, cut=st.integers(-40, 40))
+def test_areas_do_not_know_how_a_survey_is_cut_into_files(
+    tiles: list[tuple[int, int]], rule: SplitRule, cut: int
+) -> None:
+    if not rule.area_size_m:
+        return
+    whole = plan(tiles, rule)
+    parts = ([t for t in tiles if t[0] < cut], [t for t in tiles if t[0] >= cut])
+    apart = [plan(part, rule, f"part {n}.laz") for n, part in enumerate(parts) if part]
+    assert {tile: split for part in apart for tile, split in part.items()} == whole
+
+
+def test_areas_are_squares_of_whole_tiles_and_near_their_shares() -> None:
+    tiles = [(i, j) for i in range(-100, 100) for j in range(-100, 100)]
+    found = plan(tiles, SplitRule(0.2, test_fraction=0.1, area_size_m=64.0))
+    by_area: dict[tuple[int, int], set[str]] = {}
+    for (i, j), split in found.items():
+        by_area.setdefault((i // 4, j // 4), set()).add(split)
+    assert all(len(splits) == 1 for splits in by_area.values())
+    shares = {split: list(found.values()).count(split) / len(tiles) for split in SPLITS}
+    assert shares == pytest.approx({TRAIN: 0.7, VAL: 0.2, TEST: 0.1}, abs=0.03)
+    assert found != plan(tiles, SplitRule(0.2, test_fraction=0.1, area_size_m=64.0, seed=1))
+    # Reproducible, on every machine and in every version: datasets that were made must not be dealt again.
+    first = plan([(8 * n, 0) for n in range(20)], SplitRule(0.3, test_fraction=0.3, area_size_m=64.0))
+    assert "".join(split[1] for split in first.values()) == "rarraeerrereareaeaea"
+
+
+def test_folds_of_areas_test_every_tile_once() -> None:
+    tiles = [(i, j) for i in range(30) for j in range(30)]
+    found = [plan(tiles, rule) for rule in area_folds(5, 48.0, 0.2)]
+    assert all([f[tile] for f in found].count(TEST) == 1 for tile in tiles)
+    assert all(set(f.values()) == set(SPLITS) for f in found)
+
+
+def test_folds_of_folders_are_the_six_folds_of_s3dis() -> None:
+    scans = [f"Area_{n}/{room}" for n in range(1, 7) for room in ("office_1", "hallway_2")]
+    rules = folds(scans, val_fraction=0.0)
+    assert len(rules) == 6
+    for rule in rules:
+        splits = {scan: set(plan([(0, 0), (1, 0)], rule, scan).values()) for scan in scans}
+        tested = {scan.split("/")[0] for scan, found in splits.items() if found == {TEST}}
+        assert len(tested) == 1
+        assert all(
+            found == ({TEST} if scan.split("/")[0] in tested else {TRAIN}) for scan, found in splits.items()
+        )
+    assert set(plan([(0, 0), (1, 0)], folds(scans)[0], "Area_2/office_1").values()) == {TRAIN, VAL}
+    (odd, _) = folds(["[a]/x", "a/x"])
+    assert [plan([(0, 0)], odd, scan)[0, 0] for scan in ("[a]/x", "a/x")] == [TEST, TRAIN]
+    for bad in ([], ["a", "b"], ["one/a", "one/b"], ["one/a", "two/a", "b"]):
+        with pytest.raises(PointloomError) as error:
+            folds(bad)
+        assert_one_sentence(error, "folder")
+
+
+def test_named_scans_test_as_a_whole_and_the_test_comes_first() -> None:
+    rule = SplitRule(0.5, ("Area_1/*", "Area_5/*"), test_scans=("Area_5/*",))
+    tiles = [(0, 0), (1, 0), (2, 0)]
+    for scan, split in (("Area_5/a", TEST), ("Area_1/a", VAL), ("Area_2/a", TRAIN)):
+        assert set(plan(tiles, rule, scan).values()) == {split}
+    assert set(plan(tiles, replace(rule, val_scans=()), "Area_2/a").values()) == {TRAIN, VAL}
+
+
+def test_strips_hold_out_a_test_and_a_validation() -> None:
+    tiles = [(i, 0) for i in range(10)]
+    found = plan_split("a", np.array(tiles), np.full((10, 2), 7), SplitRule(0.2, test_fraction=0.3), TILE_M)
+    assert [found.count(split) for split in SPLITS] == [5, 2, 3]
+    edges = sum(one != other for one, other in itertools.pairwise(found))
+    assert edges == 2, "contiguous strips"
+
+
+def test_shifted_tiles_train_on_training_ground_alone() -> None:
+    base = {(0, 0): TRAIN, (1, 0): TRAIN, (2, 0): VAL, (3, 0): TEST}
+    assert split_of_shifted((0, 0), (1, 0), base) == TRAIN
+    assert split_of_shifted((1, 0), (1, 0), base) == UNUSED
+    assert split_of_shifted((2, 0), (0, 1), base) == UNUSED
+    assert split_of_shifted((1, -1), (0, 1), base) == TRAIN
+    assert split_of_shifted((3, -1), (1, 1), base) == UNUSED
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"test_fraction": 1.0}, "test_fraction"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "less than all"),
+        ({"area_size_m": -1.0}, "area_size_m"),
+        ({"area_size_m": float("nan")}, "area_size_m"),
+        ({"num_folds": 5}, "area_size_m"),
+        ({"num_folds": 5, "fold": 5, "area_size_m": 50.0}, "fold 5"),
+        ({"num_folds": -2, "area_size_m": 50.0}, "fold 0 of -2"),
+        ({"num_folds": 5, "test_fraction": 0.1, "area_size_m": 50.0}, "test_fraction"),
+    ],
+)
+def test_rules_that_cannot_be(settings: dict[str, float], word: str) -> None:
+    with pytest.raises(PointloomError) as error:
+        SplitRule(**settings)  # type: ignore[arg-type]
+    assert_one_sentence(error, word)
+
+
+def test_areas_smaller_than_a_tile_are_refused() -> None:
+    with pytest.raises(PointloomError) as error:
+        plan([(0, 0)], SplitRule(area_size_m=15.9))
+    assert_one_sentence(error, "area_size_m")
