@@ -24,6 +24,7 @@ from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 SUFFIXES = (".ply",)
 _EXPECTED = "a complete PLY file whose vertices have x, y and z"
 _HEADER_BYTES = 1 << 16
+_PIECE_BYTES = 1 << 20
 _LINE_BYTES = 1 << 14
 _FORMAT = re.compile(rb"ply\r?\nformat (ascii|binary_little_endian|binary_big_endian) 1\.0\s*\n")
 
@@ -149,13 +150,16 @@ def _rows(uri: str, stream: pa.NativeFile, layout: _Layout) -> Iterator[np.ndarr
 
 
 def _lines(stream: pa.NativeFile) -> Iterator[bytes]:
-    buffered = io.BufferedReader(stream, 1 << 20)
-    try:
-        while line := buffered.readline(_LINE_BYTES):
-            if line.strip():
-                yield line
-    finally:
-        buffered.detach()  # or it closes the stream, which is read again
+    """The lines with something in them; one that never ends comes in pieces, which is refused later."""
+    rest = b""
+    while piece := stream.read(_PIECE_BYTES):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (line for line in lines if line.strip())
+        if len(rest) > _LINE_BYTES:
+            yield rest
+            rest = b""
+    if rest.strip():
+        yield rest
 
 
 def _parse(uri: str, lines: Iterator[bytes], layout: _Layout) -> np.ndarray:
