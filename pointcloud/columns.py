@@ -112,6 +112,8 @@ def _ranges(tables: Callable[[], Iterator[Table]], names: list[str]) -> Ranges:
 def _stretch(low: float, high: float) -> tuple[float, float]:
     """What is taken off intensities and what they are then multiplied with: alike for scans that are alike."""
     low = min(low, 0.0)
+    if high <= low:
+        return low, 1.0
     if high - low <= 1:
         return low, 65535.0
     return low, 2.0 ** -max(0, int(np.ceil(np.log2((high - low) / 65535))))

@@ -9,7 +9,8 @@ import pytest
 
 from pointcloud.errors import PointloomError, StorageError
 from pointcloud.labels import PRESETS
-from pointcloud.rooms import is_room, read_room
+from pointcloud.reader import read_cloud
+from pointcloud.rooms import is_room
 from pointcloud.simulate.rooms import NOTICE, RoomsConfig, simulate_room, write_rooms
 
 CONFIG = RoomsConfig(areas=(1, 6), rooms_per_area=4, points_per_m2=12.0)
@@ -28,7 +29,7 @@ def test_folders_are_those_of_s3dis(tmp_path: Path) -> None:
         assert is_room(str(room))
         assert not is_room(str(room.parent))
         whole = np.loadtxt(room / f"{room.name}.txt")
-        cloud = read_room(str(room))
+        cloud = read_cloud(str(room))
         assert whole.shape == (len(cloud), 6)
         # The same points, which the reader orders by file name.
         np.testing.assert_allclose(np.sort(whole[:, 0]), np.sort(cloud.xyz[:, 0]))
@@ -39,7 +40,7 @@ def test_folders_are_those_of_s3dis(tmp_path: Path) -> None:
 
 def test_the_first_office_has_all_classes(tmp_path: Path) -> None:
     office = write_rooms(RoomsConfig(areas=(5,), rooms_per_area=1, points_per_m2=20.0), tmp_path)[0]
-    counts = np.bincount(read_room(str(office)).attributes["classification"], minlength=13)
+    counts = np.bincount(read_cloud(str(office)).attributes["classification"], minlength=13)
     assert len(counts) == 13
     assert counts.min() > 20
 
