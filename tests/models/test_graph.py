@@ -120,6 +120,20 @@ def test_both_paths_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(neighbours(x, [0, 1300], ranks, 5), compiled)
 
 
+@pytest.mark.parametrize("room", [2**21, 90_000, 20_000, 1])
+def test_blocks_of_one_size_are_searched_together(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """However many distances fit: several blocks, one block, some of its rows, one row."""
+    monkeypatch.setattr(kernels, "serve", lambda x: False)
+    bounds = [0, 200, 400, 600, 630, 830]
+    x = torch.randn((830, 5), dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    ranks = strided_ranks(8, 4)
+    expected = [
+        neighbours(x[start:end], [0, end - start], ranks, 4) + start for start, end in pairwise(bounds)
+    ]
+    monkeypatch.setitem(graph.DISTANCES_PER_CHUNK, "cpu", room)
+    assert torch.equal(neighbours(x, bounds, ranks, 4), torch.cat(expected))
+
+
 def test_threads_change_nothing() -> None:
     x = torch.randn((1500, 12), generator=torch.Generator().manual_seed(8))
     before = torch.get_num_threads()
