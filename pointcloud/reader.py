@@ -81,7 +81,16 @@ def iterate_clouds(
     seen = 0
     try:
         metres_per_unit(header.crs)
-        for xyz, attributes in _columns(header, window, report):
+        chunks = _columns(header, window, report)
+        for xyz, attributes in chunks:
+            bad = _num_bad(xyz)
+            if bad:
+                rest = [(len(more), _num_bad(more)) for more, _ in chunks]
+                total = seen + len(xyz) + sum(count for count, _ in rest)
+                raise ScanError(
+                    f"{bad + sum(b for _, b in rest)} of {total} points have NaN or infinite coordinates, expected "
+                    "numbers; remove them or export the scan again."
+                )
             cloud = Cloud(xyz, attributes, header.crs)
             seen += len(cloud)
             if window is not None:
@@ -94,6 +103,10 @@ def iterate_clouds(
         raise error if repr(uri) in str(error) else ScanError(f"scan {uri!r}: {error}") from error
     if not seen and (window is None or header.num_points == 0):
         raise ScanError(f"scan {uri!r} holds no points; leave it out or deliver it again.")
+
+
+def _num_bad(xyz: np.ndarray) -> int:
+    return int(np.count_nonzero(~np.isfinite(xyz).all(axis=1)))
 
 
 def _columns(header: ScanHeader, window: Window | None, report: Callable[[str], None]) -> Iterator[Columns]:

@@ -59,6 +59,14 @@ def test_colours_intensity_and_invalid_points(tmp_path: Path) -> None:
     assert "20 points that the scanner marked as invalid are left out." in notes
 
 
+def test_spherical_coordinates_are_those_of_pye57() -> None:
+    from pye57.utils import convert_spherical_to_cartesian
+
+    rng = np.random.default_rng(3)
+    rae = np.stack([rng.random(20) * 9, rng.uniform(-np.pi, np.pi, 20), rng.uniform(-1.5, 1.5, 20)])
+    np.testing.assert_allclose(e57._to_cartesian(*rae).T, convert_spherical_to_cartesian(rae.T), atol=1e-12)
+
+
 def test_chunks_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(
         write_e57(
@@ -69,6 +77,12 @@ def test_chunks_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(e57, "CHUNK_POINTS", 25)
     assert [len(cloud) for cloud in iterate_clouds(path)] == [25, 25, 10] * 2
     np.testing.assert_array_equal(read_cloud(path).xyz, whole.xyz)
+
+
+def test_a_file_in_a_bucket_is_copied_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(write_e57(tmp_path / "a.e57", [(points(), STILL, NOWHERE)]))
+    monkeypatch.setattr(e57.storage, "is_local", lambda uri: False)
+    np.testing.assert_array_equal(read_cloud(path).xyz, points())
 
 
 def test_bad_files_are_one_sentence_and_stay_where_they_are(tmp_path: Path) -> None:

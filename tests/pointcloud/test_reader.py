@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pyproj import CRS
 
-from pointcloud import scan
+from pointcloud import arrays, scan
 from pointcloud.cloud import Cloud
 from pointcloud.errors import ScanError, StorageError
 from pointcloud.reader import SUFFIXES, colour_scale, find_scans, iterate_clouds, read_cloud, read_header
@@ -88,6 +88,18 @@ def test_every_chunk_has_the_same_attributes_and_raw_colours(
 @pytest.mark.parametrize(("largest", "scale"), [(0, None), (1, 257), (255, 257), (256, 1), (65535, 1)])
 def test_the_scale_of_colours(largest: int, scale: int | None) -> None:
     assert colour_scale(largest) == scale
+
+
+def test_nan_coordinates_are_counted_over_the_whole_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "CHUNK_POINTS", 10)
+    xyz = make_cloud(35).xyz
+    xyz[[12, 30], [0, 2]] = np.nan, np.inf
+    np.save(tmp_path / "a.npy", xyz)
+    with pytest.raises(ScanError, match="2 of 35 points have NaN or infinite coordinates") as error:
+        list(iterate_clouds(str(tmp_path / "a.npy")))
+    assert_one_sentence(error, "a.npy")
 
 
 def test_degrees_are_refused(tmp_path: Path) -> None:
