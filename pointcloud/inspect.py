@@ -103,12 +103,12 @@ class Inspection:
 def choose_config(density: float) -> BlockConfig:
     """Block sizes for a scan of so many points per m².
 
-    The voxel is about the mean distance between neighbouring points, 1 / √density, rounded up to a round number, so
+    The voxel is about the mean distance between neighbouring points, 1 / √density, as the nearest round number, so
     that little is thinned away and few voxels are empty; from 0.02 m, below which a scanner's noise begins, to 5 m.
     A tile is 64 voxels wide, so that a block over level ground has about 4096; the halo is an eighth of it. At 16
     points per m² these are the defaults of `BlockConfig`, at 2 cm nearly the blocks of 1 m that S3DIS is known for.
     """
-    voxel = next((size for size in _VOXEL_SIZES_M if size >= 0.999 / math.sqrt(density)), _VOXEL_SIZES_M[-1])
+    voxel = min(_VOXEL_SIZES_M, key=lambda size: abs(math.log(size * math.sqrt(density))))
     tile = round(voxel * _VOXELS_PER_TILE, 3)
     return BlockConfig(
         tile_size_m=tile, halo_m=round(voxel * _VOXELS_PER_HALO, 3), voxel_size_m=voxel,
