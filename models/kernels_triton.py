@@ -1,11 +1,12 @@
 """Dilated k nearest neighbours on a GPU: distances and selection fused, the N × N matrix never stored.
 
-Three kernels, for as many rows at a time as their candidates have room:
+Four kernels, for as many rows at a time as their candidates have room:
 
-1. `_estimate_limits`: of a few hundred sampled columns, the distance below which a little over k·d lie.
-2. `_keep`: all distances, tile by tile; what is within its row's limit is appended to the row's candidates. A
+1. `_sample`: the distances to some hundred columns.
+2. `_estimate_limits`: by these, the distance within which a little over k·d columns lie.
+3. `_keep`: all distances, tile by tile; what is within its row's limit is appended to the row's candidates. A
    row that got too few or too many is done again with another limit, by bisection, so no row is ever wrong.
-3. `_pick`: sorts each row's candidates in registers and writes the wanted ranks.
+4. `_pick`: sorts each row's candidates in registers and writes the wanted ranks.
 
 Distances and columns are compared as one 64-bit key, the distance's bits in an order of integers above the
 column: no two keys of a row are equal, a limit between any two of them exists, and of points at equal distance
@@ -25,6 +26,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from models.kernels_triton_tile import from_ordered, sorted_rows, tile_distances, to_ordered
 
 CANDIDATES_PER_CHUNK = 2**25
 """Keys of 8 bytes that exist at once; the rows of a chunk must still fill a GPU."""
@@ -118,57 +121,20 @@ def _room(bounds: list[int], last_ranks: list[int], num_samples: int) -> tuple[l
 
 
 @triton.jit
-def _distances(x, rows, row_exists, columns, column_exists, num_channels, BLOCK_C: tl.constexpr):
-    """|x_j|² − 2 x_i·x_j, which orders a row as |x_i − x_j|² does. (rows, columns) float32, NaN as infinity."""
-    products = tl.zeros([rows.shape[0], columns.shape[0]], tl.float32)
-    squares = tl.zeros([columns.shape[0]], tl.float32)
-    for first in range(0, num_channels, BLOCK_C):
-        channel = first + tl.arange(0, BLOCK_C)
-        exists = channel < num_channels
-        x_i = tl.load(
-            x + rows[:, None].to(tl.int64) * num_channels + channel[None, :],
-            mask=row_exists[:, None] & exists[None, :],
-            other=0.0,
-        )
-        x_j = tl.load(
-            x + columns[None, :].to(tl.int64) * num_channels + channel[:, None],
-            mask=exists[:, None] & column_exists[None, :],
-            other=0.0,
-        )
-        products = tl.dot(x_i, x_j, products, input_precision="ieee")
-        squares += tl.sum(x_j * x_j, axis=0)
-    distances = squares[None, :] - 2.0 * products
-    return tl.where(distances == distances, distances, float("inf"))
-
-
-@triton.jit
-def _ordered(distances):
-    """Bits of float32 as int32 of the same order."""
-    bits = distances.to(tl.int32, bitcast=True)
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-
-
-@triton.jit
-def _distance(ordered):
-    """Inverse of `_ordered`."""
-    return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
-
-
-@triton.jit
 def _sample(
     x, tasks, samples, num_channels,
     BLOCK_C: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
-    """samples (rows, SAMPLES): distances of each row to columns spread evenly over its block, as `_ordered`."""
+    """samples (rows, SAMPLES): `to_ordered` distances of each row to columns spread evenly over its block."""
     task = tl.program_id(0)
     start = tl.load(tasks + task * 4 + 1)
     end = tl.load(tasks + task * 4 + 2)
     rows = tl.load(tasks + task * 4) + tl.arange(0, ROWS)
     sample = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     columns = start + (sample.to(tl.int64) * (end - start) // SAMPLES).to(tl.int32)
-    distances = _distances(x, rows, rows < end, columns, columns < end, num_channels, BLOCK_C)
+    distances = tile_distances(x, rows, rows < end, columns, columns < end, num_channels, BLOCK_C)
     at = task.to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    tl.store(samples + at[:, None] * SAMPLES + sample[None, :], _ordered(distances))
+    tl.store(samples + at[:, None] * SAMPLES + sample[None, :], to_ordered(distances))
 
 
 @triton.jit
@@ -193,8 +159,8 @@ def _estimate_limits(
             enough = tl.sum((ordered <= middle.to(tl.int32)[:, None]).to(tl.int32), axis=1) >= wanted
             high = tl.where(enough, middle, high)
             low = tl.where(enough, low, tl.minimum(middle + 1, high))
-        limit, least = _distance(high.to(tl.int32)), _distance(nearest)
-        farther = _ordered(limit + 0.125 * (limit - least)).to(tl.int64)
+        limit, least = from_ordered(high.to(tl.int32)), from_ordered(nearest)
+        farther = to_ordered(limit + 0.125 * (limit - least)).to(tl.int64)
         tl.store(limits + at, (high << 32) | _COLUMN)
         tl.store(limits + num_keys + at, tl.maximum(farther - high, 1) << 32)
 
@@ -225,8 +191,8 @@ def _keep(
         limit_column = (limit & _COLUMN).to(tl.uint32)
         for first in range(start, end, COLUMNS):
             columns = first + tl.arange(0, COLUMNS)
-            distances = _distances(x, rows, rows < end, columns, columns < end, num_channels, BLOCK_C)
-            ordered = _ordered(distances)
+            distances = tile_distances(x, rows, rows < end, columns, columns < end, num_channels, BLOCK_C)
+            ordered = to_ordered(distances)
             within = (ordered < limit_distance[:, None]) | (
                 (ordered == limit_distance[:, None])
                 & (columns.to(tl.uint32)[None, :] <= limit_column[:, None])
@@ -269,25 +235,8 @@ def _pick(
     place = tl.arange(0, CAPACITY)
     filled = place[None, :] < tl.load(counts + at)[:, None]
     near = tl.load(keys + at.to(tl.int64)[:, None] * CAPACITY + place[None, :], mask=filled, other=_FARTHEST)
-    columns = (_sorted(near, ROWS, LOG_CAPACITY) & _COLUMN).to(tl.int32)
+    columns = (sorted_rows(near, ROWS, LOG_CAPACITY) & _COLUMN).to(tl.int32)
     for r in range(num_ranks):
         rank = tl.load(plan + block * (num_ranks + 1) + r)
         column = tl.sum(tl.where((place == rank)[None, :], columns, 0), axis=1)
         tl.store(found + rows.to(tl.int64) * num_ranks + r, column, mask=rows < end)
-
-
-@triton.jit
-def _sorted(keys, ROWS: tl.constexpr, LOG_WIDTH: tl.constexpr):
-    """Each row of keys (ROWS, 2^LOG_WIDTH) int64, ascending: a bitonic sort, as Triton's own.
-
-    That one finds an element's partner by a reduction which Triton's interpreter does in Python, element by
-    element; this one by a sum.
-    """
-    cube = tl.reshape(keys, [ROWS] + [2] * LOG_WIDTH)
-    place = tl.reshape(tl.arange(0, 1 << LOG_WIDTH), [1] + [2] * LOG_WIDTH)
-    for stage in tl.static_range(1, LOG_WIDTH + 1):
-        for bit in tl.static_range(stage - 1, -1, -1):
-            partner = tl.sum(cube, axis=LOG_WIDTH - bit, keep_dims=True) - cube
-            wants_larger = ((place >> stage) ^ (place >> bit)) & 1
-            cube = tl.where((cube > partner) != (wants_larger != 0), partner, cube)
-    return tl.reshape(cube, [ROWS, 1 << LOG_WIDTH])
