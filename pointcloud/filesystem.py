@@ -30,7 +30,8 @@ _URI_CHARACTERS = "%:/#[]@!$&'()*+,;="  # besides letters, digits and -._~: RFC 
 _PATIENCE_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 5.0
 _PASSING = re.compile(
-    r"NETWORK_CONNECTION|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTL|REQUEST_TIMEOUT|UNAVAILABLE"
+    # An upload is unknown after its server restarted, or when its completion arrived and the answer was lost.
+    r"NO_SUCH_UPLOAD|NETWORK_CONNECTION|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTL|REQUEST_TIMEOUT|UNAVAILABLE"
     r"|HTTP status 50[0234]|timed? ?out|connection (reset|refused|closed)",
     re.IGNORECASE,
 )
@@ -55,15 +56,15 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """The filesystem of a URI and the path on it.
 
     Raises:
-        StorageError: a scheme that pyarrow does not know, or credentials in the URI.
+        StorageError: a scheme that pyarrow does not know, credentials in the URI, or a bucket out of reach.
     """
     if "://" not in uri:
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
     _refuse_secrets(uri)
     try:
-        # A space typed as a space is meant as one.
-        return fs.FileSystem.from_uri(quote(uri, safe=_URI_CHARACTERS))
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        # A space typed as a space is meant as one. Where no region is set, the bucket is asked for its own.
+        return attempt("reach", uri, lambda: fs.FileSystem.from_uri(quote(uri, safe=_URI_CHARACTERS)))
+    except (pa.ArrowException, ValueError) as error:
         raise StorageError(
             f"cannot open storage for {uri!r}: {_first_line(error)}; expected a local path or an s3://, "
             "gs:// or abfs:// URI."
@@ -90,7 +91,7 @@ def attempt(what: str, uri: str, operation: Callable[[], T]) -> T:
 
     Args:
         what: what it does to the URI, for messages: "read", "write".
-        uri: a URI whose filesystem is not the local one, or is: a disk's errors do not pass and are not waited for.
+        uri: where, for messages. A disk's errors do not pass and are not waited for.
         operation: raises OSError where it fails, and can be repeated then.
 
     Raises:
@@ -102,7 +103,7 @@ def attempt(what: str, uri: str, operation: Callable[[], T]) -> T:
             return operation()
         except FileNotFoundError as error:
             raise StorageError(f"nothing at {uri!r}; give an existing file.") from error
-        except (OSError, pa.ArrowException) as error:
+        except OSError as error:
             waited = time.monotonic() - began
             passing = isinstance(error, ChangedError) or _PASSING.search(str(error))
             if not passing or waited + pause > _PATIENCE_SECONDS:

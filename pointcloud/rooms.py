@@ -33,7 +33,19 @@ _REPORTED_LINES = 10  # per file: a file that is no S3DIS file at all must not f
 
 def is_room(uri: str) -> bool:
     """Whether a folder looks like an S3DIS room: it has a folder `Annotations`."""
-    return storage.exists(storage.join(uri, _ANNOTATIONS))
+    # Below a glob there is nothing, and to look there would name a place that nobody gave.
+    return not storage.is_glob(uri) and storage.exists(storage.join(uri, _ANNOTATIONS))
+
+
+def find_rooms(uri: str) -> list[storage.Source]:
+    """The rooms that a folder is or holds, sorted, named as below the folder ("Area_5/office_1"); else none."""
+    if storage.is_glob(uri):
+        return []
+    if is_room(uri):
+        return [storage.Source(uri, storage.name_of(uri))]
+    files = storage.list_files(uri) if storage.is_folder(uri) else []
+    names = sorted({file.name.rpartition(f"/{_ANNOTATIONS}/")[0] for file in files} - {""})
+    return [storage.Source(storage.join(uri, *name.split("/")), name) for name in names]
 
 
 def object_files(uri: str) -> list[storage.Source]:

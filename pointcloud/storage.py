@@ -110,9 +110,13 @@ def expand(patterns: list[str], suffixes: tuple[str, ...]) -> list[Source]:
     return [found[name] for name in sorted(found)]
 
 
+def is_glob(pattern: str) -> bool:
+    """Whether a pattern means what matches it: a path that exists is itself, also with a bracket in its name."""
+    return any(c in pattern for c in _WILDCARDS) and not exists(pattern)
+
+
 def _expand_one(pattern: str, suffixes: tuple[str, ...]) -> list[Source]:
-    # A path that exists is taken as it is, also with a bracket in its name.
-    if not any(c in pattern for c in _WILDCARDS) or exists(pattern):
+    if not is_glob(pattern):
         filesystem, path = resolve(pattern)
         kind = _info(filesystem, path, pattern).type
         if kind == fs.FileType.File:
@@ -154,6 +158,11 @@ def _matches(name: str, pattern: str) -> bool:
 def exists(uri: str) -> bool:
     filesystem, path = resolve(uri)
     return _info(filesystem, path, uri).type != fs.FileType.NotFound
+
+
+def is_folder(uri: str) -> bool:
+    filesystem, path = resolve(uri)
+    return _info(filesystem, path, uri).type == fs.FileType.Directory
 
 
 def _info(filesystem: fs.FileSystem, path: str, uri: str) -> fs.FileInfo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import fs
 
-from pointcloud import storage
+from pointcloud import filesystem, storage
 from pointcloud.errors import StorageError
 from tests.clouds import assert_one_sentence
 
@@ -167,6 +168,52 @@ def test_names_survive_being_part_of_a_uri(tmp_path: Path, name: str) -> None:
         assert source.name.endswith(name)
         assert storage.read_bytes(source.uri) == b"x"
     assert storage.name_of(source.uri) == name
+
+
+# --- patience
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystem, "_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(filesystem, "_PATIENCE_SECONDS", 0.2)
+
+
+def failing(times: int, message: str) -> tuple[list[int], Callable[[], str]]:
+    calls: list[int] = []
+
+    def operation() -> str:
+        calls.append(1)
+        if len(calls) <= times:
+            raise OSError(message)
+        return "done"
+
+    return calls, operation
+
+
+def test_what_passes_is_waited_for_and_said(impatient: None, caplog: pytest.LogCaptureFixture) -> None:
+    calls, operation = failing(2, "AWS Error NETWORK_CONNECTION during GetObject operation")
+    assert filesystem.attempt("read", "s3://b/x", operation) == "done"
+    assert len(calls) == 3
+    assert "cannot read s3://b/x for 0 s, trying for 0 s more: AWS Error NETWORK_CONNECTION" in caplog.text
+
+
+def test_what_stays_away_is_given_up_and_what_is_refused_at_once(impatient: None) -> None:
+    calls, operation = failing(1000, "AWS Error SLOW_DOWN during PutObject operation")
+    with pytest.raises(StorageError, match="tried for") as error:
+        filesystem.attempt("write", "s3://b/x", operation)
+    assert_one_sentence(error, "s3://b/x")
+    assert 2 < len(calls) < 10
+    for message, expected in (
+        ("AWS Error ACCESS_DENIED during HeadObject operation: No response body.", "access is refused"),
+        ("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation", "no such bucket"),
+        ("[Errno 28] No space left on device", "No space left"),
+    ):
+        calls, operation = failing(1000, message)
+        with pytest.raises(StorageError, match=expected) as error:
+            filesystem.attempt("write", "s3://b/x", operation)
+        assert_one_sentence(error, "s3://b/x")
+        assert len(calls) == 1
 
 
 # --- reading and writing
