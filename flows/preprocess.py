@@ -5,25 +5,31 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from prefect import flow
-from prefect.futures import PrefectFuture, as_completed
-from prefect.task_runners import ProcessPoolTaskRunner
+from prefect import flow, get_run_logger
+from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, Field
 
 from flows.running import run
 from pointcloud.blocks import BlockConfig
+from pointcloud.features import FEATURES, check_features
 from pointcloud.labels import PRESETS, find_scheme
+from pointcloud.lock import held
+from pointcloud.preprocess import Recipe
+from pointcloud.reader import find_scans
 from pointcloud.splits import SplitRule
-from tasks.preprocess import PreprocessJob, find_scans, preprocess_scan, write_manifest
+from tasks.isolation import isolated
+from tasks.parts import Parts, scratch_folder
+from tasks.preprocess import examine_scans, preprocess_scan, write_manifest
 from tasks.quarantine import check_quarantine
-from tasks.watching import Progress, show_records
+from tasks.watching import ScanStates, show_markdown
 
 
 class PreprocessParameters(BaseModel):
     """What becomes a blocks dataset, and how it is cut. Sizes are metres, also for scans in feet."""
 
     scans: list[str] = Field(
-        description="LAS/LAZ files, folders, globs or S3DIS room folders; local paths or s3://, gs://, abfs:// URIs."
+        description="Scans (LAS, LAZ, COPC, PLY, NPZ, NPY, E57), folders, globs or S3DIS rooms; paths or s3://, gs://, "
+        "abfs:// URIs."
     )
     out: str = Field(description="Folder or URI of the blocks dataset.")
     label_scheme: str = Field(
@@ -42,55 +48,123 @@ class PreprocessParameters(BaseModel):
     max_points: int = Field(
         BlockConfig.max_points, description="A tile with more points is cut into quarters."
     )
+    across_scans: bool = Field(
+        BlockConfig.across_scans,
+        description="Tiles and halos go on in neighbouring scans; off for scans of different times.",
+    )
+    features: list[str] = Field(
+        [], description=f"Features every scan must give, else it is quarantined: {', '.join(FEATURES)}."
+    )
+    sample_points: int = Field(
+        0,
+        ge=0,
+        description="Draw every block to exactly this many points, as the paper does with 4096; 0: all.",
+    )
+    min_points: int = Field(
+        1, ge=1, description="Tiles with fewer points are left out; the paper's rooms: 100."
+    )
     val_fraction: float = Field(
-        SplitRule.val_fraction, description="Share of each scan, one strip of ground, kept for validation."
+        SplitRule.val_fraction, description="Share of the ground kept for validation."
     )
     val_scans: list[str] = Field(
-        [], description="Globs of scan names that are validation as a whole, instead of strips."
+        [], description="Globs of scan names that are validation as a whole, instead of a share of each."
     )
+    test_fraction: float = Field(SplitRule.test_fraction, description="Share of the ground kept for a test.")
+    test_scans: list[str] = Field([], description="Globs of scan names that are the test, as 'Area_5/*'.")
+    area_size_m: float = Field(
+        SplitRule.area_size_m, description="Hold out squares of this edge; 0: a strip of each scan."
+    )
+    num_folds: int = Field(
+        SplitRule.num_folds, description="Cross-validation by squares: parts of the ground."
+    )
+    fold: int = Field(SplitRule.fold, description="Which of them is the test, counted from 0.")
+    seed: int = Field(SplitRule.seed, description="Another one holds out other squares.")
     processes: int = Field(2, ge=1, description="Scans read at the same time, each in a process of its own.")
+    memory_mb: int = Field(
+        3000, ge=500, description="A scan that needs more memory than this is quarantined."
+    )
+    time_limit_s: float = Field(3600, gt=0, description="A scan that takes longer than this is quarantined.")
+    retry_quarantined: bool = Field(True, description="Try again what could not be read, though unchanged.")
     max_quarantined: int = Field(
         0, ge=0, description="The flow fails when more scans than this are unreadable."
     )
+    wait_s: float = Field(0, ge=0, description="How long to wait for another run that writes this dataset.")
+    dry_run: bool = Field(False, description="Only say what would be done.")
 
-    def job(self) -> PreprocessJob:
-        """The job these parameters describe. Raises PointloomError where they do not fit together."""
+    def recipe(self) -> Recipe:
+        """How each scan is made into blocks. Raises PointloomError where the parameters do not fit together."""
         config = BlockConfig(
             self.tile_size_m, self.halo_m, self.voxel_size_m, self.thin, self.overlap, self.ground_window_m,
-            self.max_points,
+            self.max_points, self.across_scans,
         )  # fmt: skip
-        rule = SplitRule(self.val_fraction, tuple(self.val_scans))
-        return PreprocessJob(self.out, config, find_scheme(self.label_scheme), rule)
+        rule = SplitRule(
+            self.val_fraction, tuple(self.val_scans), self.test_fraction, tuple(self.test_scans), self.area_size_m,
+            self.num_folds, self.fold, self.seed,
+        )  # fmt: skip
+        if self.features:
+            check_features(tuple(self.features))
+        return Recipe(
+            config,
+            find_scheme(self.label_scheme),
+            rule,
+            tuple(self.features),
+            self.sample_points,
+            self.min_points,
+        )
 
 
 def check(parameters: PreprocessParameters) -> None:
     """What can be told before work starts. Raises PointloomError."""
-    parameters.job()
+    parameters.recipe()
     find_scans(parameters.scans)
 
 
 @flow(name="preprocess")
 def preprocess(parameters: PreprocessParameters) -> str:
-    """Cut scans into blocks and store them with a manifest; only new and changed scans are read.
+    """Cut scans into blocks and store them with a manifest; only what is new or changed is read.
 
-    Returns the URI of the dataset.
+    Returns the URI of the dataset, or of a dry run the plan.
     """
-    job = parameters.job()
+    logger, out, recipe = get_run_logger(), parameters.out, parameters.recipe()
     sources = find_scans(parameters.scans)
-    progress = Progress(f"preprocessing-{parameters.out}", f"Scans cut into {parameters.out}", len(sources))
-    with ProcessPoolTaskRunner(max_workers=min(parameters.processes, len(sources))) as processes:
-        futures: list[PrefectFuture[Any]] = [
-            processes.submit(preprocess_scan, {"source": source, "job": job}) for source in sources
-        ]
-        for _ in as_completed(futures):
-            progress.step()
-        records = [future.result() for future in futures]
-    write_manifest(records, job)
-    show_records(f"scans-{parameters.out}", records, f"Scans of {parameters.out}")
-    check_quarantine(records, parameters.max_quarantined)
-    return parameters.out
+    with isolated(parameters.processes, parameters.memory_mb, parameters.time_limit_s) as processes:
+        if parameters.dry_run:
+            survey = examine_scans(
+                sources, out, recipe, processes, parameters.processes, parameters.retry_quarantined
+            )
+            show_markdown(f"plan-{out}", survey.plan.to_markdown(), f"What would be done in {out}")
+            return survey.plan.to_markdown()
+        with held(out, parameters.wait_s) as lock, scratch_folder(out) as folder:
+            survey = examine_scans(
+                sources, out, recipe, processes, parameters.processes, parameters.retry_quarantined
+            )
+            logger.info("%s", survey.plan)
+            todo = survey.order
+            states = ScanStates(out, f"Scans cut into {out}", survey.states(), survey.boxes(), len(todo))
+            parts = Parts(survey.sources, survey.needed(), recipe, folder, processes)
+            records = {scan: record for scan, record in survey.records.items() if scan in survey.keys}
+            runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=parameters.processes)
+            with runner as threads:
+                futures = [
+                    threads.submit(
+                        preprocess_scan,
+                        {
+                            "scan": scan, "survey": survey, "out": out, "recipe": recipe, "parts": parts,
+                            "processes": processes, "states": states,
+                        },
+                    )
+                    for scan in todo
+                ]  # fmt: skip
+                records |= {scan: future.result() for scan, future in zip(todo, futures, strict=True)}
+            states.show()
+            lock.check()
+            gone = {scan: record for scan, record in survey.records.items() if scan not in survey.keys}
+            write_manifest(records, out, recipe, gone)
+    check_quarantine(list(records.values()), parameters.max_quarantined)
+    return out
 
 
 def command(*, parameters: Annotated[PreprocessParameters, Parameter(name="*")]) -> None:
     """Cut scans into blocks: one Parquet shard per scan, and a manifest."""
-    print(f"blocks dataset: {run(check, preprocess, parameters)}")
+    done = run(check, preprocess, parameters)
+    print(done if parameters.dry_run else f"blocks dataset: {done}")

@@ -58,6 +58,11 @@ def write(root: str, record: Record) -> None:
     storage.write_json(_uri(root, record.stage, record.scan), asdict(record))
 
 
+def remove(root: str, record: Record) -> None:
+    """Forget a scan's record."""
+    storage.delete(_uri(root, record.stage, record.scan))
+
+
 def find_done(root: str, stage: str, scan: str, key: str) -> Record | None:
     """The record of finished work with this key, if there is one and its output is still there."""
     record = _read(_uri(root, stage, scan))

@@ -33,9 +33,14 @@ def find_scans(patterns: list[str]) -> list[storage.Source]:
     Raises:
         StorageError: nothing there.
     """
-    found = [storage.Source(room, storage.name_of(room)) for room in patterns if rooms.is_room(room)]
-    files = [pattern for pattern in patterns if not rooms.is_room(pattern)]
-    return found + (storage.expand(files, SUFFIXES) if files else [])
+    rooms_found: list[storage.Source] = []
+    files = []
+    for pattern in patterns:
+        below = rooms.find_rooms(pattern)
+        rooms_found += below
+        if not below:
+            files.append(pattern)
+    return rooms_found + (storage.expand(files, SUFFIXES) if files else [])
 
 
 def read_header(uri: str) -> ScanHeader:

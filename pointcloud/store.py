@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,25 +20,30 @@ from pointcloud.errors import SchemaError
 from pointcloud.features import FeatureStatistics
 from pointcloud.labels import LabelScheme
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
-_ROW_GROUP_BLOCKS = 16
+ROW_GROUP_BLOCKS = 64
+"""Blocks of a row group at most: some 4 MB, read at once."""
+_READ_BLOCKS = 16
+_AXES = ("x", "y", "z")
 _NUMPY = {
     "intensity": np.uint16, "return_number": np.uint8, "number_of_returns": np.uint8,
     "red": np.uint16, "green": np.uint16, "blue": np.uint16,
 }  # fmt: skip
 
 _POINTS = [
-    *((axis, np.float32, "metres from the origin") for axis in "xyz"),
+    *((axis, np.float32, "metres from the origin") for axis in _AXES),
     ("height", np.float32, "metres above the lowest point nearby"),
     *((name, dtype, "as in LAS; null where the scan has none") for name, dtype in _NUMPY.items()),
     ("label", np.int8, "class index, -1 ignored; null where the scan has no labels"),
     ("is_core", np.bool_, "false in the halo"),
-    ("point_index", np.int64, "place of the point in the scan"),
+    ("point_index", np.int64, "place of the point in its scan"),
+    ("source", np.uint16, "its scan, as place in scans; null where all points are of scan"),
 ]
 _SCALARS = [
     ("scan", pa.string(), "name of the scan"),
-    ("split", pa.string(), "train, val or unused"),
+    ("scans", pa.list_(pa.string()), "of a tile or halo that crosses borders: the scans it has points from"),
+    ("split", pa.string(), "train, val, test or unused"),
     ("tile", pa.list_(pa.int64(), 2), "i, j on the grid of the CRS"),
     ("shift", pa.list_(pa.int32(), 2), "which of the overlapping grids"),
     ("cell", pa.list_(pa.float64(), 4), "core's x_min, y_min, x_max, y_max in CRS units, half-open"),
@@ -93,25 +99,88 @@ class Manifest:
         return sum(shard.num_blocks.get(split, 0) for shard in self.shards)
 
 
-def write_shard(uri: str, blocks: list[Block], splits: list[str], num_classes: int, crs: CRS | None) -> None:
-    """Write one scan's blocks as GeoParquet 1.1 (WKB footprints, PROJJSON); equal blocks give equal bytes."""
-    rows = [_row(b, split, num_classes) for b, split in zip(blocks, splits, strict=True)]
-    table = pa.Table.from_pylist(rows, BLOCK_SCHEMA)
-    geometry: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"]}
-    # GeoParquet reads a missing CRS as longitude and latitude; null says that it is not known.
-    geometry["crs"] = crs.to_json_dict() if crs is not None else None
-    geo = {"version": "1.1.0", "primary_column": "footprint", "columns": {"footprint": geometry}}
-    table = table.replace_schema_metadata(
-        {"geo": json.dumps(geo, sort_keys=True), "pointloom.schema_version": str(SCHEMA_VERSION)}
-    )
-    with storage.staged(uri) as part:
-        pq.write_table(table, part, compression="zstd", row_group_size=_ROW_GROUP_BLOCKS)
+class ShardWriter:
+    """Writes one scan's blocks, some at a time, as GeoParquet 1.1 (WKB footprints, PROJJSON).
+
+    Used with `with`; the file appears under its name when the block ends without an error. Equal blocks written
+    in equal portions give equal bytes.
+    """
+
+    def __init__(self, uri: str, num_classes: int, crs: CRS | None) -> None:
+        self._num_classes = num_classes
+        geometry: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"]}
+        # GeoParquet reads a missing CRS as longitude and latitude; null says that it is not known.
+        geometry["crs"] = crs.to_json_dict() if crs is not None else None
+        geo = {"version": "1.1.0", "primary_column": "footprint", "columns": {"footprint": geometry}}
+        self._schema = BLOCK_SCHEMA.with_metadata(
+            {"geo": json.dumps(geo, sort_keys=True), "pointloom.schema_version": str(SCHEMA_VERSION)}
+        )
+        self._uri = uri
+        self._stack = ExitStack()
+
+    def __enter__(self) -> ShardWriter:
+        part = self._stack.enter_context(storage.staged(self._uri))
+        try:
+            self._writer = self._stack.enter_context(
+                pq.ParquetWriter(
+                    part,
+                    self._schema,
+                    compression="zstd",
+                    # Where values repeat; coordinates and heights do not, and places in the scan grow.
+                    use_dictionary=[
+                        "scan",
+                        "split",
+                        *(f"{name}.list.element" for name in (*_NUMPY, "label")),
+                    ],
+                    use_byte_stream_split=[f"{name}.list.element" for name in (*_AXES, "height")],
+                    column_encoding={"point_index.list.element": "DELTA_BINARY_PACKED"},
+                )
+            )
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
+
+    def write(self, blocks: Sequence[Block], splits: Sequence[str]) -> None:
+        """Blocks and the split of each."""
+        for start in range(0, len(blocks), ROW_GROUP_BLOCKS):
+            some = slice(start, start + ROW_GROUP_BLOCKS)
+            self._writer.write_table(_table(blocks[some], splits[some], self._num_classes, self._schema))
 
 
-def _row(block: Block, split: str, num_classes: int) -> dict[str, Any]:
+def _table(blocks: Sequence[Block], splits: Sequence[str], num_classes: int, schema: pa.Schema) -> pa.Table:
+    rows = [_scalars(block, split, num_classes) for block, split in zip(blocks, splits, strict=True)]
+    columns = [pa.array([row[name] for row in rows], schema.field(name).type) for name, _, _ in _SCALARS]
+    for name, dtype, _ in _POINTS:
+        columns.append(_lists([_values(block, name) for block in blocks], np.dtype(dtype)))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _lists(values: Sequence[np.ndarray | None], dtype: np.dtype) -> pa.ListArray:
+    """A list of each row's values, null where a row has none; the values themselves are copied once."""
+    ends = np.cumsum([0, *(0 if v is None else len(v) for v in values)], dtype=np.int32)
+    offsets = pa.array(ends, mask=np.array([*(v is None for v in values), False]))
+    present = [v.astype(dtype, copy=False) for v in values if v is not None]
+    flat = pa.array(np.concatenate(present) if present else np.empty(0, dtype))
+    return pa.ListArray.from_arrays(offsets, flat)
+
+
+def _values(block: Block, name: str) -> np.ndarray | None:
+    if name in _AXES:
+        return block.position[:, _AXES.index(name)]
+    if name in _NUMPY:
+        return block.attributes.get(name)
+    return getattr(block, name)
+
+
+def _scalars(block: Block, split: str, num_classes: int) -> dict[str, Any]:
     labelled = np.empty(0, np.int8) if block.label is None else block.label[block.is_core]
-    row: dict[str, Any] = {
+    return {
         "scan": block.scan,
+        "scans": list(block.scans) if block.source is not None else None,
         "split": split,
         "tile": block.tile,
         "shift": block.shift,
@@ -122,13 +191,7 @@ def _row(block: Block, split: str, num_classes: int) -> dict[str, Any]:
         "num_core": int(block.is_core.sum()),
         "class_counts": np.bincount(labelled[labelled >= 0], minlength=num_classes),
         "footprint": _polygon(*block.cell),
-        "height": block.height,
-        "label": block.label,
-        "is_core": block.is_core,
-        "point_index": block.point_index,
     }
-    row |= {axis: block.position[:, i] for i, axis in enumerate("xyz")}
-    return row | {name: block.attributes.get(name) for name in _NUMPY}
 
 
 def _polygon(x0: float, y0: float, x1: float, y1: float) -> bytes:
@@ -158,7 +221,7 @@ def _batches(uri: str) -> Iterator[pa.RecordBatch]:
         try:
             file = pq.ParquetFile(stream)
             _check_version(uri, (file.schema_arrow.metadata or {}).get(b"pointloom.schema_version"))
-            yield from file.iter_batches(batch_size=_ROW_GROUP_BLOCKS)
+            yield from file.iter_batches(batch_size=_READ_BLOCKS)
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise SchemaError(f"{uri!r} is damaged ({reason}); run the preprocess flow again.") from error
@@ -187,6 +250,8 @@ def _block(batch: pa.RecordBatch, row: int) -> Block:
         is_core=points("is_core"),  # type: ignore[arg-type]
         point_index=points("point_index"),  # type: ignore[arg-type]
         extent=None if extent is None else np.array(extent).reshape(2, 3),
+        scans=tuple(scalar("scans") or ()),
+        source=points("source"),
     )
 
 

@@ -53,13 +53,34 @@ def voxelize(cloud: Cloud, voxel_size_m: float) -> Voxels:
 
 
 def voxel_key(cell: np.ndarray) -> np.ndarray:
-    """Cells (P, 3) as numbers (P,) ≥ 0, in the order of x, y, z; as small as the cells' extent allows."""
+    """Cells (P, D) as numbers (P,) ≥ 0, in the order of x, y, …; as small as the cells' extent allows."""
     key = np.zeros(len(cell), np.int64)
     for column in cell.T if len(cell) else ():
         low, high = column.min(), column.max()
         key *= high - low + 1
         key += column - low
     return key
+
+
+def occupied_cells(cell: np.ndarray, values: np.ndarray, how: np.ufunc) -> tuple[np.ndarray, np.ndarray]:
+    """Each occupied cell once, in order, (V, D) for cells (P, D), and its points' values joined by a ufunc, (V,).
+
+    Args:
+        values: (P,), int64 or float64.
+        how: `np.add` or `np.minimum`.
+    """
+    key = voxel_key(cell)
+    span = int(key.max(initial=0)) + 1
+    if span > 4 * len(key) + 1024:  # far apart: sorting beats a table of all cells
+        order, starts = group(key)
+        return cell[order[starts]], how.reduceat(values[order], starts)
+    table = np.zeros(span, values.dtype) if how is np.add else np.full(span, np.inf, values.dtype)
+    how.at(table, key, values)
+    first = np.empty(span, np.int64)
+    first[key] = np.arange(len(key))
+    occupied = np.zeros(span, bool)
+    occupied[key] = True
+    return cell[first[occupied]], table[occupied]
 
 
 def group(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,14 +113,21 @@ def nearest_to_centre(
     to_centre -= 0.5
     distance = np.einsum("pi,pi->p", to_centre, to_centre)[order]
     counts = np.diff(starts, append=len(order))
-    nearest = np.flatnonzero(distance == np.repeat(np.minimum.reduceat(distance, starts), counts))
-    points = order[nearest]
-    if len(points) > len(starts):  # some voxels have several, equally near
-        voxel = np.searchsorted(starts, nearest, side="right")
-        by_coordinates = np.lexsort((points, *xyz[points].T[::-1], voxel))
-        first = np.diff(voxel[by_coordinates], prepend=0) > 0
-        points = points[by_coordinates[first]]
-    return points
+    is_nearest = distance == np.repeat(np.minimum.reduceat(distance, starts), counts)
+    nearest = order[np.flatnonzero(is_nearest)]
+    if len(nearest) == len(starts):
+        return nearest
+    num_nearest = np.add.reduceat(is_nearest, starts, dtype=np.int64)
+    ends = np.cumsum(num_nearest)
+    chosen = nearest[ends - num_nearest]
+    # Where several are equally near, as on a grid of centimetres they often are, coordinates decide.
+    tied = num_nearest > 1
+    points = nearest[np.repeat(tied, num_nearest)]
+    voxel = np.repeat(np.flatnonzero(tied), num_nearest[tied])
+    by_coordinates = np.lexsort((points, *xyz[points].T[::-1], voxel))
+    first = np.diff(voxel[by_coordinates], prepend=-1) > 0
+    chosen[tied] = points[by_coordinates[first]]
+    return chosen
 
 
 def every_point(cloud: Cloud, cell_size_m: float) -> Voxels:

@@ -1,150 +1,197 @@
-"""Scans to a blocks dataset: one Prefect task per scan, then one that makes the dataset exist."""
+"""Scans to a blocks dataset: what there is to do, one Prefect task per scan, then one that makes the dataset exist."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 
 from pointcloud import ledger, splits, storage, store
-from pointcloud.blocks import Block, BlockConfig, iterate_blocks, thin
-from pointcloud.cloud import Cloud
 from pointcloud.errors import PointloomError, ScanError
-from pointcloud.features import FeatureStatistics, standardised_columns
-from pointcloud.labels import LabelScheme
-from pointcloud.rooms import is_room, object_files, read_room
-from pointcloud.scan import SUFFIXES, read_cloud
-from pointcloud.splits import SplitRule
+from pointcloud.features import FeatureStatistics
+from pointcloud.header import ScanHeader
+from pointcloud.neighbours import find_neighbours, reading_order
+from pointcloud.parts import Part
+from pointcloud.preprocess import Examined, Recipe, cut_scan, examine
+from pointcloud.shard import ShardSums
+from tasks.isolation import IsolatedProcesses
+from tasks.parts import Parts
+from tasks.survey_map import CUTTING, READING, UNCHANGED, WAITING, Box
+from tasks.watching import ScanStates
 
 STAGE = "preprocess"
 
 
 @dataclass(frozen=True)
-class PreprocessJob:
-    """What is done to every scan of one dataset."""
+class Survey:
+    """The scans of one run, looked at from outside.
 
-    out: str
-    block_config: BlockConfig
-    label_scheme: LabelScheme
-    split_rule: SplitRule
+    Attributes:
+        sources, keys: by name; a key holds everything that a scan's blocks depend on.
+        headers: of those that have one.
+        neighbours: scan -> scans that its tiles and halos may reach into.
+        errors: scan -> why its header cannot be read.
+        records: what the ledger knows.
+        plan: what is to do.
+        order: of the scans to do, so that neighbours come soon after each other.
+    """
 
-    def key(self, content: str) -> str:
-        return ledger.key_of(
-            STAGE, store.SCHEMA_VERSION, content, self.block_config.to_dict(), self.label_scheme.to_dict(),
-            self.split_rule.to_dict(),
-        )  # fmt: skip
+    sources: dict[str, storage.Source]
+    keys: dict[str, str]
+    headers: dict[str, ScanHeader]
+    neighbours: dict[str, list[str]]
+    errors: dict[str, str]
+    records: dict[str, ledger.Record]
+    plan: ledger.Plan
+    order: list[str]
+
+    def states(self) -> dict[str, str]:
+        """Scan -> its state before anything is done."""
+        kept = {scan: self.records[scan].state for scan in self.plan.quarantined}
+        return {scan: WAITING if scan in set(self.order) else kept.get(scan, UNCHANGED) for scan in self.keys}
+
+    def boxes(self) -> dict[str, Box]:
+        """Scan -> x_min, y_min, x_max, y_max, where its header tells."""
+        found = {}
+        for scan, header in self.headers.items():
+            if header.bounds is not None and np.isfinite(header.bounds).all():
+                (x0, y0), (x1, y1) = header.bounds[:, :2].tolist()
+                found[scan] = (x0, y0, x1, y1)
+        return found
+
+    def needed(self) -> dict[str, list[str]]:
+        """Scan that is cut -> the scans whose points that takes."""
+        return {scan: [scan, *self.neighbours.get(scan, [])] for scan in self.order if scan in self.headers}
 
 
-def find_scans(patterns: list[str]) -> list[storage.Source]:
-    """The LAS and LAZ files and S3DIS room folders that paths, folders and globs mean.
+@task(name="examine scans", cache_policy=NO_CACHE)
+def examine_scans(
+    sources: list[storage.Source], out: str, recipe: Recipe, processes: IsolatedProcesses, num_readers: int,
+    retry_quarantined: bool = True,
+) -> Survey:  # fmt: skip
+    """Headers and contents of all scans, who lies beside whom, and what the ledger says is to do.
 
     Raises:
-        StorageError: nothing there.
+        StorageError: a scan or the ledger cannot be reached.
     """
-    rooms = [pattern for pattern in patterns if is_room(pattern)]
-    scans = [pattern for pattern in patterns if pattern not in rooms]
-    found = [storage.Source(room, storage.name_of(room)) for room in rooms]
-    return found + (storage.expand(scans, SUFFIXES) if scans else [])
-
-
-@task(name="preprocess scan", task_run_name="{source.name}", retries=1, retry_delay_seconds=2)
-def preprocess_scan(source: storage.Source, job: PreprocessJob) -> ledger.Record:
-    """Read, cut and store one scan, unless the ledger says it is done. A bad scan is quarantined, not raised."""
-    logger = get_run_logger()
-    key = job.key(_content(source))
-    done = ledger.find_done(job.out, STAGE, source.name, key)
-    if done is not None:
-        logger.info("%s: unchanged, %d blocks kept", source.name, done.points_out)
-        return done
-    began = time.monotonic()
-    try:
-        record = _preprocess(source, job, key, began)
-        logger.info("%s: %s points in %.1f s", source.name, f"{record.points_in:,}", record.seconds)
-    except ScanError as error:
-        record = ledger.Record(
-            STAGE, source.name, key, ledger.QUARANTINED, seconds=time.monotonic() - began, error=str(error)
+    with ThreadPoolExecutor(num_readers) as readers:
+        examined = dict(
+            zip(
+                (s.name for s in sources), readers.map(lambda s: _examine(s, processes), sources), strict=True
+            )
         )
-        logger.warning("quarantined: %s", error)
-    ledger.write(job.out, record)
+    headers = {scan: found.header for scan, found in examined.items() if found.header is not None}
+    neighbours = find_neighbours(headers, recipe.config)
+    keys = {
+        scan: ledger.key_of(
+            STAGE, store.SCHEMA_VERSION, recipe.to_dict(), found.fingerprint,
+            [(other, examined[other].fingerprint) for other in neighbours.get(scan, [])],
+        )
+        for scan, found in examined.items()
+    }  # fmt: skip
+    records = ledger.read_all(out, STAGE)
+    plan = ledger.plan(keys, records, retry_quarantined)
+    todo = set(plan.todo)
+    order = [scan for scan in reading_order(headers) if scan in todo]
+    errors = {scan: found.error for scan, found in examined.items() if found.header is None}
+    order += sorted(todo & errors.keys())
+    by_name = {source.name: source for source in sources}
+    return Survey(by_name, keys, headers, neighbours, errors, records, plan, order)
+
+
+def _examine(source: storage.Source, processes: IsolatedProcesses) -> Examined:
+    try:
+        return processes.call(examine, source)
+    except ScanError as error:  # its process ended over the header
+        return Examined(storage.fingerprint(source.uri), None, f"cannot read scan {source.uri!r}: {error}")
+
+
+@task(
+    name="preprocess scan", task_run_name="{scan}", retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE,
+)  # fmt: skip
+def preprocess_scan(
+    scan: str, survey: Survey, out: str, recipe: Recipe, parts: Parts, processes: IsolatedProcesses, states: ScanStates
+) -> ledger.Record:  # fmt: skip
+    """Read, cut and store one scan; its record, also where it is quarantined.
+
+    Raises:
+        StorageError: something cannot be reached; Prefect tries once more.
+    """
+    logger = get_run_logger()
+    began, key = time.monotonic(), survey.keys[scan]
+    states.set(scan, READING)
+    try:
+        if scan in survey.errors:
+            raise ScanError(survey.errors[scan])
+        part, neighbours = parts.of(scan)
+        states.set(scan, CUTTING)
+        path = f"shards/{scan}.parquet"
+        uri = storage.join(out, *path.split("/"))
+        sums: ShardSums = processes.call(cut_scan, part, neighbours, recipe, uri)
+        record = ledger.Record(
+            STAGE, scan, key, ledger.DONE,
+            points_in=part.num_points,
+            points_out=sums.num_core,
+            seconds=time.monotonic() - began,
+            output=uri,
+            details={"path": path, **sums.to_dict(), **_details(part, neighbours, recipe)},
+        )  # fmt: skip
+        logger.info("%s: %s points in %.1f s", scan, f"{record.points_in:,}", record.seconds)
+        for note in part.notes:
+            logger.info("%s: %s", scan, note)
+    except ScanError as error:
+        sentence = str(error) if scan in str(error) else f"scan {survey.sources[scan].uri!r}: {error}"
+        record = ledger.Record(
+            STAGE, scan, key, ledger.QUARANTINED, seconds=time.monotonic() - began, error=sentence
+        )
+        logger.warning("quarantined: %s", sentence)
+    if scan in survey.headers:
+        parts.release(scan)
+    ledger.write(out, record)
+    states.set(scan, record.state, record)
     return record
 
 
-def _content(source: storage.Source) -> str:
-    # A room is a folder: its objects' hashes together are its content.
-    if is_room(source.uri):
-        return ledger.key_of([(f.name, storage.content_hash(f.uri)) for f in object_files(source.uri)])
-    return storage.content_hash(source.uri)
+def _details(part: Part, neighbours: list[Part], recipe: Recipe) -> dict[str, Any]:
+    ignored = recipe.scheme.to_indices(part.cells[:, 2]) < 0
+    codes: dict[int, int] = {}
+    if "classification" in part.attributes:
+        for code, count in zip(
+            part.cells[ignored, 2].tolist(), part.cell_points[ignored].tolist(), strict=True
+        ):
+            codes[code] = codes.get(code, 0) + count
+    return {
+        "attributes": sorted(set(part.attributes) - {"classification"}),
+        "codes_ignored": {str(code): count for code, count in sorted(codes.items())},
+        "crs": part.crs.name if part.crs else None,
+        "extent": part.extent.tolist(),
+        "neighbours": [other.scan for other in neighbours],
+        "notes": list(part.notes),
+    }
 
 
-def _read(uri: str) -> Cloud:
-    return read_room(uri) if is_room(uri) else read_cloud(uri)
-
-
-def _preprocess(source: storage.Source, job: PreprocessJob, key: str, began: float) -> ledger.Record:
-    cloud = _read(source.uri)
-    try:
-        voxels = thin(cloud, job.block_config)
-        blocks = list(iterate_blocks(source.name, cloud, voxels, job.block_config, job.label_scheme))
-    except ScanError as error:
-        raise ScanError(f"scan {source.uri!r}: {error}") from error
-    assigned = splits.assign(source.name, blocks, job.split_rule)
-    path = f"shards/{source.name}.parquet"
-    uri = storage.join(job.out, path)
-    store.write_shard(uri, blocks, assigned, len(job.label_scheme), cloud.crs)
-    codes = cloud.attributes.get("classification", np.empty(0, np.uint8))
-    left_out = codes[job.label_scheme.to_indices(codes) < 0]
-    return ledger.Record(
-        STAGE, source.name, key, ledger.DONE,
-        points_in=len(cloud),
-        points_out=len(voxels),
-        seconds=time.monotonic() - began,
-        output=uri,
-        details={
-            "path": path,
-            "num_blocks": dict(Counter(assigned)),
-            "class_counts": _class_counts(blocks, assigned, len(job.label_scheme)),
-            "moments": _moments([b for b, split in zip(blocks, assigned, strict=True) if split == splits.TRAIN]),
-            "attributes": sorted(set(cloud.attributes) - {"classification"}),
-            "codes_ignored": {str(code): count for code, count in sorted(Counter(left_out.tolist()).items())},
-            "crs": cloud.crs.name if cloud.crs else None,
-        },
-    )  # fmt: skip
-
-
-def _class_counts(blocks: list[Block], assigned: list[str], num_classes: int) -> dict[str, list[int]]:
-    counts: dict[str, np.ndarray] = {}
-    for block, split in zip(blocks, assigned, strict=True):
-        if block.label is not None:
-            labelled = block.label[block.is_core & (block.label >= 0)]
-            counts[split] = counts.get(split, 0) + np.bincount(labelled, minlength=num_classes)
-    return {split: count.tolist() for split, count in sorted(counts.items())}
-
-
-def _moments(blocks: list[Block]) -> dict[str, list[float]]:
-    """Number, sum and sum of squares of each standardised column, which add up over scans."""
-    moments: dict[str, np.ndarray] = {}
-    for block in blocks:
-        for name, values in standardised_columns(block).items():
-            moments[name] = moments.get(name, 0) + np.array([len(values), values.sum(), (values**2).sum()])
-    return {name: sums.tolist() for name, sums in sorted(moments.items())}
-
-
-@task(name="write manifest")
-def write_manifest(records: list[ledger.Record], job: PreprocessJob) -> store.Manifest:
-    """Make the dataset exist, from the records of its scans.
+@task(name="write manifest", cache_policy=NO_CACHE)
+def write_manifest(
+    records: Mapping[str, ledger.Record], out: str, recipe: Recipe, gone: Mapping[str, ledger.Record]
+) -> store.Manifest:
+    """Make the dataset exist, from the records of its scans; what is left of scans that are gone is removed.
 
     Raises:
         PointloomError: not one scan could be read.
     """
     logger: logging.Logger | logging.LoggerAdapter[Any] = get_run_logger()
-    good = [r for r in records if r.state == ledger.DONE]
+    good = [r for _, r in sorted(records.items()) if r.state == ledger.DONE]
     if not good:
-        raise PointloomError(f"none of {len(records)} scans could be read: {records[0].error}")
+        raise PointloomError(
+            f"none of {len(records)} scans could be read: {next(iter(records.values())).error}"
+        )
     moments = [r.details["moments"] for r in good]
     names = sorted(set.intersection(*[set(m) for m in moments if m] or [set()]))
     sums = {name: np.sum([m[name] for m in moments if m], axis=0) for name in names}
@@ -155,25 +202,29 @@ def write_manifest(records: list[ledger.Record], job: PreprocessJob) -> store.Ma
     for record in good:
         for split, of_scan in record.details["class_counts"].items():
             counts[split] = counts.get(split, 0) + np.array(of_scan)
-    for record in good:
         if record.details["codes_ignored"]:
             logger.info(
                 "%s: class codes outside the scheme, points: %s", record.scan, record.details["codes_ignored"]
             )
     manifest = store.Manifest(
-        block_config=job.block_config,
-        label_scheme=job.label_scheme,
-        split_rule=job.split_rule.to_dict(),
+        block_config=recipe.config,
+        label_scheme=recipe.scheme,
+        split_rule=recipe.rule.to_dict(),
         shards=tuple(store.Shard(r.details["path"], r.scan, r.details["num_blocks"]) for r in good),
         statistics=FeatureStatistics(mean, std),
         class_counts={split: c.tolist() for split, c in sorted(counts.items())},
         attributes=tuple(sorted(set.intersection(*[set(r.details["attributes"]) for r in good]))),
-        quarantined={r.scan: r.error for r in records if r.state == ledger.QUARANTINED},
+        quarantined={scan: r.error for scan, r in sorted(records.items()) if r.state == ledger.QUARANTINED},
     )
-    store.write_manifest(job.out, manifest)
-    for split in (splits.TRAIN, splits.VAL):
-        logger.info(
-            "%s: %d blocks, points by class %s", split, manifest.num_blocks(split),
-            dict(zip(job.label_scheme.names, manifest.class_counts.get(split, []), strict=False)),
-        )  # fmt: skip
+    store.write_manifest(out, manifest)
+    for record in gone.values():
+        if record.output:
+            storage.delete(record.output)
+        ledger.remove(out, record)
+    for split in splits.SPLITS:
+        if manifest.num_blocks(split):
+            logger.info(
+                "%s: %d blocks, points by class %s", split, manifest.num_blocks(split),
+                dict(zip(recipe.scheme.names, manifest.class_counts.get(split, []), strict=False)),
+            )  # fmt: skip
     return manifest

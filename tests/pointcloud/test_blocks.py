@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import CRS
 
-from pointcloud.blocks import Block, BlockConfig, height_above_lowest, thin
+from pointcloud.blocks import Block, BlockConfig, height_above, lowest_points, thin
 from pointcloud.cloud import Cloud
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import PointloomError, ScanError, SchemaError
@@ -209,7 +209,7 @@ def test_height_counts_from_the_lowest_point_nearby(
     cell = np.floor(xyz[:, :2] / (window / 3))
     near = (np.abs(cell[:, None] - cell[None]) <= 1).all(axis=2)
     lowest = np.array([xyz[row, 2].min() for row in near])
-    np.testing.assert_array_equal(height_above_lowest(xyz, window), xyz[:, 2] - lowest)
+    np.testing.assert_array_equal(height_above(xyz, window, *lowest_points(xyz, window)), xyz[:, 2] - lowest)
 
 
 @pytest.mark.parametrize(

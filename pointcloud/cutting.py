@@ -1,0 +1,202 @@
+"""From parts to the blocks of a scan: its tiles with what neighbouring scans have in them and around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pointcloud.blocks import Block, BlockConfig, ThinnedPoints, height_above
+from pointcloud.columns import COLOURS
+from pointcloud.grid import Grid
+from pointcloud.labels import IGNORE, LabelScheme
+from pointcloud.parts import Part
+from pointcloud.splits import UNUSED, SplitRule, plan_split, split_of_shifted
+from pointcloud.voxels import group, nearest_to_centre, occupied_cells, voxel_key
+
+Shift = tuple[int, int]
+Tile = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """One scan's tiles, ready to be cut region by region.
+
+    A tile that several scans have points in belongs to the one that has most of them, of equals to the first by
+    name; so every point is in the core of one block for each shift, whichever files a survey comes in.
+
+    Attributes:
+        scan: its name.
+        parts: its own and its neighbours', by name: whoever cuts a place takes the same points there.
+        config, scheme: how to cut.
+        splits: shift -> tile -> split, of the scan's own tiles.
+    """
+
+    scan: str
+    parts: tuple[Part, ...]
+    config: BlockConfig
+    scheme: LabelScheme
+    splits: dict[Shift, dict[Tile, str]]
+
+    def regions(self) -> Iterator[tuple[list[Block], list[str]]]:
+        """The blocks of each region, and their splits, in the order of the regions.
+
+        Raises:
+            ScanError: more than `max_points` points that no cut can part.
+        """
+        grid = Grid.of(self.config, self._own.crs)
+        wanted: dict[tuple[int, int], dict[Shift, set[Tile]]] = {}
+        for shift, tiles in self.splits.items():
+            for tile in tiles:
+                region = grid.region_of_tile(tile, shift)
+                wanted.setdefault(region, {}).setdefault(shift, set()).add(tile)
+        for region in sorted(wanted):
+            points = self._points(region, grid)
+            blocks = list(points.cut(self.config, wanted[region]))
+            yield blocks, [self.splits[block.shift][block.tile] for block in blocks]
+
+    def _points(self, region: tuple[int, int], grid: Grid) -> ThinnedPoints:
+        """What the tiles that begin in a region need."""
+        own = self._own
+        tables = [(n, table) for n, part in enumerate(self.parts) for table in _read(part, region)]
+        xyz = np.concatenate([np.stack([table[axis] for axis in "xyz"], axis=1) for _, table in tables])
+        source = np.concatenate([np.full(len(table["x"]), n, np.uint16) for n, table in tables])
+        index = np.concatenate([table["point_index"] for _, table in tables])
+        scaled = xyz / np.array(grid.voxel_size)[[0, 0, 1]]
+        voxel = np.floor(scaled).astype(np.int64)
+        order, starts = group(voxel_key(voxel))
+        if self.config.thin:
+            order = nearest_to_centre(order, starts, scaled, voxel, xyz)
+        present = [self.parts[n] for n in np.unique(source)]
+        names = set.intersection(*(set(part.attributes) - {"classification"} for part in present))
+        attributes = {
+            name: self._scaled(
+                np.concatenate([table[name] for _, table in tables])[order], name, source[order]
+            )
+            for name in sorted(names)
+        }
+        label = None
+        if any("classification" in part.attributes for part in present):
+            label = np.concatenate([self._labels(table) for _, table in tables])[order]
+        window = 3 * grid.ground_size
+        cells, lowest = occupied_cells(
+            np.concatenate([part.ground_cells for part in self.parts]),
+            np.concatenate([part.ground_lowest for part in self.parts]),
+            np.minimum,
+        )
+        scans = tuple(part.scan for part in self.parts)
+        return ThinnedPoints(
+            scan=own.scan,
+            xyz=xyz[order],
+            height=height_above(xyz[order], window, cells, lowest),
+            attributes=attributes,
+            label=label,
+            voxel=voxel[order],
+            point_index=index[order],
+            extent=own.extent,
+            crs=own.crs,
+            scans=scans,
+            source=source[order] if len(scans) > 1 else None,
+        )
+
+    @property
+    def _own(self) -> Part:
+        return next(part for part in self.parts if part.scan == self.scan)
+
+    def _labels(self, table: dict[str, np.ndarray]) -> np.ndarray:
+        if "classification" not in table:
+            return np.full(len(table["x"]), IGNORE, np.int8)
+        return self.scheme.to_indices(table["classification"])
+
+    def _scaled(self, values: np.ndarray, name: str, source: np.ndarray) -> np.ndarray:
+        """Colours of 8 bits as 16, scan by scan."""
+        if name in COLOURS:
+            factor = np.array([part.colour_scale or 1 for part in self.parts], np.uint16)
+            values = values * factor[source]
+        return values
+
+
+def plan_cutting(
+    part: Part, neighbours: Sequence[Part], config: BlockConfig, scheme: LabelScheme, rule: SplitRule
+) -> Cutting:
+    """Which tiles are a scan's own, and the split of each.
+
+    Args:
+        part: the scan's.
+        neighbours: of scans in the same CRS that have points in its tiles or around them.
+
+    Raises:
+        PointloomError: a split rule that does not fit the tiles.
+    """
+    parts = tuple(sorted((part, *neighbours), key=lambda each: each.scan))
+    position = [each.scan for each in parts].index(part.scan)
+    splits: dict[Shift, dict[Tile, str]] = {}
+    base: dict[Tile, str] = {}
+    for a in range(config.overlap):
+        for b in range(config.overlap):
+            own = _own_tiles(parts, position, (a, b), config)
+            if (a, b) == (0, 0):
+                tiles = np.array(sorted(own), np.int64).reshape(-1, 2)
+                counts = _class_counts(parts, tiles, config, scheme)
+                planned = plan_split(part.scan, tiles, counts, rule, config.tile_size_m)
+                base = {
+                    tile: UNUSED if _is_mixed([parts[n].scan for n in own[tile]], rule) else split
+                    for tile, split in zip(sorted(own), planned, strict=True)
+                }
+                splits[a, b] = base
+            else:
+                splits[a, b] = {tile: split_of_shifted(tile, (a, b), base) for tile in sorted(own)}
+    return Cutting(part.scan, parts, config, scheme, splits)
+
+
+def _own_tiles(parts: tuple[Part, ...], own: int, shift: Shift, config: BlockConfig) -> dict[Tile, list[int]]:
+    """The tiles of one part's scan -> which parts have points in them."""
+    counts: dict[Tile, dict[int, int]] = {}
+    for n in (own, *(n for n in range(len(parts)) if n != own)):
+        tile = (parts[n].cells[:, :2] - shift) // config.overlap
+        tiles, points = occupied_cells(tile, parts[n].cell_points, np.add)
+        for (i, j), count in zip(tiles.tolist(), points.tolist(), strict=True):
+            if n == own or (i, j) in counts:
+                counts.setdefault((i, j), {})[n] = count
+    return {
+        tile: list(of) for tile, of in counts.items() if min(of, key=lambda n: (-of[n], parts[n].scan)) == own
+    }
+
+
+def _class_counts(
+    parts: tuple[Part, ...], tiles: np.ndarray, config: BlockConfig, scheme: LabelScheme
+) -> np.ndarray:
+    """(T, C) decoded points by class in each tile of the base grid; (T, 1) where no scan has classes."""
+    row = {tile: n for n, tile in enumerate(map(tuple, tiles.tolist()))}
+    labelled = any("classification" in part.attributes for part in parts)
+    counts = np.zeros((len(tiles), len(scheme) if labelled else 1), np.int64)
+    for part in parts:
+        rows = np.array([row.get((i, j), -1) for i, j in (part.cells[:, :2] // config.overlap).tolist()], int)
+        index = scheme.to_indices(part.cells[:, 2]) if labelled else np.zeros(len(rows), int)
+        if labelled and "classification" not in part.attributes:
+            continue
+        here = (rows >= 0) & (index >= 0)
+        np.add.at(counts, (rows[here], index[here]), part.cell_points[here])
+    return counts
+
+
+def _is_mixed(scans: list[str], rule: SplitRule) -> bool:
+    """Whether scans that share a tile are named for different splits, so that it can serve neither."""
+    if not (rule.val_scans or rule.test_scans):
+        return False
+    whole = SplitRule(0.0, rule.val_scans, 0.0, rule.test_scans)
+    one = np.zeros((1, 2), np.int64), np.ones((1, 1), np.int64)
+    return len({plan_split(scan, *one, whole, np.inf)[0] for scan in scans}) > 1
+
+
+def _read(part: Part, region: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:
+    numbers = part.batches_of(region)
+    if not numbers:
+        return
+    with pa.OSFile(str(part.path)) as file:
+        reader = pa.ipc.open_file(file)
+        for number in numbers:
+            batch = reader.get_batch(number)
+            yield {name: batch.column(name).to_numpy() for name in batch.schema.names}

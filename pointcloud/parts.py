@@ -1,0 +1,185 @@
+"""A scan decoded once: its thinned points on local disk, by region, and what must be known of it to cut tiles.
+
+A part is an Arrow file; each of its record batches holds points that one region needs, from one chunk of the
+scan. It lives as long as a run needs it and is no format for others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyproj import CRS
+
+from pointcloud.blocks import BlockConfig, lowest_points
+from pointcloud.cloud import Cloud
+from pointcloud.columns import COLOURS
+from pointcloud.grid import Grid
+from pointcloud.reader import colour_scale, iterate_clouds
+from pointcloud.voxels import check_extent, group, nearest_to_centre, occupied_cells, on_grid, voxel_key
+
+_CHUNKS_ADDED_UP = 8
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was found while a scan was decoded.
+
+    Attributes:
+        scan: its name.
+        path: of the Arrow file.
+        crs: of the scan.
+        num_points: decoded.
+        extent: (2, 3) float64, smallest and largest coordinates, CRS units.
+        attributes: that the scan carries, colours only where they were filled.
+        colour_scale: what its colours are multiplied with to be 16 bits.
+        regions: (B, 2) int64, the region of each record batch.
+        cells: (T, 3) int64, occupied cells of the grid with each class code in them (0 in a scan without
+            classification); cell_points: (T,) int64 decoded points of each.
+        ground_cells: (G, 2) int64; ground_lowest: (G,) lowest z in each.
+        notes: what was mended, left out or assumed.
+    """
+
+    scan: str
+    path: Path
+    crs: CRS | None
+    num_points: int
+    extent: np.ndarray
+    attributes: tuple[str, ...]
+    colour_scale: int | None
+    regions: np.ndarray
+    cells: np.ndarray
+    cell_points: np.ndarray
+    ground_cells: np.ndarray
+    ground_lowest: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    def batches_of(self, region: tuple[int, int]) -> list[int]:
+        """Numbers of the record batches that hold points of a region."""
+        return np.flatnonzero((self.regions == region).all(axis=1)).tolist()
+
+
+def write_part(
+    scan: str, uri: str, path: Path, config: BlockConfig, watch: Callable[[int], None] | None = None
+) -> Part:
+    """Decode a scan chunk by chunk into a part at a local path; memory does not grow with the scan.
+
+    Args:
+        watch: called after each chunk with the points decoded so far.
+
+    Raises:
+        ScanError: as `reader.iterate_clouds`, or stray points far from the others.
+        StorageError: the scan cannot be reached.
+    """
+    notes: list[str] = []
+    found: _Found | None = None
+    with pa.OSFile(str(path), "wb") as sink:
+        writer: pa.RecordBatchFileWriter | None = None
+        try:
+            for cloud in iterate_clouds(uri, report=notes.append):
+                if found is None:
+                    found = _Found(cloud.crs, Grid.of(config, cloud.crs), config)
+                for batch in found.take(cloud):
+                    writer = writer or pa.ipc.new_file(sink, batch.schema)
+                    writer.write_batch(batch)
+                if watch is not None:
+                    watch(found.num_points)
+        finally:
+            if writer is not None:
+                writer.close()
+    assert found is not None  # a scan without points is refused by the reader
+    return found.part(scan, path, tuple(notes))
+
+
+@dataclass
+class _Found:
+    """What adds up over the chunks of a scan."""
+
+    crs: CRS | None
+    grid: Grid
+    config: BlockConfig
+    num_points: int = 0
+    largest_colour: int = 0
+    attributes: tuple[str, ...] = ()
+    corners: list[np.ndarray] = field(default_factory=list)
+    regions: list[np.ndarray] = field(default_factory=list)
+    cells: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    ground: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def take(self, cloud: Cloud) -> Sequence[pa.RecordBatch]:
+        """One record batch for each region that needs points of a chunk."""
+        scaled, voxel, _ = on_grid(cloud, self.config.voxel_size_m)
+        self._take_extent(cloud)
+        self._take_cells(cloud, voxel)
+        if self.config.thin:
+            order, starts = group(voxel_key(voxel))
+            kept = nearest_to_centre(order, starts, scaled, voxel, cloud.xyz)
+        else:
+            kept = np.arange(len(cloud))
+        place, region = (
+            np.concatenate(parts) for parts in zip(*self.grid.regions_of(voxel[kept]), strict=True)
+        )
+        order, starts = group(voxel_key(region))
+        rows = kept[place[order]]
+        self.regions.append(region[order[starts]])
+        columns = [cloud.xyz[rows, axis] for axis in range(3)]
+        columns += [values[rows] for values in cloud.attributes.values()]
+        columns.append(rows + self.num_points)
+        self.num_points += len(cloud)
+        self.attributes = tuple(cloud.attributes)
+        table = pa.RecordBatch.from_arrays(
+            [pa.array(column) for column in columns], ["x", "y", "z", *cloud.attributes, "point_index"]
+        )
+        ends = [*starts[1:].tolist(), len(rows)]
+        return [table.slice(start, end - start) for start, end in zip(starts.tolist(), ends, strict=True)]
+
+    def _take_extent(self, cloud: Cloud) -> None:
+        self.corners.append(np.array([[c.min() for c in cloud.xyz.T], [c.max() for c in cloud.xyz.T]]))
+        corners = np.concatenate(self.corners)
+        size = np.array(self.grid.voxel_size)[[0, 0, 1]]
+        check_extent(corners, np.floor(corners / size), self.config.voxel_size_m)
+        self.largest_colour = max(
+            [self.largest_colour, *(int(cloud.attributes[c].max()) for c in COLOURS if c in cloud.attributes)]
+        )
+
+    def _take_cells(self, cloud: Cloud, voxel: np.ndarray) -> None:
+        cell = np.zeros((len(cloud), 3), np.int64)
+        np.floor_divide(voxel[:, :2], self.grid.cell_voxels, out=cell[:, :2])
+        if "classification" in cloud.attributes:
+            cell[:, 2] = cloud.attributes["classification"]
+        self.cells.append(occupied_cells(cell, np.ones(len(cloud), np.int64), np.add))
+        window = self.config.ground_window_m * self.grid.voxel_size[0] / self.config.voxel_size_m
+        self.ground.append(lowest_points(cloud.xyz, window))
+        if len(self.cells) >= _CHUNKS_ADDED_UP:
+            self.cells, self.ground = [_add_up(self.cells, np.add)], [_add_up(self.ground, np.minimum)]
+
+    def part(self, scan: str, path: Path, notes: tuple[str, ...]) -> Part:
+        corners = np.concatenate(self.corners)
+        cells, counts = _add_up(self.cells, np.add)
+        ground_cells, lowest = _add_up(self.ground, np.minimum)
+        scale = colour_scale(self.largest_colour)
+        names = tuple(n for n in self.attributes if scale is not None or n not in COLOURS)
+        return Part(
+            scan=scan,
+            path=path,
+            crs=self.crs,
+            num_points=self.num_points,
+            extent=np.stack([corners.min(axis=0), corners.max(axis=0)]),
+            attributes=names,
+            colour_scale=scale,
+            regions=np.concatenate(self.regions),
+            cells=cells,
+            cell_points=counts,
+            ground_cells=ground_cells,
+            ground_lowest=lowest,
+            notes=notes,
+        )
+
+
+def _add_up(found: list[tuple[np.ndarray, np.ndarray]], how: np.ufunc) -> tuple[np.ndarray, np.ndarray]:
+    """The cells of several chunks, each once."""
+    cells, values = (np.concatenate(part) for part in zip(*found, strict=True))
+    return occupied_cells(cells, values, how)

@@ -1,0 +1,119 @@
+"""What is done to one scan: decode it into a part, then cut its tiles into a shard. Neither needs a scheduler."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pointcloud import ledger, storage
+from pointcloud.blocks import BlockConfig
+from pointcloud.cutting import plan_cutting
+from pointcloud.errors import ScanError
+from pointcloud.features import FEATURES
+from pointcloud.header import ScanHeader
+from pointcloud.labels import LabelScheme
+from pointcloud.parts import Part, write_part
+from pointcloud.reader import read_header
+from pointcloud.rooms import is_room, object_files
+from pointcloud.shard import ShardSums, write_shard
+from pointcloud.splits import SplitRule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every scan of a dataset is made into blocks.
+
+    Attributes:
+        config, scheme, rule: sizes, classes, splits.
+        required: features that each scan must be able to give.
+        sample_points: draw every block to exactly this many points, as the paper does with 4096; 0: all points.
+        min_points: tiles with fewer are left out.
+    """
+
+    config: BlockConfig
+    scheme: LabelScheme
+    rule: SplitRule
+    required: tuple[str, ...] = ()
+    sample_points: int = 0
+    min_points: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "config": self.config.to_dict(),
+            "scheme": self.scheme.to_dict(),
+            "rule": self.rule.to_dict(),
+            "required": list(self.required),
+            "sample_points": self.sample_points,
+            "min_points": self.min_points,
+        }
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A scan before its points are decoded: what tells its content apart, and its header or why it has none."""
+
+    fingerprint: str
+    header: ScanHeader | None
+    error: str = ""
+
+
+def examine(source: storage.Source) -> Examined:
+    """Look at a scan from outside. Raises StorageError where it cannot be reached."""
+    room = is_room(source.uri)
+    # A room is a folder: its objects together are its content.
+    content = [(f.name, storage.fingerprint(f.uri)) for f in object_files(source.uri)] if room else None
+    fingerprint = ledger.key_of(content) if content else storage.fingerprint(source.uri)
+    try:
+        return Examined(fingerprint, read_header(source.uri))
+    except ScanError as error:
+        return Examined(fingerprint, None, str(error))
+
+
+def read_scan(source: storage.Source, recipe: Recipe, folder: Path) -> Part:
+    """Decode a scan into a part in a local folder.
+
+    Raises:
+        ScanError: it cannot be read, or lacks what a required feature needs.
+        StorageError: it cannot be reached.
+    """
+    _bound_threads()
+    path = folder / f"{abs(hash(source.name)):x}-{os.getpid()}-{time.monotonic_ns()}.arrow"
+    try:
+        part = write_part(source.name, source.uri, path, recipe.config)
+        missing = {
+            name: feature for feature in recipe.required for name in FEATURES[feature][0]
+            if name not in part.attributes
+        }  # fmt: skip
+        if missing:
+            raise ScanError(
+                f"scan {source.uri!r} has no {', '.join(missing)}, which the required feature "
+                f"{' and '.join(dict.fromkeys(missing.values()))} needs; leave the scan out or do not require it."
+            )
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return part
+
+
+def cut_scan(part: Part, neighbours: Sequence[Part], recipe: Recipe, uri: str) -> ShardSums:
+    """Cut a scan's own tiles, with what its neighbours have in and around them, into the shard `uri`.
+
+    Raises:
+        ScanError: points that no cut can part.
+        StorageError: `uri` cannot be written.
+    """
+    _bound_threads()
+    cutting = plan_cutting(part, neighbours, recipe.config, recipe.scheme, recipe.rule)
+    return write_shard(uri, cutting, part.crs, recipe.sample_points, recipe.min_points)
+
+
+def _bound_threads() -> None:
+    # One process, one core: the flow starts as many processes as it was given cores.
+    pa.set_cpu_count(1)
+    os.environ["RAYON_NUM_THREADS"] = "1"  # of the LAZ decoder

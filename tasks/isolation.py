@@ -1,0 +1,157 @@
+"""Processes that may die: what decodes files of unknown origin runs in one, under a limit of memory and of time.
+
+A decoder can panic, abort, run for ever or ask for all the memory there is. In a process of its own that ends
+the call it happened in and nothing else; the next call gets a new process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pointcloud.errors import PointloomError, ScanError
+
+_MODULES = ["pointcloud.preprocess"]
+"""Imported once, before processes are forked off; a new process starts in milliseconds."""
+_ENDING_SECONDS = 5.0
+
+
+class IsolatedProcesses:
+    """Some processes that calls are made in, each in one at a time; for use by several threads.
+
+    Args:
+        num_processes: calls that can run at once.
+        memory_mb: what a process may allocate; more is a MemoryError in it, or its end.
+        time_limit_s: how long a call may take.
+    """
+
+    def __init__(self, num_processes: int, memory_mb: int, time_limit_s: float) -> None:
+        self._memory_mb, self._time_limit_s = memory_mb, time_limit_s
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(_MODULES)
+        self._idle: queue.SimpleQueue[_Process | None] = queue.SimpleQueue()
+        for _ in range(num_processes):
+            self._idle.put(None)
+        self._num_processes = num_processes
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """function(*arguments), both picklable, in a process of its own.
+
+        Raises:
+            ScanError: the process ended, took too long, or had too little memory.
+            PointloomError: what the function raised.
+        """
+        process = self._idle.get()
+        try:
+            if process is None:
+                process = _Process(self._context, self._memory_mb)
+            result = process.call(function, arguments, self._time_limit_s)
+        except _Ended as ended:
+            process = None
+            raise ScanError(self._sentence(ended)) from None
+        finally:
+            self._idle.put(process)
+        if isinstance(result, MemoryError):
+            raise ScanError(self._sentence(_Ended(None)))
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _sentence(self, ended: _Ended) -> str:
+        if ended.took_too_long:
+            return (
+                f"reading it took more than the limit of {self._time_limit_s:g} s; deliver it again, leave it out, or "
+                "raise time_limit_s."
+            )
+        if ended.signal in (None, signal.SIGABRT, signal.SIGKILL):
+            how = (
+                ""
+                if ended.signal is None
+                else f" (its process ended with {signal.Signals(ended.signal).name})"
+            )
+            return (
+                f"reading it needs more memory than the limit of {self._memory_mb} MB{how}, as damaged files do; "
+                "deliver it again, leave it out, or raise memory_mb."
+            )
+        return (
+            f"its decoder crashed ({signal.Signals(ended.signal).name if ended.signal > 0 else 'it exited'}), as on "
+            "damaged files; deliver it again or leave it out."
+        )
+
+    def close(self) -> None:
+        """End all processes; calls still running in other threads fail."""
+        for _ in range(self._num_processes):
+            try:
+                process = self._idle.get(timeout=_ENDING_SECONDS)
+            except queue.Empty:
+                return
+            if process is not None:
+                process.end()
+
+
+@contextmanager
+def isolated(num_processes: int, memory_mb: int, time_limit_s: float) -> Iterator[IsolatedProcesses]:
+    """Isolated processes that end with the block."""
+    processes = IsolatedProcesses(num_processes, memory_mb, time_limit_s)
+    try:
+        yield processes
+    finally:
+        processes.close()
+
+
+class _Ended(Exception):
+    """A process ended by a signal (its number; 0 for a plain exit, None for a lack of memory), or took too long."""
+
+    def __init__(self, number: int | None, took_too_long: bool = False) -> None:
+        self.signal, self.took_too_long = number, took_too_long
+
+
+class _Process:
+    def __init__(self, context: Any, memory_mb: int) -> None:
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, memory_mb), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], time_limit_s: float) -> Any:
+        try:
+            self._connection.send((function, arguments))
+            if self._connection.poll(time_limit_s):
+                return self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join(_ENDING_SECONDS)
+            code = self._process.exitcode
+            self.end()
+            raise _Ended(-code if code is not None and code < 0 else 0) from None
+        self.end()
+        raise _Ended(None, took_too_long=True)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.join(_ENDING_SECONDS)
+        self._connection.close()
+
+
+def _serve(connection: Connection, memory_mb: int) -> None:
+    """What a process does: calls, one after the other, until nobody listens."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the flow's to handle
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_mb << 20, memory_mb << 20))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while True:
+        try:
+            function, arguments = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            result = function(*arguments)
+        except (PointloomError, MemoryError) as error:
+            result = error
+        except Exception as error:  # a defect of ours: the scan is named, the batch goes on
+            result = ScanError(f"reading it failed unexpectedly ({type(error).__name__}: {error}).")
+        connection.send(result)
