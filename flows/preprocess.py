@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from flows.running import run
 from pointcloud.blocks import BlockConfig
 from pointcloud.features import FEATURES, check_features
+from pointcloud.filesystem import resolve
 from pointcloud.labels import PRESETS, find_scheme
 from pointcloud.lock import held
 from pointcloud.preprocess import Recipe
@@ -116,6 +117,7 @@ class PreprocessParameters(BaseModel):
 def check(parameters: PreprocessParameters) -> None:
     """What can be told before work starts. Raises PointloomError."""
     parameters.recipe()
+    resolve(parameters.out)
     find_scans(parameters.scans)
 
 

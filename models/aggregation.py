@@ -152,15 +152,20 @@ class LinearOfAll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, num_weights: int, *inputs: Tensor) -> tuple[Tensor, ...]:
         weights, features = inputs[:num_weights], inputs[num_weights:]
-        products: list[list[Tensor]] = [[] for _ in weights]
-        step = ROWS_PER_PRODUCT.get(features[0].device.type, len(features[0]))
-        for rows in zip(*(layer.split(step) for layer in features), strict=True):
-            every_layer = torch.cat(rows, dim=1)
-            for product, weight in zip(products, weights, strict=True):
-                product.append(F.linear(every_layer, weight))
+        num_points = len(features[0])
+        step = ROWS_PER_PRODUCT.get(features[0].device.type, num_points)
+        products: list[Tensor] = []
+        for start in range(0, num_points, step):
+            rows = slice(start, start + step)
+            every_layer = torch.cat([layer[rows] for layer in features], dim=1)
+            for n, weight in enumerate(weights):
+                product = F.linear(every_layer, weight)
+                if start == 0:  # its dtype is autocast's to choose
+                    products.append(product.new_empty((num_points, len(weight))))
+                products[n][rows] = product
         ctx.save_for_backward(*inputs)
         ctx.num_weights = num_weights
-        return tuple(torch.cat(product) for product in products)
+        return tuple(products)
 
     @staticmethod
     @once_differentiable
@@ -180,36 +185,45 @@ class LinearOfAll(torch.autograd.Function):
 
 
 class BlockExtreme(torch.autograd.Function):
-    """Of u (P, C) the extreme over every block, (B, C), and mean and biased variance over all points, (C,).
+    """Of u = max(z, floor) the extreme over every block, and mean and biased variance over all points.
 
-    With batch norm after it instead of before, the normalised (P, C) tensor never exists.
+    With batch norm after it instead of before, the normalised (P, C) tensor never exists. z is overwritten: who
+    made it must not need it again.
+
+    Args:
+        z: (P, C) of all blocks' points; sizes: of the blocks.
+        sign: (C,) +1 where the largest u is wanted, −1 where the smallest.
+        floor: 0 for ReLU before batch norm, −inf for none.
+
+    Returns:
+        (B, C) extremes, (C,) mean, (C,) variance.
     """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, sizes: list[int], sign: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, z: Tensor, sizes: list[int], sign: Tensor, floor: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        u = z if floor == -torch.inf else z.clamp_(min=floor)
         extremes, at = [], []
-        for block, rows in zip(
-            u.split(sizes), torch.arange(len(u), device=u.device).split(sizes), strict=True
-        ):
+        rows = torch.arange(len(u), device=u.device)
+        for block, rows_of_block in zip(u.split(sizes), rows.split(sizes), strict=True):
             high, low = block.max(dim=0), block.min(dim=0)
             extremes.append(torch.where(sign < 0, low.values, high.values))
-            at.append(rows[torch.where(sign < 0, low.indices, high.indices)])
+            at.append(rows_of_block[torch.where(sign < 0, low.indices, high.indices)])
         variance, mean = torch.var_mean(u, dim=0, correction=0)
         ctx.save_for_backward(u, torch.stack(at), mean)
+        ctx.floor = floor
         return torch.stack(extremes), mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, grad_extreme: Tensor, grad_mean: Tensor, grad_variance: Tensor
-    ) -> tuple[Tensor, None, None]:
+    ) -> tuple[Tensor | None, ...]:
         u, at, mean = ctx.saved_tensors
         slope = 2 * grad_variance / len(u)
-        return (
-            torch.addcmul(grad_mean / len(u) - slope * mean, u, slope).scatter_add_(0, at, grad_extreme),
-            None,
-            None,
-        )
+        grad = torch.addcmul(grad_mean / len(u) - slope * mean, u, slope).scatter_add_(0, at, grad_extreme)
+        return grad.mul_(u > ctx.floor), None, None, None
 
 
 def _chunks(neighbours: Tensor) -> zip[tuple[slice, Tensor]]:

@@ -132,7 +132,8 @@ class Fusion(nn.Module):
                 torch.where(sign < 0, block.amin(dim=0), block.amax(dim=0)) for block in z.split(sizes)
             ]
             return self.nn.activate(torch.stack(extremes))
-        extreme, mean, variance = BlockExtreme.apply(z if self.nn.norm_first else F.relu_(z), sizes, sign)
+        floor = -torch.inf if self.nn.norm_first else 0.0
+        extreme, mean, variance = BlockExtreme.apply(z, sizes, sign, floor)
         return self.nn.normalise(extreme, mean, variance, count=len(z))
 
 
@@ -159,5 +160,6 @@ class Prediction(nn.Module):
         # W [fused, features] = W_fused · fused + W_features · features: nothing is repeated per point.
         w_fused = self.first.linear.weight[:, : self.fused_channels]
         of_block = F.linear(fused, w_fused, self.first.linear.bias)
-        z = torch.cat([rows + bias for rows, bias in zip(product.split(sizes), of_block, strict=True)])
-        return self.classes(self.dropout(self.second(self.first.activate(z))))
+        if len(sizes) > 1:
+            of_block = of_block.repeat_interleave(torch.tensor(sizes, device=of_block.device), dim=0)
+        return self.classes(self.dropout(self.second(self.first.activate(product.add_(of_block)))))

@@ -86,6 +86,26 @@ def write_las(
     return path
 
 
+def crop(path: Path, folder: Path, xs: list[float], ys: list[float]) -> list[Path]:
+    """A LAS file cut along lines (CRS units) into files of their own, half-open; those without points left out."""
+    las = laspy.read(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    east, north = (
+        np.searchsorted(xs, np.asarray(las.x), "right"),
+        np.searchsorted(ys, np.asarray(las.y), "right"),
+    )
+    written = []
+    for i in range(len(xs) + 1):
+        for j in range(len(ys) + 1):
+            inside = (east == i) & (north == j)
+            if inside.any():
+                part = laspy.LasData(las.header, las.points[inside])
+                part.update_header()
+                written.append(folder / f"{path.stem}_{i}_{j}{path.suffix}")
+                part.write(str(written[-1]))
+    return written
+
+
 def real_files(pattern: str, max_bytes: int = 1 << 40, min_bytes: int = 0) -> list[Any]:
     """Test parameters: the files of shared/data that match, or a skipped one that says they are absent."""
     paths = [p for p in sorted(REAL.glob(pattern)) if min_bytes <= p.stat().st_size <= max_bytes]

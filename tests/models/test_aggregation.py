@@ -76,17 +76,19 @@ def test_neighbour_max(path: str, edges: tuple[Tensor, ...]) -> None:
     assert torch.autograd.gradcheck(lambda x: NeighbourMax.apply(x, neighbours), x)
 
 
-def test_block_extreme() -> None:
-    u = torch.randn(
+@pytest.mark.parametrize("floor", FLOORS)
+def test_block_extreme(floor: float) -> None:
+    z = torch.randn(
         (9, 5), dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True
     )
+    u = z.detach().clamp(min=floor)
     sign = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
-    extreme, mean, variance = BlockExtreme.apply(u, [4, 1, 4], sign)
+    extreme, mean, variance = BlockExtreme.apply(z.detach().clone(), [4, 1, 4], sign, floor)
     expected = torch.stack([(block * sign).amax(dim=0) * sign for block in u.split([4, 1, 4])])
     torch.testing.assert_close(extreme, expected)
     torch.testing.assert_close(mean, u.mean(dim=0))
     torch.testing.assert_close(variance, u.var(dim=0, correction=0))
-    assert torch.autograd.gradcheck(lambda u: BlockExtreme.apply(u, [4, 1, 4], sign), u)
+    assert torch.autograd.gradcheck(lambda z: BlockExtreme.apply(z.clone(), [4, 1, 4], sign, floor), z)
 
 
 def test_statistics_of_many_edges_are_not_summed_in_float32(path: str) -> None:

@@ -23,10 +23,10 @@ from pointcloud.store import (
     MANIFEST,
     Manifest,
     Shard,
+    ShardWriter,
     read_blocks,
     read_manifest,
     write_manifest,
-    write_shard,
 )
 from tests.clouds import SCHEME, SMALL, assert_one_sentence, cut, make_cloud
 
@@ -42,7 +42,9 @@ def manifest_of(*shards: Shard) -> Manifest:
 
 
 def write(folder: Path, blocks: list[Block], splits: list[str], crs: CRS | None = None) -> Manifest:
-    write_shard(str(folder / "shards" / "a.parquet"), blocks, splits, len(SCHEME), crs)
+    with ShardWriter(str(folder / "shards" / "a.parquet"), len(SCHEME), crs) as writer:
+        writer.write(blocks[:7], splits[:7])
+        writer.write(blocks[7:], splits[7:])
     counts = {split: splits.count(split) for split in set(splits)}
     return manifest_of(Shard("shards/a.parquet", "a.laz", counts))
 
