@@ -163,7 +163,7 @@ def drop(key: str) -> Any:
         drop("label_scheme"),
         drop("statistics"),
         drop("schema_version"),
-        lambda r: {**r, "schema_version": 2},
+        lambda r: {**r, "schema_version": 1},
         lambda r: {**r, "shards": [{"file": "a"}]},
         lambda r: {**r, "block_config": {"size": 3}},
         lambda r: {**r, "shards": None},
@@ -184,7 +184,7 @@ def test_a_shard_of_another_schema_version_is_refused(tmp_path: Path) -> None:
     manifest = write(tmp_path, BLOCKS[:3], SPLITS[:3])
     path = tmp_path / "shards" / "a.parquet"
     table = pq.read_table(path)
-    for version in ({"pointloom.schema_version": "2"}, None):
+    for version in ({"pointloom.schema_version": "1"}, None):
         pq.write_table(table.replace_schema_metadata(version), path)
         with pytest.raises(SchemaError, match="schema version") as error:
             list(read_blocks(str(tmp_path), manifest, TRAIN))

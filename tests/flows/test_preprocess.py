@@ -1,0 +1,206 @@
+"""The preprocess flow as users meet it: plans, reruns, neighbours, bad scans, two runs at once, a killed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from flows.preprocess import PreprocessParameters, preprocess
+from pointcloud import lock, store
+from pointcloud.errors import PointloomError
+from pointcloud.features import FEATURES
+from pointcloud.simulate.files import write_survey
+from pointcloud.simulate.rooms import RoomsConfig, write_rooms
+from pointcloud.simulate.survey import SurveyConfig
+from tests import broken_files
+from tests.clouds import real_files, write_las
+from tests.flows.test_main_job import preprocessing
+
+
+def written(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (out / "shards").glob("*")}
+
+
+def bytes_of(out: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(out)): p.read_bytes() for p in [out / "manifest.json", *(out / "shards").glob("*")]
+    }
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(survey: Path, tmp_path: Path) -> None:
+    out = tmp_path / "blocks"
+    plan = preprocess(preprocessing([survey], out, dry_run=True))
+    assert "2 scans to do (2 new)" in plan
+    assert not out.exists()
+    preprocess(preprocessing([survey], out))
+    before = written(out)
+    assert "0 scans to do (2 unchanged)" in preprocess(preprocessing([survey], out, dry_run=True))
+    assert "2 changed" in preprocess(preprocessing([survey], out, tile_size_m=20.0, dry_run=True))
+    assert written(out) == before
+
+
+def test_a_new_neighbour_cuts_a_scan_again_and_a_distant_one_does_not(survey: Path, tmp_path: Path) -> None:
+    first, second = sorted(survey.glob("*.laz"))
+    scans, out = tmp_path / "scans", tmp_path / "blocks"
+    scans.mkdir()
+    shutil.copy(first, scans)
+    preprocess(preprocessing([scans], out))
+    alone = written(out)
+    write_las(scans / "far.las", 200)
+    preprocess(preprocessing([scans], out))
+    assert written(out)[f"{first.name}.parquet"] == alone[f"{first.name}.parquet"]
+    shutil.copy(second, scans)
+    preprocess(preprocessing([scans], out))
+    assert written(out)[f"{first.name}.parquet"] != alone[f"{first.name}.parquet"]
+    together = tmp_path / "together"
+    preprocess(preprocessing([scans], together))
+    assert bytes_of(out) == bytes_of(together)
+    manifest = store.read_manifest(str(out))
+    mixed = [b for b in store.read_blocks(str(out), manifest, "train") if b.source is not None]
+    assert any(len(np.unique(b.source)) > 1 for b in mixed)
+
+
+def test_a_scan_that_is_gone_leaves_nothing(survey: Path, tmp_path: Path) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "blocks"
+    shutil.copytree(survey, scans)
+    preprocess(preprocessing([scans], out))
+    gone = sorted(scans.glob("*.laz"))[1]
+    gone.unlink()
+    preprocess(preprocessing([scans], out))
+    assert gone.name not in str(sorted(p.name for p in out.rglob("*")))
+    assert len(store.read_manifest(str(out)).shards) == 1
+
+
+def test_every_broken_file_is_named_and_the_batch_goes_on(survey: Path, tmp_path: Path) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "blocks"
+    shutil.copytree(survey, scans)
+    broken = [
+        write(scans)
+        for write in (
+            *broken_files.SUSPECT, *broken_files.UNREADABLE, *broken_files.PANICS, *broken_files.LETHAL,
+            broken_files.zero_points,
+        )
+    ]  # fmt: skip
+    preprocess(preprocessing([scans], out, max_quarantined=100, processes=2))
+    manifest = store.read_manifest(str(out))
+    assert set(manifest.quarantined) == {path.name for path in broken}
+    assert [shard.scan for shard in manifest.shards] == sorted(p.name for p in survey.glob("*.laz"))
+    for scan, sentence in manifest.quarantined.items():
+        assert scan in sentence
+        assert sentence.endswith(".")
+        assert "unexpectedly" not in sentence
+    assert not [p for p in out.rglob("*") if p.suffix == ".part"]
+
+
+@pytest.mark.parametrize("path", real_files("tricky/*"))
+def test_tricky_files_have_one_outcome_each(path: Path, tmp_path: Path) -> None:
+    good = {
+        "Example_las10_pf1.las", "fullwave_pf10.laz", "las11_pf0_1pt.las", "las12_pf2_1pt.las",
+        "malformed_extrabytes.las", "noepsg.laz", "pdrf5-1.3.laz", "single_point_pf8.laz",
+    }  # fmt: skip
+    if path.name in good:
+        preprocess(preprocessing([path], tmp_path, max_points=100_000))
+        assert store.read_manifest(str(tmp_path)).quarantined == {}
+    else:
+        with pytest.raises(PointloomError, match=path.name):
+            preprocess(preprocessing([path], tmp_path))
+
+
+def test_a_required_feature_that_a_scan_lacks(survey: Path, tmp_path: Path) -> None:
+    with pytest.raises(PointloomError, match="has no red, green, blue, which the required feature rgb needs"):
+        preprocess(preprocessing([survey], tmp_path, features=["xyz", "rgb"]))
+    preprocess(preprocessing([survey], tmp_path, features=["xyz", "height", "intensity", "returns"]))
+    assert set(FEATURES["returns"][0]) <= set(store.read_manifest(str(tmp_path)).attributes)
+
+
+def test_a_second_run_is_refused_while_the_first_writes(survey: Path, tmp_path: Path) -> None:
+    out = tmp_path / "blocks"
+    with lock.held(str(out)), pytest.raises(PointloomError, match="another run is writing"):
+        preprocess(preprocessing([survey], out))
+    preprocess(preprocessing([survey], out))
+
+
+def test_the_papers_blocks_of_rooms(tmp_path: Path) -> None:
+    write_rooms(RoomsConfig(seed=0), tmp_path / "s3dis")
+    out = tmp_path / "blocks"
+    preprocess(
+        preprocessing(
+            [tmp_path / "s3dis"], out, label_scheme="s3dis", tile_size_m=1.0, voxel_size_m=0.1, halo_m=0.0,
+            thin=False, overlap=2, max_points=1_000_000, sample_points=4096, min_points=100, val_fraction=0.0,
+            test_scans=["Area_1/*"], features=["xyz", "rgb", "room_xyz"],
+        )
+    )  # fmt: skip
+    manifest = store.read_manifest(str(out))
+    assert all(shard.scan.startswith("Area_") for shard in manifest.shards)
+    blocks = list(store.read_blocks(str(out), manifest, "test"))
+    assert {b.scan.split("/")[0] for b in blocks} == {"Area_1"}
+    for block in blocks[:20]:
+        assert len(block) == 4096
+        assert block.is_core.all()
+        assert np.abs(block.position[:, :2]).max() <= 0.5 + 1e-6
+    assert any(len(np.unique(b.point_index)) < 4096 for b in blocks)
+
+
+def test_scans_by_state_and_their_map_are_in_the_ui(survey: Path, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    shutil.copytree(survey, scans)
+    broken_files.not_a_las(scans)
+    preprocess(preprocessing([scans], tmp_path / "seen", max_quarantined=1))
+    with get_client(sync_client=True) as client:
+        found = {
+            artifact.type: artifact.data
+            for artifact in client.read_artifacts(
+                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%seen%"))
+            )
+        }
+    states = {row["scan"]: row["state"] for row in json.loads(found["table"])}
+    assert states == {p.name: "done" for p in survey.glob("*.laz")} | {"not_a_las.las": "quarantined"}
+    assert found["image"].startswith("data:image/svg+xml;base64,")
+    assert float(found["progress"]) == 100.0
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+    plan = SurveyConfig(seed=1, tile_size_m=60.0, tiles=(4, 2), points_per_m2=8.0)
+    write_survey(plan, tmp_path / "scans")
+    out = tmp_path / "blocks"
+    command = [
+        sys.executable, "-m", "flows", "preprocess", "--scans", str(tmp_path / "scans"), "--out", str(out),
+        "--processes", "1",
+    ]  # fmt: skip
+    run = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        limit = time.monotonic() + 120
+        while len(list((out / "ledger").rglob("*.json"))) < 2 and time.monotonic() < limit:
+            time.sleep(0.05)
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait(30)
+    done = written(out)
+    assert 2 <= len(done) < 8
+    assert not (out / "manifest.json").exists()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0, again.stderr
+    kept = [name for name, time_ns in written(out).items() if done.get(name) == time_ns]
+    assert len(kept) >= 2
+    preprocess(preprocessing([tmp_path / "scans"], tmp_path / "whole", **_settings()))
+    assert bytes_of(out) == bytes_of(tmp_path / "whole")
+
+
+def _settings() -> dict[str, object]:
+    """Those of the command line."""
+    fields = PreprocessParameters.model_fields
+    return {name: fields[name].default for name in ("tile_size_m", "halo_m", "voxel_size_m", "overlap")}

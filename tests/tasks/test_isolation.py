@@ -1,0 +1,110 @@
+"""What happens in an isolated process stays there: crashes, endless loops, hunger for memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pointcloud.errors import ScanError, StorageError
+from tasks.isolation import IsolatedProcesses, isolated
+from tests.clouds import assert_one_sentence
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
+def abort() -> None:
+    os.abort()
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+def hang() -> None:
+    time.sleep(600)
+
+
+def devour() -> int:
+    return len([np.empty(1 << 27) for _ in range(10)])
+
+
+def refuse() -> None:
+    raise ScanError("no points.")
+
+
+def miss() -> None:
+    raise StorageError("nothing there.")
+
+
+def stumble() -> None:
+    raise KeyError("x")
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[IsolatedProcesses]:
+    with isolated(1, memory_mb=1500, time_limit_s=2.0) as processes:
+        yield processes
+
+
+def test_calls_share_a_process(one: IsolatedProcesses) -> None:
+    assert one.call(double, 21) == 42
+    assert one.call(pid) == one.call(pid) != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (crash, "its decoder crashed (SIGSEGV)"),
+        (leave, "its decoder crashed (it exited)"),
+        (abort, "more memory than the limit of 1500 MB (its process ended with SIGABRT)"),
+        (devour, "more memory than the limit of 1500 MB"),
+        (hang, "more than the limit of 2 s"),
+        (stumble, "failed unexpectedly (KeyError: 'x')"),
+        (refuse, "no points."),
+    ],
+)
+def test_an_end_is_one_sentence_and_the_next_call_works(
+    one: IsolatedProcesses, function: Callable[[], object], said: str
+) -> None:
+    with pytest.raises(ScanError) as error:
+        one.call(function)
+    assert_one_sentence(error, said)
+    assert one.call(double, 4) == 8
+
+
+def test_what_is_no_fault_of_the_scan_keeps_its_kind(one: IsolatedProcesses) -> None:
+    with pytest.raises(StorageError, match="nothing there"):
+        one.call(miss)
+
+
+def test_threads_have_processes_of_their_own() -> None:
+    with isolated(2, 1500, 30.0) as processes, ThreadPoolExecutor(2) as threads:
+        crashed = threads.submit(processes.call, crash)
+        doubled = [threads.submit(processes.call, double, n) for n in range(20)]
+        assert [future.result(30) for future in doubled] == [2 * n for n in range(20)]
+        with pytest.raises(ScanError):
+            crashed.result(30)
+
+
+def test_no_process_is_left() -> None:
+    with isolated(1, 1500, 30.0) as processes:
+        child = processes.call(pid)
+        assert Path(f"/proc/{child}").exists()
+    assert not Path(f"/proc/{child}").exists()
