@@ -155,7 +155,8 @@ def main() -> None:
         scan, large = folder / "scan.laz", folder / "large.laz"
         num_points = write_scan(tile, options.millions, scan)
         print(
-            f"{num_points:,} simulated points, {len(tile.points) / TILE_M**2:.1f} per m², {scan.stat().st_size >> 20} MB"
+            f"{num_points:,} simulated points, {len(tile.points) / TILE_M**2:.1f} per m², "
+            f"{scan.stat().st_size >> 20} MB"
         )
         rounds = [
             {what: in_new_process(what, scan) for what in ("decode", "preprocess")}

@@ -301,7 +301,7 @@ class _Cut:
         self, tile: tuple[int, int], core: np.ndarray, context: np.ndarray, low: np.ndarray, size: float
     ) -> Block:  # fmt: skip
         points, rows = self.points, np.concatenate([core, context])
-        xyz = points.xyz[rows]
+        xyz = np.array([column[rows] for column in points.xyz.T]).T
         origin = np.array([*(low + size / 2), xyz[:, 2].min()])
         metres = np.array([self.metres[0], self.metres[0], self.metres[1]])
         source = None if points.source is None else points.source[rows]

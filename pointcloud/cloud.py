@@ -47,6 +47,5 @@ class Cloud:
 
     def __getitem__(self, index: np.ndarray | slice) -> Cloud:
         """The points chosen by a mask, index array or slice, attributes alongside."""
-        return Cloud(
-            self.xyz[index], {name: values[index] for name, values in self.attributes.items()}, self.crs
-        )
+        xyz = np.array([column[index] for column in self.xyz.T]).T
+        return Cloud(xyz, {name: values[index] for name, values in self.attributes.items()}, self.crs)

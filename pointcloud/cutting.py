@@ -61,7 +61,7 @@ class Cutting:
         """What the tiles that begin in a region need."""
         own = self._own
         tables = [(n, table) for n, part in enumerate(self.parts) for table in _read(part, region)]
-        xyz = np.concatenate([np.stack([table[axis] for axis in "xyz"], axis=1) for _, table in tables])
+        xyz = np.array([np.concatenate([table[axis] for _, table in tables]) for axis in "xyz"]).T
         source = np.concatenate([np.full(len(table["x"]), n, np.uint16) for n, table in tables])
         index = np.concatenate([table["point_index"] for _, table in tables])
         scaled = xyz / np.array(grid.voxel_size)[[0, 0, 1]]
@@ -87,13 +87,14 @@ class Cutting:
             np.minimum,
         )
         scans = tuple(part.scan for part in self.parts)
+        kept = np.array([column[order] for column in xyz.T]).T
         return ThinnedPoints(
             scan=own.scan,
-            xyz=xyz[order],
-            height=height_above(xyz[order], window, cells, lowest),
+            xyz=kept,
+            height=height_above(kept, window, cells, lowest),
             attributes=attributes,
             label=label,
-            voxel=voxel[order],
+            voxel=np.array([column[order] for column in voxel.T]).T,
             point_index=index[order],
             extent=own.extent,
             crs=own.crs,

@@ -22,6 +22,7 @@ from pointcloud.reader import colour_scale, iterate_clouds
 from pointcloud.voxels import check_extent, group, nearest_to_centre, occupied_cells, on_grid, voxel_key
 
 _CHUNKS_ADDED_UP = 8
+_WORTH_THINNING = 0.7
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def write_part(
         try:
             for cloud in iterate_clouds(uri, report=notes.append):
                 if found is None:
-                    found = _Found(cloud.crs, Grid.of(config, cloud.crs), config)
+                    found = _Found(cloud.crs, Grid.of(config, cloud.crs), config, thins=config.thin)
                 for batch in found.take(cloud):
                     writer = writer or pa.ipc.new_file(sink, batch.schema)
                     writer.write_batch(batch)
@@ -101,6 +102,7 @@ class _Found:
     crs: CRS | None
     grid: Grid
     config: BlockConfig
+    thins: bool = False
     num_points: int = 0
     largest_colour: int = 0
     attributes: tuple[str, ...] = ()
@@ -114,14 +116,14 @@ class _Found:
         scaled, voxel, _ = on_grid(cloud, self.config.voxel_size_m)
         self._take_extent(cloud)
         self._take_cells(cloud, voxel)
-        if self.config.thin:
+        kept = np.arange(len(cloud))
+        if self.thins:
             order, starts = group(voxel_key(voxel))
             kept = nearest_to_centre(order, starts, scaled, voxel, cloud.xyz)
-        else:
-            kept = np.arange(len(cloud))
-        place, region = (
-            np.concatenate(parts) for parts in zip(*self.grid.regions_of(voxel[kept]), strict=True)
-        )
+            # A part may hold several points of a voxel; where thinning takes few away it is done once, when cutting.
+            self.thins = len(kept) < _WORTH_THINNING * len(cloud)
+            voxel = voxel[kept]
+        place, region = (np.concatenate(parts) for parts in zip(*self.grid.regions_of(voxel), strict=True))
         order, starts = group(voxel_key(region))
         rows = kept[place[order]]
         self.regions.append(region[order[starts]])

@@ -160,7 +160,8 @@ def iterate_columns(header: ScanHeader) -> Iterator[Columns]:
 
 def columns_of(points: laspy.ScaleAwarePointRecord, header: ScanHeader) -> Columns:
     """Scaled coordinates and attributes of decoded points."""
-    xyz = np.stack([points.x, points.y, points.z], axis=1).astype(np.float64, copy=False)
+    # Axis after axis in memory: whoever gathers or compares one axis reads nothing else.
+    xyz = np.array([points.x, points.y, points.z], np.float64).T
     return xyz, {name: np.asarray(points[name]) for name in header.attributes}
 
 
