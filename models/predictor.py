@@ -9,9 +9,10 @@ import torch
 
 from models.checkpoint import Checkpoint
 from models.dataset import collate, network_input, to_data
-from pointcloud.blocks import Block, iterate_blocks, thin
+from pointcloud.blocks import Block
 from pointcloud.cloud import Cloud
 from pointcloud.merge import VoxelVotes
+from pointcloud.tiles import iterate_blocks, thin
 
 _BATCH_POINTS = 16_384  # enough to fill two cores; more only needs more memory
 

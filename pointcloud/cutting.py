@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pointcloud.blocks import Block, BlockConfig, ThinnedPoints, height_above
+from pointcloud.blocks import Block, BlockConfig
 from pointcloud.columns import COLOURS
 from pointcloud.grid import Grid
+from pointcloud.height import height_above
 from pointcloud.labels import IGNORE, LabelScheme
 from pointcloud.parts import Part
 from pointcloud.splits import UNUSED, SplitRule, plan_split, split_of_shifted
+from pointcloud.tiles import ThinnedPoints
 from pointcloud.voxels import group, nearest_to_centre, occupied_cells, voxel_key
 
 Shift = tuple[int, int]

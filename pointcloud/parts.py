@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 from pyproj import CRS
 
-from pointcloud.blocks import BlockConfig, lowest_points
+from pointcloud.blocks import BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.columns import COLOURS
 from pointcloud.grid import Grid
+from pointcloud.height import lowest_points
 from pointcloud.reader import colour_scale, iterate_clouds
 from pointcloud.voxels import check_extent, group, nearest_to_centre, occupied_cells, on_grid, voxel_key
 

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 def find_scans(patterns: list[str]) -> list[storage.Source]:
-    """The scans that paths, folders and globs mean: files of a known format, and room folders named as such.
+    """The scans that paths, folders and globs mean: files of a known format, and the rooms that folders are or hold.
 
     Raises:
         StorageError: nothing there.
@@ -38,9 +38,13 @@ def find_scans(patterns: list[str]) -> list[storage.Source]:
     for pattern in patterns:
         below = rooms.find_rooms(pattern)
         rooms_found += below
-        if not below:
+        if not below or (not rooms.is_room(pattern) and _holds_files(pattern)):
             files.append(pattern)
     return rooms_found + (storage.expand(files, SUFFIXES) if files else [])
+
+
+def _holds_files(folder: str) -> bool:
+    return any(file.name.lower().endswith(SUFFIXES) for file in storage.list_files(folder))
 
 
 def read_header(uri: str) -> ScanHeader:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from pointcloud import storage
-from pointcloud.cloud import Cloud
 from pointcloud.errors import ScanError, StorageError
 from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.labels import PRESETS
@@ -118,13 +117,6 @@ def iterate_columns(header: ScanHeader, report: Callable[[str], None]) -> Iterat
         raise ScanError(
             f"{header.uri!r} holds no readable point in {len(files)} files, {_EXPECTED}; copy it again."
         )
-
-
-def read_room(uri: str) -> Cloud:
-    """As `reader.read_cloud`, under the name of before."""
-    from pointcloud import reader
-
-    return reader.read_cloud(uri)
 
 
 def _class_name(uri: str) -> str:

@@ -15,7 +15,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from pointcloud import storage
-from pointcloud.cloud import ATTRIBUTES, Cloud
+from pointcloud.cloud import ATTRIBUTES
 from pointcloud.decoding import reading, unreadable
 from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 
@@ -172,10 +172,3 @@ def read_dimension(uri: str, name: str) -> np.ndarray | None:
             return None
         parts = [np.asarray(chunk[name]) for chunk in iterate_chunks(uri, reader)]
     return np.concatenate(parts) if parts else np.empty(0)
-
-
-def read_cloud(uri: str) -> Cloud:
-    """As `reader.read_cloud`, under the name of before."""
-    from pointcloud import reader
-
-    return reader.read_cloud(uri)

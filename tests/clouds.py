@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from pyproj import CRS
 
-from pointcloud.blocks import Block, BlockConfig, iterate_blocks, thin
+from pointcloud.blocks import Block, BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.labels import PRESETS, LabelScheme
+from pointcloud.tiles import iterate_blocks, thin
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 SCHEME = PRESETS["ground-vegetation-building"]

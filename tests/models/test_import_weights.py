@@ -17,10 +17,10 @@ from models.checkpoint import read_checkpoint
 from models.deepgcn import DeepGCN
 from models.import_weights import COORDINATES, from_reference_state, import_weights
 from models.predictor import Predictor
-from pointcloud.blocks import iterate_blocks, thin
 from pointcloud.cloud import Cloud
 from pointcloud.errors import PointloomError, SchemaError
 from pointcloud.simulate.rooms import RoomsConfig, simulate_room
+from pointcloud.tiles import iterate_blocks, thin
 
 PARITY = Path(__file__).parents[3] / "shared" / "parity"
 

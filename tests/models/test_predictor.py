@@ -14,10 +14,11 @@ from models.checkpoint import Checkpoint
 from models.dataset import to_data
 from models.deepgcn import DeepGCN, DeepGCNConfig
 from models.predictor import Predictor
-from pointcloud.blocks import Block, iterate_blocks, thin
+from pointcloud.blocks import Block
 from pointcloud.cloud import Cloud
 from pointcloud.errors import ScanError
 from pointcloud.features import FeatureStatistics
+from pointcloud.tiles import iterate_blocks, thin
 from tests.clouds import SCHEME, SMALL, assert_one_sentence, cut, make_cloud
 
 STATISTICS = FeatureStatistics({"height": 1.0, "intensity": 3e4}, {"height": 2.0, "intensity": 2e4})

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import CRS
 
-from pointcloud.blocks import Block, BlockConfig, height_above, lowest_points, thin
+from pointcloud.blocks import Block, BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import PointloomError, ScanError, SchemaError
+from pointcloud.height import height_above, lowest_points
+from pointcloud.tiles import thin
 from tests.clouds import SCHEME, SMALL, assert_one_sentence, cut, make_cloud
 
 US_FOOT = 1200 / 3937

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pointcloud import scan as las
-from pointcloud.blocks import Block, BlockConfig, iterate_blocks, thin
+from pointcloud.blocks import Block, BlockConfig
 from pointcloud.cutting import plan_cutting
 from pointcloud.errors import ScanError
 from pointcloud.neighbours import find_neighbours, reading_order
@@ -23,6 +23,7 @@ from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 from pointcloud.splits import TEST, TRAIN, UNUSED, SplitRule
 from pointcloud.store import Manifest, Shard, read_blocks
+from pointcloud.tiles import iterate_blocks, thin
 from tests import broken_files
 from tests.clouds import SCHEME, SMALL, crop, write_las
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from pyproj import CRS
 
 from pointcloud import reader, scan
-from pointcloud.blocks import BlockConfig, iterate_blocks, thin
+from pointcloud.blocks import BlockConfig
 from pointcloud.errors import ScanError
 from pointcloud.inspect import choose_config, inspect_scan
+from pointcloud.tiles import iterate_blocks, thin
 from tests import broken_files
 from tests.clouds import SCHEME, assert_one_sentence, write_las
 from tests.pointcloud.test_rooms import room

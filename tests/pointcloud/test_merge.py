@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pointcloud.blocks import iterate_blocks, thin
 from pointcloud.merge import VoxelVotes
+from pointcloud.tiles import iterate_blocks, thin
 from tests.clouds import SMALL, make_cloud
 
 C = 3

@@ -21,10 +21,11 @@ from laspy.vlrs.known import WktCoordinateSystemVlr
 from pyproj import CRS
 
 from pointcloud import scan
-from pointcloud.blocks import BlockConfig, thin
+from pointcloud.blocks import BlockConfig
 from pointcloud.errors import ScanError, StorageError
 from pointcloud.reader import read_cloud
 from pointcloud.scan import open_scan, read_dimension
+from pointcloud.tiles import thin
 from tests import broken_files
 from tests.broken_files import LETHAL, PANICS, SOUND, SUSPECT, UNREADABLE, Writer
 from tests.clouds import assert_one_sentence, real_files, write_las

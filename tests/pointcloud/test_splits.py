@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,12 +22,30 @@ from pointcloud.splits import (
     VAL,
     SplitRule,
     area_folds,
-    assign,
     folds,
     plan_split,
     split_of_shifted,
 )
 from tests.clouds import SMALL, assert_one_sentence, cut, make_cloud
+
+
+def assign(scan: str, blocks: list[Block], rule: SplitRule) -> list[str]:
+    """The split of each block of one scan, all of them at hand. Areas need `plan_split`."""
+    base = [b for b in blocks if b.shift == (0, 0)]
+    tiles, inverse = np.unique(np.array([b.tile for b in base]).reshape(-1, 2), axis=0, return_inverse=True)
+    labels = [
+        np.zeros(int(b.is_core.sum()), np.int8) if b.label is None else b.label[b.is_core & (b.label >= 0)]
+        for b in base
+    ]
+    num_classes = max((int(label.max(initial=0)) for label in labels), default=0) + 1
+    counts = np.zeros((len(tiles), num_classes), np.int64)
+    for tile, label in zip(inverse.reshape(-1), labels, strict=True):
+        counts[tile] += np.bincount(label, minlength=num_classes)
+    found = plan_split(scan, tiles, counts, rule, math.inf)
+    splits = {(i, j): split for (i, j), split in zip(tiles.tolist(), found, strict=True)}
+    return [
+        splits[b.tile] if b.shift == (0, 0) else split_of_shifted(b.tile, b.shift, splits) for b in blocks
+    ]
 
 
 def overlap(one: Block, other: Block) -> bool:

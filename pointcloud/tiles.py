@@ -1,0 +1,179 @@
+"""Cutting points into blocks: tiles on the grid of the CRS, their halos, and quarters where they are dense."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from pyproj import CRS
+
+from pointcloud.blocks import Block, BlockConfig
+from pointcloud.cloud import Cloud
+from pointcloud.crs import metres_per_unit
+from pointcloud.errors import ScanError
+from pointcloud.height import height_above, lowest_points
+from pointcloud.labels import LabelScheme
+from pointcloud.voxels import Voxels, every_point, group, voxel_key, voxelize
+
+_DEEPEST_SPLIT = 6
+
+
+def thin(cloud: Cloud, config: BlockConfig) -> Voxels:
+    """The voxels of a cloud under a block config. Raises ScanError for an extent that cannot be real."""
+    return (voxelize if config.thin else every_point)(cloud, config.voxel_size_m)
+
+
+def iterate_blocks(
+    scan: str, cloud: Cloud, voxels: Voxels, config: BlockConfig, scheme: LabelScheme | None
+) -> Iterator[Block]:
+    """Cut a cloud into blocks, tile after tile in the order of (shift, i, j).
+
+    Every voxel is in the core of exactly one block per shift. A tile above `max_points` is cut into quarters,
+    and those again, so that the densest scan still fits the network.
+
+    Raises:
+        ScanError: more than `max_points` points that no cut can part (many points at one place).
+    """
+    if not len(voxels):
+        return
+    kept = cloud[voxels.representative]
+    label = None
+    if scheme is not None and "classification" in kept.attributes:
+        label = scheme.to_indices(kept.attributes["classification"])
+    window = config.ground_window_m / metres_per_unit(cloud.crs)[0]
+    height = height_above(kept.xyz, window, *lowest_points(cloud.xyz, window))
+    points = ThinnedPoints(
+        scan=scan,
+        xyz=kept.xyz,
+        height=height,
+        attributes={name: v for name, v in kept.attributes.items() if name != "classification"},
+        label=label,
+        voxel=voxels.index,
+        point_index=voxels.representative,
+        extent=np.stack([cloud.xyz.min(axis=0), cloud.xyz.max(axis=0)]),
+        crs=cloud.crs,
+    )
+    yield from points.cut(config)
+
+
+@dataclass(frozen=True)
+class ThinnedPoints:
+    """One point per voxel, V of them, as blocks are cut from: a whole scan's, or those that a region needs.
+
+    Attributes:
+        scan, crs: of the blocks.
+        xyz: (V, 3) float64, CRS units; height: (V,) float64, CRS units.
+        attributes: name -> (V,), without the classification; label: (V,) int8, or None.
+        voxel: (V, 3) int64 on the grid of the CRS.
+        point_index: (V,) int64 in the scan each point is from.
+        extent: (2, 3) float64 of the whole scan, CRS units.
+        scans, source: as in `Block`.
+    """
+
+    scan: str
+    xyz: np.ndarray
+    height: np.ndarray
+    attributes: dict[str, np.ndarray]
+    label: np.ndarray | None
+    voxel: np.ndarray
+    point_index: np.ndarray
+    extent: np.ndarray
+    crs: CRS | None
+    scans: tuple[str, ...] = ()
+    source: np.ndarray | None = None
+
+    def cut(
+        self, config: BlockConfig, wanted: Mapping[tuple[int, int], Collection[tuple[int, int]]] | None = None
+    ) -> Iterator[Block]:
+        """Blocks as `iterate_blocks` gives them; of each shift only the tiles wanted, None: all."""
+        step = config.voxels_per_tile // config.overlap
+        metres = metres_per_unit(self.crs)
+        for a in range(config.overlap):
+            for b in range(config.overlap):
+                tiles = None if wanted is None else wanted.get((a, b), ())
+                if tiles is None or tiles:
+                    cut = _Cut(self, config, metres, (a, b), np.zeros(len(self.xyz), bool))
+                    yield from cut.tiles(np.array([a * step, b * step]), tiles)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """One of the shifted grids laid over points; `taken` (V,) is scratch, all False between blocks."""
+
+    points: ThinnedPoints
+    config: BlockConfig
+    metres: tuple[float, float]
+    shift: tuple[int, int]
+    taken: np.ndarray
+
+    def tiles(self, offset: np.ndarray, wanted: Collection[tuple[int, int]] | None) -> Iterator[Block]:
+        # Tiles are whole numbers of voxels, counted in integers: no rounding can put a point in two of them.
+        tile = (self.points.voxel[:, :2] - offset) // self.config.voxels_per_tile
+        order, starts = group(voxel_key(tile))
+        members = {
+            (int(i), int(j)): part
+            for (i, j), part in zip(tile[order[starts]], np.split(order, starts[1:]), strict=True)
+        }
+        unit = self.config.voxel_size_m / self.metres[0]
+        for (i, j), core in members.items():
+            if wanted is not None and (i, j) not in wanted:
+                continue
+            around = [members.get((i + di, j + dj)) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
+            nearby = np.concatenate([part for part in around if part is not None])
+            low = (np.array([i, j]) * self.config.voxels_per_tile + offset) * unit
+            size = self.config.voxels_per_tile * unit
+            yield from self._cells((i, j), core, nearby, low, size, 0)
+
+    def _cells(
+        self, tile: tuple[int, int], core: np.ndarray, nearby: np.ndarray, low: np.ndarray, size: float, depth: int
+    ) -> Iterator[Block]:  # fmt: skip
+        halo = self.config.halo_m / self.metres[0]
+        x, y = self.points.xyz[nearby, 0], self.points.xyz[nearby, 1]
+        (x_low, y_low), high = low - halo, size + 2 * halo
+        self.taken[core] = True
+        inside = (x >= x_low) & (x < x_low + high) & (y >= y_low) & (y < y_low + high)
+        context = nearby[inside & ~self.taken[nearby]]
+        self.taken[core] = False
+        if len(core) + len(context) <= self.config.max_points:
+            yield self._block(tile, core, context, low, size)
+            return
+        if depth == _DEEPEST_SPLIT:
+            raise ScanError(
+                f"{len(core) + len(context)} points within {size * self.metres[0]:.2g} m at {low.round(2).tolist()}, "
+                f"more than max_points = {self.config.max_points}; thin with a larger voxel or remove duplicates."
+            )
+        half = size / 2
+        upper = self.points.xyz[core, :2] >= low + half
+        for right in (False, True):
+            for top in (False, True):
+                part = core[(upper[:, 0] == right) & (upper[:, 1] == top)]
+                if len(part):
+                    corner = low + half * np.array([right, top])
+                    yield from self._cells(tile, part, nearby, corner, half, depth + 1)
+
+    def _block(
+        self, tile: tuple[int, int], core: np.ndarray, context: np.ndarray, low: np.ndarray, size: float
+    ) -> Block:  # fmt: skip
+        points, rows = self.points, np.concatenate([core, context])
+        xyz = np.array([column[rows] for column in points.xyz.T]).T
+        origin = np.array([*(low + size / 2), xyz[:, 2].min()])
+        metres = np.array([self.metres[0], self.metres[0], self.metres[1]])
+        source = None if points.source is None else points.source[rows]
+        return Block(
+            scan=points.scan,
+            tile=tile,
+            shift=self.shift,
+            cell=(*low.tolist(), *(low + size).tolist()),
+            origin=origin,
+            position=((xyz - origin) * metres).astype(np.float32),
+            height=(points.height[rows] * self.metres[1]).astype(np.float32),
+            attributes={name: values[rows] for name, values in points.attributes.items()},
+            label=None if points.label is None else points.label[rows],
+            is_core=np.arange(len(rows)) < len(core),
+            point_index=points.point_index[rows],
+            voxel=rows,
+            extent=(points.extent - origin) * metres,
+            scans=points.scans if source is not None else (),
+            source=source,
+        )
