@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from flows.running import run
 from pointcloud.blocks import BlockConfig
+from pointcloud.errors import PointloomError
 from pointcloud.features import FEATURES, check_features
 from pointcloud.filesystem import resolve
 from pointcloud.labels import PRESETS, find_scheme
@@ -64,6 +65,10 @@ class PreprocessParameters(BaseModel):
     min_points: int = Field(
         1, ge=1, description="Tiles with fewer points are left out; the paper's rooms: 100."
     )
+    window: tuple[float, float, float, float] | None = Field(
+        None,
+        description="x_min y_min x_max y_max in CRS units: only this ground; of COPC nothing else is decoded.",
+    )
     val_fraction: float = Field(
         SplitRule.val_fraction, description="Share of the ground kept for validation."
     )
@@ -104,14 +109,14 @@ class PreprocessParameters(BaseModel):
         )  # fmt: skip
         if self.features:
             check_features(tuple(self.features))
+        if self.window is not None and not (
+            self.window[0] < self.window[2] and self.window[1] < self.window[3]
+        ):
+            raise PointloomError(f"window {self.window} is empty; expected x_min y_min x_max y_max.")
         return Recipe(
-            config,
-            find_scheme(self.label_scheme),
-            rule,
-            tuple(self.features),
-            self.sample_points,
-            self.min_points,
-        )
+            config, find_scheme(self.label_scheme), rule, tuple(self.features), self.sample_points, self.min_points,
+            self.window,
+        )  # fmt: skip
 
 
 def check(parameters: PreprocessParameters) -> None:

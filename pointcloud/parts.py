@@ -6,7 +6,7 @@ scan. It lives as long as a run needs it and is no format for others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from pyproj import CRS
 from pointcloud.blocks import BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.columns import COLOURS
+from pointcloud.errors import ScanError
 from pointcloud.grid import Grid
 from pointcloud.height import lowest_points
-from pointcloud.reader import colour_scale, iterate_clouds
+from pointcloud.reader import Window, colour_scale, iterate_clouds
 from pointcloud.voxels import check_extent, group, nearest_to_centre, occupied_cells, on_grid, voxel_key
 
 _CHUNKS_ADDED_UP = 8
@@ -64,16 +65,14 @@ class Part:
         return np.flatnonzero((self.regions == region).all(axis=1)).tolist()
 
 
-def write_part(
-    scan: str, uri: str, path: Path, config: BlockConfig, watch: Callable[[int], None] | None = None
-) -> Part:
+def write_part(scan: str, uri: str, path: Path, config: BlockConfig, window: Window | None = None) -> Part:
     """Decode a scan chunk by chunk into a part at a local path; memory does not grow with the scan.
 
     Args:
-        watch: called after each chunk with the points decoded so far.
+        window: only points inside, as in `reader.iterate_clouds`.
 
     Raises:
-        ScanError: as `reader.iterate_clouds`, or stray points far from the others.
+        ScanError: as `reader.iterate_clouds`, no point in the window, or stray points far from the others.
         StorageError: the scan cannot be reached.
     """
     notes: list[str] = []
@@ -81,18 +80,19 @@ def write_part(
     with pa.OSFile(str(path), "wb") as sink:
         writer: pa.RecordBatchFileWriter | None = None
         try:
-            for cloud in iterate_clouds(uri, report=notes.append):
+            for cloud in iterate_clouds(uri, window, notes.append):
                 if found is None:
                     found = _Found(cloud.crs, Grid.of(config, cloud.crs), config, thins=config.thin)
                 for batch in found.take(cloud):
                     writer = writer or pa.ipc.new_file(sink, batch.schema)
                     writer.write_batch(batch)
-                if watch is not None:
-                    watch(found.num_points)
         finally:
             if writer is not None:
                 writer.close()
-    assert found is not None  # a scan without points is refused by the reader
+    if found is None:
+        raise ScanError(
+            f"scan {uri!r} has no point in the window {window}; leave it out or choose another window."
+        )
     return found.part(scan, path, tuple(notes))
 
 

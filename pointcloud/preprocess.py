@@ -19,7 +19,7 @@ from pointcloud.features import FEATURES
 from pointcloud.header import ScanHeader
 from pointcloud.labels import LabelScheme
 from pointcloud.parts import Part, write_part
-from pointcloud.reader import read_header
+from pointcloud.reader import Window, read_header
 from pointcloud.rooms import is_room, object_files
 from pointcloud.shard import ShardSums, write_shard
 from pointcloud.splits import SplitRule
@@ -34,6 +34,7 @@ class Recipe:
         required: features that each scan must be able to give.
         sample_points: draw every block to exactly this many points, as the paper does with 4096; 0: all points.
         min_points: tiles with fewer are left out.
+        window: x_min, y_min, x_max, y_max in CRS units; only points inside, half-open. None: all points.
     """
 
     config: BlockConfig
@@ -42,6 +43,7 @@ class Recipe:
     required: tuple[str, ...] = ()
     sample_points: int = 0
     min_points: int = 1
+    window: Window | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -51,6 +53,7 @@ class Recipe:
             "required": list(self.required),
             "sample_points": self.sample_points,
             "min_points": self.min_points,
+            "window": None if self.window is None else list(self.window),
         }
 
 
@@ -85,7 +88,7 @@ def read_scan(source: storage.Source, recipe: Recipe, folder: Path) -> Part:
     _bound_threads()
     path = folder / f"{abs(hash(source.name)):x}-{os.getpid()}-{time.monotonic_ns()}.arrow"
     try:
-        part = write_part(source.name, source.uri, path, recipe.config)
+        part = write_part(source.name, source.uri, path, recipe.config, recipe.window)
         missing = {
             name: feature for feature in recipe.required for name in FEATURES[feature][0]
             if name not in part.attributes

@@ -7,6 +7,7 @@ the call it happened in and nothing else; the next call gets a new process.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import resource
 import signal
@@ -115,7 +116,9 @@ class _Ended(Exception):
 class _Process:
     def __init__(self, context: Any, memory_mb: int) -> None:
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, memory_mb), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(theirs, memory_mb, dict(os.environ)), daemon=True
+        )
         self._process.start()
         theirs.close()
 
@@ -138,8 +141,9 @@ class _Process:
         self._connection.close()
 
 
-def _serve(connection: Connection, memory_mb: int) -> None:
+def _serve(connection: Connection, memory_mb: int, environment: dict[str, str]) -> None:
     """What a process does: calls, one after the other, until nobody listens."""
+    os.environ.update(environment)  # the fork server's is as old as itself: a bucket's keys may be newer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the flow's to handle
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mb << 20, memory_mb << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -20,6 +20,7 @@ from pointcloud.header import ScanHeader
 from pointcloud.neighbours import find_neighbours, reading_order
 from pointcloud.parts import Part
 from pointcloud.preprocess import Examined, Recipe, cut_scan, examine
+from pointcloud.reader import Window
 from pointcloud.shard import ShardSums
 from tasks.isolation import IsolatedProcesses
 from tasks.parts import Parts
@@ -80,6 +81,7 @@ def examine_scans(
 
     Raises:
         StorageError: a scan or the ledger cannot be reached.
+        PointloomError: nothing in the window.
     """
     with ThreadPoolExecutor(num_readers) as readers:
         examined = dict(
@@ -87,6 +89,12 @@ def examine_scans(
                 (s.name for s in sources), readers.map(lambda s: _examine(s, processes), sources), strict=True
             )
         )
+    if recipe.window is not None:
+        examined = {scan: found for scan, found in examined.items() if _meets(found.header, recipe.window)}
+        if not examined:
+            raise PointloomError(
+                f"no scan has ground in the window {recipe.window}; it counts in the scans' CRS."
+            )
     headers = {scan: found.header for scan, found in examined.items() if found.header is not None}
     neighbours = find_neighbours(headers, recipe.config)
     keys = {
@@ -104,6 +112,14 @@ def examine_scans(
     order += sorted(todo & errors.keys())
     by_name = {source.name: source for source in sources}
     return Survey(by_name, keys, headers, neighbours, errors, records, plan, order)
+
+
+def _meets(header: ScanHeader | None, window: Window) -> bool:
+    """Whether a scan may have points in the window; what cannot be told may."""
+    if header is None or header.bounds is None or not np.isfinite(header.bounds).all():
+        return True
+    low, high = header.bounds[:, :2]
+    return bool((low < window[2:]).all() and (high >= window[:2]).all())
 
 
 def _examine(source: storage.Source, processes: IsolatedProcesses) -> Examined:

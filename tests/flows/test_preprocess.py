@@ -17,9 +17,10 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.preprocess import PreprocessParameters, preprocess
-from pointcloud import lock, store
+from pointcloud import lock, storage, store
 from pointcloud.errors import PointloomError
 from pointcloud.features import FEATURES
+from pointcloud.reader import read_header
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.rooms import RoomsConfig, write_rooms
 from pointcloud.simulate.survey import SurveyConfig
@@ -122,6 +123,44 @@ def test_a_required_feature_that_a_scan_lacks(survey: Path, tmp_path: Path) -> N
         preprocess(preprocessing([survey], tmp_path, features=["xyz", "rgb"]))
     preprocess(preprocessing([survey], tmp_path, features=["xyz", "height", "intensity", "returns"]))
     assert set(FEATURES["returns"][0]) <= set(store.read_manifest(str(tmp_path)).attributes)
+
+
+def test_a_window_is_all_that_is_read(survey: Path, tmp_path: Path) -> None:
+    first, _ = sorted(survey.glob("*.laz"))
+    x, y = read_header(str(first)).bounds[0, :2].round()  # type: ignore[index]
+    window = (x + 10, y, x + 20, y + 40)
+    preprocess(preprocessing([survey], tmp_path, window=window))
+    manifest = store.read_manifest(str(tmp_path))
+    assert [shard.scan for shard in manifest.shards] == [first.name]
+    for split in ("train", "val"):
+        for block in store.read_blocks(str(tmp_path), manifest, split):
+            found = block.origin[:2] + block.position[:, :2]
+            assert (found >= np.array(window[:2]) - 0.01).all()
+            assert (found < np.array(window[2:]) + 0.01).all()
+    with pytest.raises(PointloomError, match="no scan has ground in the window"):
+        preprocess(preprocessing([survey], tmp_path / "none", window=(0, 0, 1, 1)))
+    with pytest.raises(PointloomError, match="is empty"):
+        preprocessing([survey], tmp_path, window=(1, 0, 0, 1)).recipe()
+
+
+@pytest.mark.slow
+def test_all_of_it_in_a_bucket(survey: Path, bucket: str, tmp_path: Path) -> None:
+    for scan in survey.glob("*.laz"):
+        storage.write_bytes(storage.join(bucket, "scans", scan.name), scan.read_bytes())
+    parameters = preprocessing([], tmp_path).model_copy(
+        update={"scans": [f"{bucket}/scans/*.laz"], "out": f"{bucket}/blocks"}
+    )
+    preprocess(parameters)
+    preprocess(preprocessing([survey], tmp_path / "local"))
+    manifest, local = store.read_manifest(f"{bucket}/blocks"), store.read_manifest(str(tmp_path / "local"))
+    assert manifest.shards == local.shards
+    for shard in manifest.shards:
+        assert (
+            storage.read_bytes(f"{bucket}/blocks/{shard.path}")
+            == (tmp_path / "local" / shard.path).read_bytes()
+        )
+    again = parameters.model_copy(update={"dry_run": True})
+    assert "2 unchanged" in preprocess(again)
 
 
 def test_a_second_run_is_refused_while_the_first_writes(survey: Path, tmp_path: Path) -> None:
