@@ -132,8 +132,10 @@ class ShardWriter:
                         "split",
                         *(f"{name}.list.element" for name in (*_NUMPY, "label")),
                     ],
-                    use_byte_stream_split=[f"{name}.list.element" for name in (*_AXES, "height")],
-                    column_encoding={"point_index.list.element": "DELTA_BINARY_PACKED"},
+                    column_encoding={
+                        "point_index.list.element": "DELTA_BINARY_PACKED",
+                        **{f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in (*_AXES, "height")},
+                    },
                 )
             )
         except BaseException:
