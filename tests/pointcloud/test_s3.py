@@ -20,8 +20,9 @@ import pytest
 
 from pointcloud import filesystem, ledger, storage
 from pointcloud.errors import StorageError
+from pointcloud.reader import read_cloud
 from pointcloud.rooms import is_room
-from pointcloud.scan import SUFFIXES, read_cloud
+from pointcloud.scan import SUFFIXES
 from tests.clouds import assert_one_sentence, write_las
 from tests.s3 import KEY, SECRET, S3Server
 
