@@ -1,6 +1,6 @@
 """DeepGCN as the papers define it, nothing rearranged: what the network is measured against and tested with.
 
-Written from the definition (ICCV paper, sections 3 and 4) in the layout of the published code: (B, C, N)
+Written from the definition (ICCV paper) in the layout of the published code: (B, C, N)
 features, the full N × N distance matrix, a sorted top-k, edge features for every one of the N·k edges and
 convolutions over these. Blocks in a batch have one size. It reads the state dict of `models.deepgcn.DeepGCN`.
 """

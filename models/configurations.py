@@ -28,10 +28,10 @@ class DeepGCNConfig:
         k: neighbours of a point, itself included.
         layer: residual, body(x) + x; residual+, body(ReLU(norm(x))) + x ("DeeperGCN", 2020);
             dense, [x, body(x)]; plain, body(x).
-        convolution: EdgeConv, MRConv, GraphSAGE or GIN (TPAMI paper, section 3).
+        convolution: EdgeConv, MRConv, GraphSAGE or GIN (compared in the TPAMI paper).
         dilations: of each backbone layer; None is the papers' schedule 1, 2, 3 … (plain layers: always 1).
         stochastic_epsilon: in training, the probability ε that a layer draws its k ranks at random from the
-            k·d (ICCV paper, section 3.3); 0 switches stochastic dilation off.
+            k·d (ICCV paper, stochastic dilation); 0 switches stochastic dilation off.
         dynamic: rebuild the graph in every layer's feature space; False keeps to the coordinates.
         norm_first: batch norm before ReLU, as in the TensorFlow original, instead of after.
         coordinate_channels: which input channels the first graph is built on.

@@ -58,7 +58,7 @@ def track(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, *, count: int) -
 
 
 class EdgeConv(nn.Module):
-    """max_j norm(ReLU(W [x_i, x_j − x_i] + bias)), norm over all P · K edges (ICCV paper, section 4.1)."""
+    """max_j norm(ReLU(W [x_i, x_j − x_i] + bias)), norm over all P · K edges (ICCV paper, EdgeConv)."""
 
     def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class EdgeConv(nn.Module):
 
 
 class MRConv(nn.Module):
-    """Max-relative: norm(ReLU(W [x_i, max_j (x_j − x_i)] + bias)) (TPAMI paper, section 3)."""
+    """Max-relative: norm(ReLU(W [x_i, max_j (x_j − x_i)] + bias)) (TPAMI paper, MRGCN)."""
 
     def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
         super().__init__()

@@ -114,7 +114,7 @@ class BackboneLayer(nn.Module):
 
 
 class Fusion(nn.Module):
-    """One vector per block: max over its points of norm(ReLU(W features + bias)) (ICCV paper, sec. 4.1)."""
+    """One vector per block: max over its points of norm(ReLU(W features + bias)) (ICCV paper, fusion block)."""
 
     def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Fusion(nn.Module):
 
 
 class Prediction(nn.Module):
-    """Logits from every layer's features and the block's fused vector (ICCV paper, section 4.1)."""
+    """Logits from every layer's features and the block's fused vector (ICCV paper, prediction block)."""
 
     def __init__(self, config: DeepGCNConfig, *, in_channels: int) -> None:
         super().__init__()
