@@ -6,17 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from pointcloud.blocks import Block, BlockConfig
-from pointcloud.columns import COLOURS
 from pointcloud.grid import Grid
-from pointcloud.height import height_above
-from pointcloud.labels import IGNORE, LabelScheme
+from pointcloud.labels import LabelScheme
 from pointcloud.parts import Part
+from pointcloud.region import read_region
 from pointcloud.splits import UNUSED, SplitRule, plan_split, split_of_shifted
-from pointcloud.tiles import ThinnedPoints
-from pointcloud.voxels import group, nearest_to_centre, occupied_cells, voxel_key
+from pointcloud.voxels import occupied_cells
 
 Shift = tuple[int, int]
 Tile = tuple[int, int]
@@ -48,77 +45,16 @@ class Cutting:
         Raises:
             ScanError: more than `max_points` points that no cut can part.
         """
-        grid = Grid.of(self.config, self._own.crs)
+        grid = Grid.of(self.config, self.parts[0].crs)
         wanted: dict[tuple[int, int], dict[Shift, set[Tile]]] = {}
         for shift, tiles in self.splits.items():
             for tile in tiles:
                 region = grid.region_of_tile(tile, shift)
                 wanted.setdefault(region, {}).setdefault(shift, set()).add(tile)
         for region in sorted(wanted):
-            points = self._points(region, grid)
+            points = read_region(region, self.parts, self.scan, self.config, self.scheme).thinned
             blocks = list(points.cut(self.config, wanted[region]))
             yield blocks, [self.splits[block.shift][block.tile] for block in blocks]
-
-    def _points(self, region: tuple[int, int], grid: Grid) -> ThinnedPoints:
-        """What the tiles that begin in a region need."""
-        own = self._own
-        tables = [(n, table) for n, part in enumerate(self.parts) for table in _read(part, region)]
-        xyz = np.array([np.concatenate([table[axis] for _, table in tables]) for axis in "xyz"]).T
-        source = np.concatenate([np.full(len(table["x"]), n, np.uint16) for n, table in tables])
-        index = np.concatenate([table["point_index"] for _, table in tables])
-        scaled = xyz / np.array(grid.voxel_size)[[0, 0, 1]]
-        voxel = np.floor(scaled).astype(np.int64)
-        order, starts = group(voxel_key(voxel))
-        if self.config.thin:
-            order = nearest_to_centre(order, starts, scaled, voxel, xyz)
-        present = [self.parts[n] for n in np.unique(source)]
-        names = set.intersection(*(set(part.attributes) - {"classification"} for part in present))
-        attributes = {
-            name: self._scaled(
-                np.concatenate([table[name] for _, table in tables])[order], name, source[order]
-            )
-            for name in sorted(names)
-        }
-        label = None
-        if any("classification" in part.attributes for part in present):
-            label = np.concatenate([self._labels(table) for _, table in tables])[order]
-        window = 3 * grid.ground_size
-        cells, lowest = occupied_cells(
-            np.concatenate([part.ground_cells for part in self.parts]),
-            np.concatenate([part.ground_lowest for part in self.parts]),
-            np.minimum,
-        )
-        scans = tuple(part.scan for part in self.parts)
-        kept = np.array([column[order] for column in xyz.T]).T
-        return ThinnedPoints(
-            scan=own.scan,
-            xyz=kept,
-            height=height_above(kept, window, cells, lowest),
-            attributes=attributes,
-            label=label,
-            voxel=np.array([column[order] for column in voxel.T]).T,
-            point_index=index[order],
-            extent=own.extent,
-            crs=own.crs,
-            scans=scans,
-            source=source[order] if len(scans) > 1 else None,
-        )
-
-    @property
-    def _own(self) -> Part:
-        return next(part for part in self.parts if part.scan == self.scan)
-
-    def _labels(self, table: dict[str, np.ndarray]) -> np.ndarray:
-        if "classification" not in table:
-            return np.full(len(table["x"]), IGNORE, np.int8)
-        return self.scheme.to_indices(table["classification"])
-
-    def _scaled(self, values: np.ndarray, name: str, source: np.ndarray) -> np.ndarray:
-        """Colours of 8 bits as 16, scan by scan."""
-        if name in COLOURS:
-            factor = np.array([part.colour_scale or 1 for part in self.parts], np.uint16)
-            values = values * factor[source]
-        return values
 
 
 def plan_cutting(
@@ -192,14 +128,3 @@ def _is_mixed(scans: list[str], rule: SplitRule) -> bool:
     whole = SplitRule(0.0, rule.val_scans, 0.0, rule.test_scans)
     one = np.zeros((1, 2), np.int64), np.ones((1, 1), np.int64)
     return len({plan_split(scan, *one, whole, np.inf)[0] for scan in scans}) > 1
-
-
-def _read(part: Part, region: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:
-    numbers = part.batches_of(region)
-    if not numbers:
-        return
-    with pa.OSFile(str(part.path)) as file:
-        reader = pa.ipc.open_file(file)
-        for number in numbers:
-            batch = reader.get_batch(number)
-            yield {name: batch.column(name).to_numpy() for name in batch.schema.names}

@@ -65,11 +65,19 @@ class Part:
         return np.flatnonzero((self.regions == region).all(axis=1)).tolist()
 
 
-def write_part(scan: str, uri: str, path: Path, config: BlockConfig, window: Window | None = None) -> Part:
+def write_part(
+    scan: str,
+    uri: str,
+    path: Path,
+    config: BlockConfig,
+    window: Window | None = None,
+    every_point: bool = False,
+) -> Part:
     """Decode a scan chunk by chunk into a part at a local path; memory does not grow with the scan.
 
     Args:
         window: only points inside, as in `reader.iterate_clouds`.
+        every_point: keep all, also where thinning will take most of them away: each is to get a label.
 
     Raises:
         ScanError: as `reader.iterate_clouds`, no point in the window, or stray points far from the others.
@@ -82,7 +90,9 @@ def write_part(scan: str, uri: str, path: Path, config: BlockConfig, window: Win
         try:
             for cloud in iterate_clouds(uri, window, notes.append):
                 if found is None:
-                    found = _Found(cloud.crs, Grid.of(config, cloud.crs), config, thins=config.thin)
+                    found = _Found(
+                        cloud.crs, Grid.of(config, cloud.crs), config, thins=config.thin and not every_point
+                    )
                 for batch in found.take(cloud):
                     writer = writer or pa.ipc.new_file(sink, batch.schema)
                     writer.write_batch(batch)

@@ -67,7 +67,7 @@ def preprocess(
 
 
 def by_place(blocks: Sequence[Block]) -> dict[tuple[object, ...], Block]:
-    found = {(b.shift, b.tile, b.cell): b for b in blocks}
+    found: dict[tuple[object, ...], Block] = {(b.shift, b.tile, b.cell): b for b in blocks}
     assert len(found) == len(blocks), "a tile is in one block only"
     return found
 

@@ -1,0 +1,102 @@
+"""Labels for every point of a scan, region by region: its blocks see the neighbouring scans, memory is bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from pointcloud.blocks import Block, BlockConfig
+from pointcloud.grid import Grid
+from pointcloud.parts import Part
+from pointcloud.region import read_region
+from pointcloud.tiles import ThinnedPoints
+from pointcloud.voxels import occupied_cells
+
+Predict = Callable[[Iterable[Block]], Iterator[tuple[Block, np.ndarray]]]
+"""Blocks -> each with its (N, C) logits."""
+Summarise = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""Mean logits (V, C) -> what is wanted of each voxel, by name: (V,) or (V, …) of any type."""
+
+_Votes = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def label_points(
+    part: Part, neighbours: Sequence[Part], config: BlockConfig, predict: Predict, summarise: Summarise
+) -> dict[str, np.ndarray]:
+    """What `summarise` makes of the mean logits of each point's voxel, in the order of the scan: (P, …) by name.
+
+    A voxel's logits are averaged over all blocks in whose core it lies, one for each shift. The blocks are those
+    that `cutting` cuts there, so two scans that share a tile see the same block and agree.
+
+    Args:
+        part: of the scan, all its points in it (`write_part` with `every_point`).
+        neighbours: parts with the points that its tiles and halos reach; they get no label.
+
+    Raises:
+        ScanError: a block that cannot be cut, or lacks what `predict` needs.
+    """
+    parts = tuple(sorted((part, *neighbours), key=lambda each: each.scan))
+    grid = Grid.of(config, part.crs)
+    found: dict[str, np.ndarray] = {}
+    # A shifted tile may end in the next regions: its votes wait there.
+    waiting: dict[tuple[int, int], list[_Votes]] = {}
+    wanted = _tiles_by_region(part, grid)
+    for region in sorted(wanted):
+        here = read_region(region, parts, part.scan, config, None)
+        logits, votes = _vote(here.thinned, predict(here.thinned.cut(config, wanted[region])))
+        identity = _identity(here.thinned)
+        for ids, sums, counts in waiting.pop(region, []):
+            order = np.argsort(identity)
+            rows = order[np.searchsorted(identity, ids, sorter=order)]
+            logits[rows] += sums
+            votes[rows] += counts
+        home = here.thinned.voxel[:, :2] // grid.region_voxels
+        beyond = np.flatnonzero((home != region).any(axis=1) & (votes > 0))
+        for next_region in {(int(i), int(j)) for i, j in home[beyond]} & wanted.keys():
+            rows = beyond[(home[beyond] == next_region).all(axis=1)]
+            waiting.setdefault(next_region, []).append((identity[rows], logits[rows], votes[rows]))
+        if not len(here.own_voxel):
+            continue
+        needed, row = np.unique(here.own_voxel, return_inverse=True)
+        for name, values in summarise(logits[needed] / votes[needed, None]).items():
+            if name not in found:
+                found[name] = np.zeros((part.num_points, *values.shape[1:]), values.dtype)
+            found[name][here.own_index] = values[row]
+    return found
+
+
+def _tiles_by_region(
+    part: Part, grid: Grid
+) -> dict[tuple[int, int], dict[tuple[int, int], set[tuple[int, int]]]]:
+    """Region -> shift -> the tiles beginning there that the scan has points in."""
+    found: dict[tuple[int, int], dict[tuple[int, int], set[tuple[int, int]]]] = {}
+    for a in range(grid.tile_cells):
+        for b in range(grid.tile_cells):
+            tile = (part.cells[:, :2] - (a, b)) // grid.tile_cells
+            tiles, _ = occupied_cells(tile, part.cell_points, np.add)
+            for i, j in tiles.tolist():
+                region = grid.region_of_tile((i, j), (a, b))
+                found.setdefault(region, {}).setdefault((a, b), set()).add((i, j))
+    return found
+
+
+def _vote(
+    points: ThinnedPoints, predicted: Iterable[tuple[Block, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of logits (V, C) and numbers of votes (V,) of thinned points: a halo does not vote."""
+    sums, votes = np.zeros((len(points.xyz), 0), np.float32), np.zeros(len(points.xyz), np.int32)
+    for block, logits in predicted:
+        if not sums.shape[1]:
+            sums = np.zeros((len(points.xyz), logits.shape[1]), np.float32)
+        assert block.voxel is not None
+        core = block.voxel[block.is_core]
+        sums[core] += logits[block.is_core]
+        votes[core] += 1
+    return sums, votes
+
+
+def _identity(points: ThinnedPoints) -> np.ndarray:
+    """(V,) int64, the same for a point whichever region it is read for: its scan and its place there."""
+    source = 0 if points.source is None else points.source.astype(np.int64)
+    return points.point_index + (source << np.int64(48))

@@ -1,0 +1,85 @@
+"""Labels region by region: those of the cloud as a whole, and the same whatever files a survey comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pointcloud.blocks import Block, BlockConfig
+from pointcloud.labelling import label_points
+from pointcloud.merge import VoxelVotes
+from pointcloud.neighbours import find_neighbours
+from pointcloud.parts import write_part
+from pointcloud.reader import read_cloud, read_header
+from pointcloud.tiles import iterate_blocks, thin
+from tests.pointcloud.test_cutting import CONFIG, nine, whole
+
+__all__ = ["nine", "whole"]
+C = 4
+
+
+def predict(blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
+    """Logits that depend on the whole block, as a network's do, whatever the order of its points."""
+    for block in blocks:
+        place = np.sort(np.round(block.position.astype(np.float64), 3), axis=0)
+        context = np.array(
+            [np.sin(place[:, 0].sum()), np.cos(place[:, 1].sum()), place[:, 2].mean(), len(block) % 7]
+        )
+        waves = np.sin(block.position[:, :1] * [1, 2, 3, 5]) + np.cos(block.height[:, None] * [2, 1, 4, 3])
+        yield block, (waves + 0.2 * context).astype(np.float32)
+
+
+def summarise(mean: np.ndarray) -> dict[str, np.ndarray]:
+    return {"class": mean.argmax(axis=1).astype(np.uint8), "mean": mean}
+
+
+def label_all(scans: Sequence[Path], config: BlockConfig, folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    folder.mkdir()
+    neighbours = find_neighbours({s.name: read_header(str(s)) for s in scans}, config)
+    parts = {s.name: write_part(s.name, str(s), folder / s.name, config, every_point=True) for s in scans}
+    return {
+        scan: label_points(part, [parts[other] for other in neighbours[scan]], config, predict, summarise)
+        for scan, part in parts.items()
+    }
+
+
+def by_place(scans: Sequence[Path], labels: dict[str, dict[str, np.ndarray]]) -> dict[tuple[float, ...], int]:
+    found = {}
+    for scan in scans:
+        for xyz, label in zip(
+            read_cloud(str(scan)).xyz.tolist(), labels[scan.name]["class"].tolist(), strict=True
+        ):
+            found[tuple(xyz)] = label
+    return found
+
+
+@pytest.mark.parametrize("thinned", [True, False])
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_as_the_cloud_as_a_whole(whole: Path, tmp_path: Path, overlap: int, thinned: bool) -> None:
+    config = replace(CONFIG, overlap=overlap, thin=thinned)
+    cloud = read_cloud(str(whole))
+    voxels = thin(cloud, config)
+    votes = VoxelVotes(len(voxels), C)
+    for block, logits in predict(iterate_blocks("whole", cloud, voxels, config, None)):
+        votes.add(block, logits)
+    expected, _ = votes.labels(voxels)
+    found = label_all([whole], config, tmp_path / "parts")[whole.name]
+    assert (found["class"] == expected).mean() > 0.9999  # sums of logits in another order
+    assert found["mean"].shape == (len(cloud), C)
+    assert len(np.unique(found["class"])) == C
+
+
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_no_seam_between_files(whole: Path, nine: list[Path], tmp_path: Path, overlap: int) -> None:
+    config = replace(CONFIG, overlap=overlap)
+    one = by_place([whole], label_all([whole], config, tmp_path / "one"))
+    other = by_place(nine, label_all(nine, config, tmp_path / "nine"))
+    assert one.keys() == other.keys()
+    agree = np.mean([one[place] == other[place] for place in one])
+    assert agree >= 0.999
+    apart = by_place(nine, label_all(nine, replace(config, across_scans=False), tmp_path / "apart"))
+    assert np.mean([one[place] == apart[place] for place in one]) < 0.99
