@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from prefect import flow
+from prefect import flow, get_run_logger
 from pydantic import BaseModel, Field
 
 from flows.running import run
+from pointcloud.lock import held
+from tasks.isolation import isolated
 from tasks.quarantine import check_quarantine
-from tasks.segment import SegmentJob, find_scans, plan_segmenting, segment_scans
-from tasks.watching import show_records
+from tasks.segment import SegmentJob, examine_collection, find_scans, plan_segmenting, segment_scans
+from tasks.watching import show_markdown, show_records
 
 
 class SegmentParameters(BaseModel):
@@ -27,9 +29,20 @@ class SegmentParameters(BaseModel):
     )
     num_actors: int = Field(1, ge=1, description="Ray actors, each with the network and one scan at a time.")
     cpus_per_actor: int = Field(0, ge=0, description="CPUs of each; 0 shares out what this machine has.")
+    memory_mb: int = Field(
+        3000, ge=500, description="A scan whose decoding needs more memory than this is quarantined."
+    )
+    time_limit_s: float = Field(
+        3600, gt=0, description="A scan whose decoding takes longer than this is quarantined."
+    )
+    retry_quarantined: bool = Field(True, description="Try again what could not be read, though unchanged.")
     max_quarantined: int = Field(
         0, ge=0, description="The flow fails when more scans than this are unreadable."
     )
+    wait_s: float = Field(
+        0, ge=0, description="How long to wait for another run that writes into this folder."
+    )
+    dry_run: bool = Field(False, description="Only say what would be done, and how long it would take.")
 
     def job(self) -> SegmentJob:
         """The job these parameters describe. Raises PointloomError for a checkpoint that cannot be used."""
@@ -46,16 +59,32 @@ def check(parameters: SegmentParameters) -> None:
 def segment(parameters: SegmentParameters) -> list[str]:
     """Label every point of every scan and write copies that differ in classification and confidence alone.
 
-    Scans already labelled by this checkpoint are kept. Returns the URIs of the labelled clouds.
+    Scans already labelled by this checkpoint are kept, and so are the labelled clouds of scans that are no longer
+    among the inputs. Returns the URIs of the labelled clouds, or of a dry run the plan.
     """
-    sources = find_scans(parameters.scans, parameters.out)
-    records = segment_scans(sources, parameters.job())
-    show_records(f"labelled-{parameters.out}", records, f"Labelled clouds in {parameters.out}")
+    logger, out, job = get_run_logger(), parameters.out, parameters.job()
+    sources = find_scans(parameters.scans, out)
+    num_readers = parameters.num_actors
+    with isolated(num_readers, parameters.memory_mb, parameters.time_limit_s) as processes:
+        if parameters.dry_run:
+            collection = examine_collection(
+                sources, job, processes, num_readers, parameters.retry_quarantined
+            )
+            text = f"{collection.plan.to_markdown()}\n{collection.estimate(job.num_actors)}\n"
+            show_markdown(f"plan-{out}", text, f"What would be done in {out}")
+            return [text]
+        with held(out, parameters.wait_s):
+            collection = examine_collection(
+                sources, job, processes, num_readers, parameters.retry_quarantined
+            )
+            logger.info("%s; %s", collection.plan, collection.estimate(job.num_actors))
+            records = segment_scans(collection, job)
+    show_records(f"labelled-{out}", records, f"Labelled clouds in {out}")
     check_quarantine(records, parameters.max_quarantined)
     return [record.output for record in records if record.output]
 
 
 def command(*, parameters: Annotated[SegmentParameters, Parameter(name="*")]) -> None:
     """Label scans with a checkpoint; the copies differ in classification and confidence alone."""
-    for uri in run(check, segment, parameters):
-        print(f"labelled cloud: {uri}")
+    for done in run(check, segment, parameters):
+        print(done if parameters.dry_run else f"labelled cloud: {done}")

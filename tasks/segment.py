@@ -5,43 +5,83 @@ The actors read and write the files themselves; what comes back is one small rec
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import ray.data
-import torch
 from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 
 from models.checkpoint import fingerprint, read_checkpoint
-from models.predictor import Predictor
 from pointcloud import ledger, storage
 from pointcloud.errors import PointloomError, ScanError
-from pointcloud.labelled import check_codes, output_name, write_labelled
-from pointcloud.reader import read_cloud
-from pointcloud.scan import SUFFIXES, open_scan
+from pointcloud.header import ScanHeader
+from pointcloud.labelled import output_name
+from pointcloud.preprocess import Examined, examine
+from pointcloud.scan import SUFFIXES
 from tasks.cluster import ray_session, usable_cpus
-from tasks.watching import Progress
-
-STAGE = "segment"
+from tasks.isolation import IsolatedProcesses
+from tasks.segmenter import STAGE, ScanSegmenter, SegmentJob
+from tasks.survey_map import UNCHANGED, WAITING, Box
+from tasks.watching import ScanStates
 
 
 @dataclass(frozen=True)
-class SegmentJob:
-    """One collection of scans, one checkpoint, one place for the labelled clouds."""
+class Collection:
+    """The scans of one run, looked at from outside.
 
-    checkpoint: str
-    out: str
-    num_actors: int
-    cpus_per_actor: int
-    overlap: int | None
+    Attributes:
+        sources, keys: by name; a key holds everything that a labelled cloud depends on.
+        headers: of those that have one.
+        records: what the ledger knows.
+        plan: what is to do.
+    """
 
-    def key(self, content: str) -> str:
-        return ledger.key_of(STAGE, content, fingerprint(self.checkpoint), self.overlap)
+    sources: dict[str, storage.Source]
+    keys: dict[str, str]
+    headers: dict[str, ScanHeader]
+    records: dict[str, ledger.Record]
+    plan: ledger.Plan
 
-    def output(self, scan: str) -> str:
-        return storage.join(self.out, output_name(scan))
+    def states(self) -> dict[str, str]:
+        """Scan -> its state before anything is done."""
+        todo = set(self.plan.todo)
+        kept = {scan: self.records[scan].state for scan in self.plan.quarantined}
+        return {scan: WAITING if scan in todo else kept.get(scan, UNCHANGED) for scan in self.keys}
+
+    def boxes(self) -> dict[str, Box]:
+        """Scan -> x_min, y_min, x_max, y_max, where its header tells."""
+        found = {}
+        for scan, header in self.headers.items():
+            if header.bounds is not None and np.isfinite(header.bounds).all():
+                (x0, y0), (x1, y1) = header.bounds[:, :2].tolist()
+                found[scan] = (x0, y0, x1, y1)
+        return found
+
+    def estimate(self, num_actors: int) -> str:
+        """One sentence: how long the plan takes, going by the points/s that the ledger has measured."""
+        headers = [self.headers[scan] for scan in self.plan.todo if scan in self.headers]
+        sizes = [header.num_points for header in headers if header.num_points]
+        what = f"{sum(sizes):,} points in {len(sizes)} scans to label"
+        measured = [r for r in self.records.values() if r.state == ledger.DONE and r.points_in and r.seconds]
+        if not sizes:
+            return f"{what}."
+        if not measured:
+            return f"{what}; no estimate of time, because no labelled scan is there yet to measure from."
+        rate = sum(r.points_in for r in measured) / sum(r.seconds for r in measured)
+        # However many actors there are, one of them has the largest scan to itself.
+        seconds = max(sum(sizes) / min(num_actors, len(sizes)), max(sizes)) / rate
+        return (
+            f"{what}: about {_duration(seconds)} with {num_actors} actors, at {rate:,.0f} points/s each as measured on "
+            f"{len(measured)} scans here, whatever their settings were."
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def find_scans(patterns: list[str], out: str) -> list[storage.Source]:
@@ -72,33 +112,61 @@ def plan_segmenting(
     record = read_checkpoint(checkpoint, weights=False)
     if overlap is not None:
         replace(record.block_config, overlap=overlap)
-    return SegmentJob(
-        checkpoint, out, num_actors, cpus_per_actor or max(1, usable_cpus() // num_actors), overlap
+    cpus = cpus_per_actor or max(1, usable_cpus() // num_actors)
+    return SegmentJob(checkpoint, fingerprint(checkpoint), out, num_actors, cpus, overlap)
+
+
+@task(name="examine scans", cache_policy=NO_CACHE)
+def examine_collection(
+    sources: list[storage.Source], job: SegmentJob, processes: IsolatedProcesses, num_readers: int,
+    retry_quarantined: bool = True,
+) -> Collection:  # fmt: skip
+    """Headers and contents of all scans, and what the ledger says is to do.
+
+    Raises:
+        StorageError: a scan or the ledger cannot be reached.
+    """
+    with ThreadPoolExecutor(num_readers) as readers:
+        found = list(readers.map(lambda source: _examine(source, processes), sources))
+    examined = {source.name: one for source, one in zip(sources, found, strict=True)}
+    keys = {scan: job.key(one.fingerprint) for scan, one in examined.items()}
+    records = ledger.read_all(job.out, STAGE)
+    return Collection(
+        sources={source.name: source for source in sources},
+        keys=keys,
+        headers={scan: one.header for scan, one in examined.items() if one.header is not None},
+        records=records,
+        plan=ledger.plan(keys, records, retry_quarantined),
     )
 
 
-@task(name="segment scans")
-def segment_scans(sources: list[storage.Source], job: SegmentJob) -> list[ledger.Record]:
-    """Label every scan that the ledger does not call done; one record for each, bad ones quarantined."""
+def _examine(source: storage.Source, processes: IsolatedProcesses) -> Examined:
+    try:
+        found: Examined = processes.call(examine, source)
+    except ScanError as error:  # its process ended over the header; the actor says the same of it
+        return Examined(storage.fingerprint(source.uri), None, str(error))
+    return found
+
+
+@task(name="segment scans", cache_policy=NO_CACHE)
+def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record]:
+    """Label every scan that the plan names; the record of each scan there is, bad ones quarantined."""
     logger = get_run_logger()
-    keys = {source.name: job.key(storage.content_hash(source.uri)) for source in sources}
-    known = {s.name: ledger.find_done(job.out, STAGE, s.name, keys[s.name]) for s in sources}
-    records = [record for record in known.values() if record is not None]
-    todo = [source for source in sources if known[source.name] is None]
-    if records:
-        logger.info(
-            "%d of %d scans are labelled already by this checkpoint, kept", len(records), len(sources)
-        )
+    keys, todo = collection.keys, list(collection.plan.todo)
+    records = {scan: record for scan, record in collection.records.items() if scan in keys}
+    states = ScanStates(
+        job.out, f"Scans labelled into {job.out}", collection.states(), collection.boxes(), len(todo)
+    )
     if not todo:
-        return records
+        return list(records.values())
     # Large scans first, so that no actor is left with one at the end.
-    todo.sort(key=lambda source: -storage.size(source.uri))
-    progress = Progress(f"segmenting-{job.out}", f"Scans labelled into {job.out}", len(todo))
+    todo.sort(key=lambda scan: -storage.size(collection.sources[scan].uri))
     num_actors = min(job.num_actors, len(todo))
     with ray_session(max(usable_cpus(), num_actors * job.cpus_per_actor)):
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = ray.data.from_items(
-            [{"uri": s.uri, "name": s.name, "key": keys[s.name]} for s in todo], override_num_blocks=len(todo)
+            [{"uri": collection.sources[scan].uri, "name": scan, "key": keys[scan]} for scan in todo],
+            override_num_blocks=len(todo),
         ).map_batches(
             ScanSegmenter,
             fn_constructor_args=(job,),
@@ -108,62 +176,13 @@ def segment_scans(sources: list[storage.Source], job: SegmentJob) -> list[ledger
         )
         for row in rows.iter_rows():
             record = ledger.Record(**row["record"])
-            records.append(record)
-            progress.step()
+            records[record.scan] = record
+            states.set(record.scan, record.state, record)
             if record.state == ledger.QUARANTINED:
                 logger.warning("quarantined: %s", record.error)
             else:
                 rate = record.points_in / record.seconds
                 logger.info("%s: %s points in %.1f s, %s points/s", record.scan, f"{record.points_in:,}",
                             record.seconds, f"{rate:,.0f}")  # fmt: skip
-    return records
-
-
-class ScanSegmenter:
-    """A Ray actor: holds the network, takes one scan at a time, writes its labelled cloud and ledger record."""
-
-    def __init__(self, job: SegmentJob) -> None:
-        torch.set_num_threads(job.cpus_per_actor)
-        self._job = job
-        checkpoint = read_checkpoint(job.checkpoint)
-        if job.overlap is not None:
-            checkpoint = replace(
-                checkpoint, block_config=replace(checkpoint.block_config, overlap=job.overlap)
-            )
-        self._predictor = Predictor(checkpoint)
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        uri, name, key = (str(batch[column][0]) for column in ("uri", "name", "key"))
-        began = time.monotonic()
-        try:
-            record = self._segment(uri, name, key, began)
-        except PointloomError as error:
-            record = ledger.Record(
-                STAGE, name, key, ledger.QUARANTINED, seconds=time.monotonic() - began, error=str(error)
-            )
-        ledger.write(self._job.out, record)
-        return {"record": [asdict(record)]}
-
-    def _segment(self, uri: str, name: str, key: str, began: float) -> ledger.Record:
-        scheme = self._predictor.checkpoint.label_scheme
-        with open_scan(uri) as reader:
-            check_codes(reader.header, scheme)
-        cloud = read_cloud(uri)
-        try:
-            classes, confidence = self._predictor.label(name, cloud)
-        except ScanError as error:
-            raise ScanError(f"scan {uri!r}: {error}") from error
-        output = self._job.output(name)
-        write_labelled(uri, output, scheme.to_codes(classes), confidence)
-        counts = np.bincount(classes, minlength=len(scheme)).tolist()
-        return ledger.Record(
-            STAGE, name, key, ledger.DONE,
-            points_in=len(cloud),
-            points_out=len(classes),
-            seconds=time.monotonic() - began,
-            output=output,
-            details={
-                "class_counts": dict(zip(scheme.names, counts, strict=True)),
-                "mean_confidence": round(float(confidence.mean()), 4),
-            },
-        )  # fmt: skip
+    states.show()
+    return list(records.values())

@@ -1,0 +1,107 @@
+"""The segment flow as users meet it: plans, the lock, bad scans, the table and map of the UI."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from flows.segment import SegmentParameters, segment
+from models.checkpoint import save_checkpoint
+from pointcloud import lock
+from pointcloud.errors import PointloomError
+from tests import broken_files
+from tests.models.test_predictor import make_predictor
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network with weights as drawn: what it says is of no use, but it says it of every point."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_checkpoint(str(folder), make_predictor(voxel_size_m=1.0).checkpoint)
+    return folder
+
+
+def segmenting(scans: Path, checkpoint: Path, out: Path, **changes: object) -> SegmentParameters:
+    settings = {"cpus_per_actor": 1} | changes
+    return SegmentParameters(scans=[str(scans)], checkpoint=str(checkpoint), out=str(out), **settings)  # type: ignore[arg-type]
+
+
+def written(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("*.la?")}
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    survey: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "labelled"
+    shutil.copytree(survey, scans)
+    (plan,) = segment(segmenting(scans, checkpoint, out, dry_run=True))
+    assert "2 scans to do (2 new)" in plan
+    assert "no estimate of time" in plan
+    assert not out.exists()
+    segment(segmenting(scans, checkpoint, out))
+    before = written(out)
+    assert len(before) == 2
+    (plan,) = segment(segmenting(scans, checkpoint, out, dry_run=True))
+    assert "0 scans to do (2 unchanged)" in plan
+    (plan,) = segment(segmenting(scans, checkpoint, out, overlap=2, dry_run=True))
+    assert "2 changed" in plan
+    assert "points/s each as measured on 2 scans here" in plan
+    assert written(out) == before
+    # What is no longer asked for stays, what was lost is labelled again.
+    first, second = sorted(out.glob("*.laz"))
+    first.unlink()
+    (scans / second.name).unlink()
+    (plan,) = segment(segmenting(scans, checkpoint, out, dry_run=True))
+    assert "1 scans to do (1 lost, 1 gone)" in plan
+    segment(segmenting(scans, checkpoint, out))
+    assert written(out)[second.name] == before[second.name]
+    assert first.exists()
+
+
+def test_a_second_run_is_refused_while_the_first_writes(
+    survey: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    with (
+        lock.held(str(tmp_path / "out")),
+        pytest.raises(PointloomError, match="another run is writing"),
+    ):
+        segment(segmenting(survey, checkpoint, tmp_path / "out"))
+
+
+def test_scans_by_state_and_their_map_are_in_the_ui_and_a_bad_scan_is_left_when_asked(
+    survey: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "watched"
+    shutil.copytree(survey, scans)
+    bad = broken_files.not_a_las(scans)
+    assert len(segment(segmenting(scans, checkpoint, out, max_quarantined=1))) == 2
+    with get_client(sync_client=True) as client:
+        found = {
+            artifact.type: artifact.data
+            for artifact in client.read_artifacts(
+                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%watched"))
+            )
+            if not str(artifact.key).startswith("labelled")
+        }
+    states = {row["scan"]: row["state"] for row in json.loads(found["table"])}
+    assert states == {p.name: "done" for p in survey.glob("*.laz")} | {bad.name: "quarantined"}
+    assert found["image"].startswith("data:image/svg+xml;base64,")
+    assert float(found["progress"]) == 100.0
+
+    record = out / "ledger/segment" / f"{bad.name}.json"
+    tried = record.stat().st_mtime_ns
+    with pytest.raises(PointloomError, match=bad.name):
+        segment(segmenting(scans, checkpoint, out, retry_quarantined=False))
+    assert record.stat().st_mtime_ns == tried, "left as it was"
+    # Alone, it is tried again; the rest stays.
+    before = written(out)
+    with pytest.raises(PointloomError, match="1 of 1 scans quarantined"):
+        segment(segmenting(bad, checkpoint, out))
+    assert record.stat().st_mtime_ns > tried
+    assert written(out) == before
