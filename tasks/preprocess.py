@@ -222,6 +222,13 @@ def write_manifest(
             logger.info(
                 "%s: class codes outside the scheme, points: %s", record.scan, record.details["codes_ignored"]
             )
+    given = [set(r.details["attributes"]) for r in good]
+    for name in sorted(set.union(*given) - set.intersection(*given)):
+        lacking = [r.scan for r, names_of_scan in zip(good, given, strict=True) if name not in names_of_scan]
+        logger.warning(
+            "%d of %d scans have no %s (%s first): no feature of a training can use it; leave these scans out, or name "
+            "the features you need in features, which quarantines them", len(lacking), len(good), name, lacking[0],
+        )  # fmt: skip
     manifest = store.Manifest(
         block_config=recipe.config,
         label_scheme=recipe.scheme,
@@ -229,7 +236,7 @@ def write_manifest(
         shards=tuple(store.Shard(r.details["path"], r.scan, r.details["num_blocks"]) for r in good),
         statistics=FeatureStatistics(mean, std),
         class_counts={split: c.tolist() for split, c in sorted(counts.items())},
-        attributes=tuple(sorted(set.intersection(*[set(r.details["attributes"]) for r in good]))),
+        attributes=tuple(sorted(set.intersection(*given))),
         quarantined={scan: r.error for scan, r in sorted(records.items()) if r.state == ledger.QUARANTINED},
     )
     store.write_manifest(out, manifest)
