@@ -1,0 +1,188 @@
+"""DeepGCN against a random forest on real tiles, the same training tiles and classes, every point of the test.
+
+    python -m benchmarks.accuracy --train FILES --test FILES --classes NAME [--minutes 9 --threads 2 …]
+
+DeepGCN trains on blocks of the training scans with the train flow's own step, and keeps the epoch that is best on
+the validation split of the training scans; the forest (benchmarks/forest.py) trains on every labelled point of
+them, those that validate included. Both then label every point of the test scans, which nothing has seen before.
+IoU is over all test points together; a class that no point has or was given is left out and named in "absent".
+Without --test only the validation is scored: that is where settings are chosen. Ends with one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.forest import Forest, ForestConfig, class_indices
+from benchmarks.scan_training import train_on_scans
+from models.checkpoint import Checkpoint
+from models.deepgcn import DeepGCNConfig
+from models.metrics import Scores, confusion
+from models.predictor import Predictor
+from models.training import TrainConfig
+from pointcloud.blocks import BlockConfig
+from pointcloud.cloud import Cloud
+from pointcloud.errors import PointloomError
+from pointcloud.features import check_features, num_channels
+from pointcloud.labels import LabelScheme, find_scheme
+from pointcloud.preprocess import Recipe
+from pointcloud.reader import find_scans, read_cloud
+from pointcloud.splits import SplitRule
+from pointcloud.storage import Source
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--train", nargs="+", required=True, metavar="FILE", help="scans with classes; folders and globs too")
+    add("--test", nargs="+", default=[], metavar="FILE", help="scans to score; without: validation only")
+    add("--classes", required=True, metavar="NAME", help="label scheme: a preset, or a JSON file")
+    add("--layers", type=int, default=7, help="graph convolutions of the ResGCN")
+    add("--channels", type=int, default=32)
+    add("--k", type=int, default=16, help="neighbours of a point")
+    add("--voxel-m", type=float, default=0.25, help="one point is kept per voxel")
+    add("--tile-m", type=float, default=16.0, help="edge of a block")
+    add("--halo-m", type=float, default=0.0, help="context around a block")
+    add("--overlap", type=int, default=2, help="shifted grids along x and y whose logits are averaged")
+    add("--features", nargs="+", default=["xyz", "height", "intensity", "returns"])
+    add("--epochs", type=int, default=0, help="0: as many as --minutes allow")
+    add("--minutes", type=float, default=9.0, help="of training, estimated from its first steps")
+    add("--batch-size", type=int, default=2, help="blocks of a step")
+    add("--learning-rate", type=float, default=2e-3, help="its peak; AdamW, warm-up and cosine")
+    add("--val-fraction", type=float, default=0.2, help="of the ground of each training scan")
+    add("--trees", type=int, default=100, help="of the forest")
+    add("--threads", type=int, default=2)
+    add("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark; the exit status. Bad input is one sentence and status 2."""
+    options = arguments(argv)
+    try:
+        record = compare(options)
+    except PointloomError as error:
+        print(f"accuracy: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in ("jakteristics", "sklearn", "scipy"):
+            raise
+        print(f"accuracy: {error.name} is missing; pip install 'pointloom[bench]'.", file=sys.stderr)
+        return 2
+    print(json.dumps(record))
+    return 0
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Train and score both; the record that is printed."""
+    if options.threads < 1 or options.epochs < 0 or (not options.epochs and not options.minutes > 0):
+        raise PointloomError("threads must be 1 or more, and epochs or minutes positive.")
+    torch.set_num_threads(options.threads)
+    scheme = find_scheme(options.classes)
+    sources, tests = find_scans(options.train), find_scans(options.test) if options.test else []
+    both = {os.path.realpath(s.uri) for s in sources} & {os.path.realpath(s.uri) for s in tests}
+    if both:
+        raise PointloomError(f"{min(both)!r} is among the training and the test scans; leave it out of one.")
+    clouds = {source.name: read_cloud(source.uri) for source in tests}
+    truth = {name: class_indices(cloud, scheme) for name, cloud in clouds.items()}
+    if clouds and not any((label >= 0).any() for label in truth.values()):
+        raise PointloomError(
+            f"no test point has a class of the label scheme {scheme.name!r} ({', '.join(scheme.names)}); use the "
+            "scheme of the scans."
+        )
+    # The forest first: it takes a minute, and what is wrong with scans or packages it finds too.
+    record: dict[str, Any] = compare_forest(sources, clouds, truth, scheme, options) if clouds else {}
+    began = time.perf_counter()
+    checkpoint = train(sources, scheme, options)
+    trained = time.perf_counter()
+    if clouds:
+        predictor = Predictor(checkpoint)
+        labels = {name: predictor.label(name, cloud)[0] for name, cloud in clouds.items()}
+        record = {"ours": summary("DeepGCN", score(labels, truth, scheme)), **record}
+        record["label_seconds"] = round(time.perf_counter() - trained, 1)
+        scored = sum(int((label >= 0).sum()) for label in truth.values())
+        record |= {"points": scored, "points_without_class": sum(map(len, truth.values())) - scored}
+    return record | {
+        "train_seconds": round(trained - began, 1),
+        "classes": list(scheme.names),
+        **checkpoint.metrics,
+        "options": vars(options),
+    }
+
+
+def compare_forest(
+    sources: Sequence[Source],
+    clouds: dict[str, Cloud],
+    truth: dict[str, np.ndarray],
+    scheme: LabelScheme,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """The forest's part of the record."""
+    began = time.perf_counter()
+    config = ForestConfig(options.trees, BlockConfig().ground_window_m, options.threads, options.seed)
+    forest = Forest([read_cloud(source.uri) for source in sources], scheme, config)
+    scores = score({name: forest.label(cloud) for name, cloud in clouds.items()}, truth, scheme)
+    return {
+        "random_forest": summary("random forest", scores),
+        "forest_seconds": round(time.perf_counter() - began, 1),
+        "forest_radii_m": [round(radius, 2) for radius in forest.radii_m],
+    }
+
+
+def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Namespace) -> Checkpoint:
+    """DeepGCN trained with these options. Raises PointloomError for scans or settings that do not fit."""
+    features = tuple(options.features)
+    check_features(features)
+    config = BlockConfig(options.tile_m, options.halo_m, options.voxel_m, overlap=options.overlap)
+    recipe = Recipe(config, scheme, SplitRule(options.val_fraction), required=features)
+    width = options.channels
+    network = DeepGCNConfig(
+        in_channels=num_channels(features),
+        num_classes=len(scheme),
+        num_layers=options.layers,
+        channels=width,
+        k=options.k,
+        # Half as wide as the papers' heads are for this width: a step then takes half the time.
+        fusion_channels=8 * width,
+        prediction_channels=(4 * width, 2 * width),
+    )
+    plan = TrainConfig(
+        epochs=options.epochs or 1,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+    )
+    return train_on_scans(sources, recipe, network, plan, 0.0 if options.epochs else options.minutes)
+
+
+def score(labels: dict[str, np.ndarray], truth: dict[str, np.ndarray], scheme: LabelScheme) -> Scores:
+    """Scores over all points of all scans, one confusion for the set."""
+    counts = sum(confusion(labels[name], truth[name], len(scheme)) for name in truth)
+    return Scores.from_confusion(np.asarray(counts), scheme.names)
+
+
+def summary(side: str, scores: Scores) -> dict[str, Any]:
+    """What the JSON line says of one side: shares in [0, 1], absent classes named and left out. Prints the table."""
+    print(f"\n{side}\n\n{scores.to_markdown()}\n", flush=True)
+    present = {n: round(v, 4) for n, v in zip(scores.names, scores.iou, strict=True) if v is not None}
+    return {
+        "miou": round(scores.miou or 0.0, 4),
+        "oa": round(scores.overall_accuracy or 0.0, 4),
+        "iou": present,
+        "absent": list(scores.absent),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""From scans to a trained network in one process, with neither Ray nor Prefect: what the benchmarks train with.
+
+It is the preprocess flow's cutting and the train flow's loop and step, on blocks in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from models import training
+from models.checkpoint import Checkpoint
+from models.dataset import BlockDataset, collate
+from models.deepgcn import DeepGCN, DeepGCNConfig
+from pointcloud import splits
+from pointcloud.errors import PointloomError
+from pointcloud.features import FeatureStatistics
+from pointcloud.neighbours import find_neighbours
+from pointcloud.preprocess import Recipe, cut_scan, read_scan
+from pointcloud.reader import read_header
+from pointcloud.shard import ShardSums
+from pointcloud.storage import Source
+from pointcloud.store import Manifest, Shard, read_blocks
+
+_TIMED_STEPS = 6
+
+
+def train_on_scans(
+    sources: Sequence[Source], recipe: Recipe, network: DeepGCNConfig, plan: training.TrainConfig, minutes: float = 0.0
+) -> Checkpoint:  # fmt: skip
+    """A network trained on scans: the weights of the epoch with the best mIoU on their validation split.
+
+    Args:
+        sources: scans with classes.
+        recipe: how they are cut, labelled and split; its `required` are the network's features.
+        network: whose inputs are those features and whose classes the recipe's.
+        plan: how it is trained.
+        minutes: where positive, as many epochs as they allow by an estimate, in place of the plan's.
+
+    Raises:
+        PointloomError: scans that cannot be read, nothing to train or to validate on, a loss that is no number.
+    """
+    scheme, tile_size_m = recipe.scheme, recipe.config.tile_size_m
+    with tempfile.TemporaryDirectory(prefix="pointloom-benchmark-") as folder:
+        manifest = cut(sources, recipe, Path(folder))
+        counts = manifest.class_counts
+        weights = training.class_weights(counts.get(splits.TRAIN, [0]))
+        if not sum(counts.get(splits.VAL, [0])):
+            raise PointloomError(
+                "no labelled validation block; hold out a larger share or use smaller tiles."
+            )
+        for split in (splits.TRAIN, splits.VAL):
+            by_class = dict(zip(scheme.names, counts[split], strict=True))
+            print(f"{split}: {manifest.num_blocks(split)} blocks, points kept {by_class}", flush=True)
+        train, val = (
+            BlockDataset(
+                read_blocks(folder, manifest, split), recipe.required, manifest.statistics, augment=augment
+            )
+            for split, augment in ((splits.TRAIN, plan.augment), (splits.VAL, False))
+        )
+    batches = DataLoader(train, plan.batch_size, shuffle=True, collate_fn=collate)
+    val_batches = DataLoader(val, plan.batch_size, collate_fn=collate)
+    if minutes:
+        num_batches = len(batches) + len(val_batches)
+        seconds = num_batches * batch_seconds(network, batches, plan, tile_size_m, scheme.names)
+        plan = replace(plan, epochs=max(1, int(60 * minutes / seconds)))
+        print(f"about {seconds:.1f} s an epoch: {plan.epochs} epochs", flush=True)
+    torch.manual_seed(plan.seed)
+    state = training.begin(DeepGCN(network), plan, len(batches))
+    training.fit(state, batches, val_batches, plan, tile_size_m, scheme.names, weights, show)
+    best = max(state.history, key=lambda epoch: (epoch["val_miou"] or 0.0, epoch["epoch"]))
+    return Checkpoint(
+        network=network,
+        state=state.best,
+        block_config=recipe.config,
+        label_scheme=scheme,
+        features=recipe.required,
+        statistics=manifest.statistics,
+        metrics={"val_miou": best["val_miou"], "epoch": best["epoch"], "epochs": plan.epochs},
+        history=state.history,
+    )
+
+
+def cut(sources: Sequence[Source], recipe: Recipe, folder: Path) -> Manifest:
+    """The blocks of scans as shards in a folder, cut across their borders; the manifest is returned, not written.
+
+    Raises:
+        ScanError: a scan that cannot be read or cut.
+    """
+    neighbours = find_neighbours({s.name: read_header(s.uri) for s in sources}, recipe.config)
+    parts = {source.name: read_scan(source, recipe, folder) for source in sources}
+    shards, sums = [], []
+    for number, (scan, part) in enumerate(sorted(parts.items())):
+        path = f"{number}.parquet"
+        sums.append(cut_scan(part, [parts[n] for n in neighbours[scan]], recipe, str(folder / path)))
+        shards.append(Shard(path, scan, dict(sums[-1].num_blocks)))
+    counts: dict[str, np.ndarray] = {}
+    for of_scan in sums:
+        for split, more in of_scan.class_counts.items():
+            counts[split] = counts.get(split, 0) + more
+    return Manifest(
+        block_config=recipe.config,
+        label_scheme=recipe.scheme,
+        split_rule=recipe.rule.to_dict(),
+        shards=tuple(shards),
+        statistics=statistics(sums),
+        class_counts={split: of_split.tolist() for split, of_split in counts.items()},
+        attributes=tuple(sorted(set.intersection(*(set(part.attributes) for part in parts.values())))),
+        quarantined={},
+    )
+
+
+def statistics(sums: Sequence[ShardSums]) -> FeatureStatistics:
+    """Of the standardised columns that the training blocks of every scan have."""
+    moments = [of_scan.moments for of_scan in sums if of_scan.moments]
+    mean, std = {}, {}
+    for name in sorted(set.intersection(*map(set, moments))) if moments else []:
+        number, total, squares = np.sum([of_scan[name] for of_scan in moments], axis=0).tolist()
+        mean[name] = total / number
+        # A constant column has no spread to divide by; its standardised value is zero.
+        std[name] = math.sqrt(max(squares / number - mean[name] ** 2, 0.0)) or 1.0
+    return FeatureStatistics(mean, std)
+
+
+def batch_seconds(
+    network: DeepGCNConfig, batches: DataLoader[Any], plan: training.TrainConfig, tile_size_m: float,
+    names: tuple[str, ...],
+) -> float:  # fmt: skip
+    """Seconds of a training step, from some steps of a network that is thrown away."""
+    few = list(islice(batches, _TIMED_STEPS))
+    plan = replace(plan, epochs=2)  # the first loads the kernels
+    state = training.begin(DeepGCN(network), plan, len(few))
+    training.fit(state, few, [], plan, tile_size_m, names, None, lambda _: None)
+    return state.history[-1]["seconds"] / len(few)
+
+
+def show(state: training.TrainState) -> None:
+    epoch = state.history[-1]
+    print(
+        f"epoch {epoch['epoch']}: loss {epoch['train_loss']:.3f}, validation loss {epoch['val_loss']:.3f}, mIoU "
+        f"{epoch['val_miou'] or 0.0:.4f}, {epoch['seconds']:.1f} s", flush=True,
+    )  # fmt: skip
