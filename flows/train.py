@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from flows.running import run
 from models.configurations import DeepGCNConfig
-from models.training import TrainConfig
+from models.recipes import Loss, Optimizer, RecipeName, Schedule, TrainConfig, recipe
 from pointcloud.features import FEATURES, num_channels
 from tasks.train import TrainJob, plan_training, train_network
 
@@ -36,17 +36,38 @@ class TrainParameters(BaseModel):
         DeepGCNConfig.convolution, description="EdgeConv, MRConv, GraphSAGE or GIN."
     )
     fusion_channels: int = Field(256, description="Width of the fused feature of a block (the paper: 1024).")
-    epochs: int = Field(TrainConfig.epochs, description="Passes over the training blocks.")
-    batch_size: int = Field(TrainConfig.batch_size, description="Blocks in a step, over all Ray workers.")
-    learning_rate: float = Field(TrainConfig.learning_rate, description="Peak of the one-cycle schedule.")
-    label_smoothing: float = Field(
-        TrainConfig.label_smoothing, ge=0, lt=1, description="Of the cross-entropy."
+    recipe: RecipeName = Field(
+        "modern",
+        description="How it is trained: modern, or paper, exactly as published. What follows changes it.",
     )
-    class_weights: bool = Field(TrainConfig.class_weights, description="Weigh rare classes higher.")
-    augment: bool = Field(TrainConfig.augment, description="Turn, mirror, scale and jitter the blocks.")
+    epochs: int | None = Field(None, description="Passes over the training blocks.")
+    batch_size: int | None = Field(None, description="Blocks in a step, over all Ray workers.")
+    accumulation: int | None = Field(
+        None, description="Parts of a step that go through the network one after the other, for less memory."
+    )
+    optimizer: Optimizer | None = Field(None, description="AdamW or Adam.")
+    schedule: Schedule | None = Field(None, description="Warm-up and cosine decay, or halving.")
+    learning_rate: float | None = Field(None, description="At the peak of one_cycle, the start of halving.")
+    loss: Loss | None = Field(None, description="Cross-entropy, focal, or cross-entropy + Lovász-Softmax.")
+    label_smoothing: float | None = Field(None, description="Of the cross-entropy.")
+    class_weights: bool | None = Field(None, description="Weigh rare classes higher.")
+    weight_decay: float | None = Field(None, description="Of the optimizer.")
+    clip_norm: float | None = Field(None, description="Gradients are clipped to this norm; 0 leaves them.")
+    augment: bool | None = Field(None, description="Turn, mirror, scale and jitter the blocks.")
+    colour_drop: float | None = Field(None, description="Share of augmented blocks that lose their colours.")
+    ema_decay: float | None = Field(
+        None, description="Of a moving average of the weights, which is then kept, such as 0.99; 0 for none."
+    )
+    mixed_precision: bool | None = Field(None, description="bfloat16 on GPUs.")
+    gradient_checkpointing: bool | None = Field(
+        None, description="Make layers again on the way back, for less memory in deep networks."
+    )
     seed: int = Field(TrainConfig.seed, description="Of weights, order and augmentation.")
     num_workers: int = Field(1, ge=1, description="Ray workers.")
     cpus_per_worker: int = Field(0, ge=0, description="CPUs of each; 0 shares out what this machine has.")
+    wait_s: float = Field(
+        120.0, ge=0, description="Seconds a Ray cluster may take until it has room for all Ray workers."
+    )
     fresh: bool = Field(
         False, description="Train anew, also where a finished or unfinished training is found."
     )
@@ -65,17 +86,37 @@ class TrainParameters(BaseModel):
             convolution=self.convolution,
             fusion_channels=self.fusion_channels,
         )
-        training = TrainConfig(
+        training = recipe(
+            self.recipe,
             epochs=self.epochs,
             batch_size=self.batch_size,
+            accumulation=self.accumulation,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
             learning_rate=self.learning_rate,
+            loss=self.loss,
             label_smoothing=self.label_smoothing,
             class_weights=self.class_weights,
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
             augment=self.augment,
+            colour_drop=self.colour_drop,
+            ema_decay=self.ema_decay,
+            mixed_precision=self.mixed_precision,
+            gradient_checkpointing=self.gradient_checkpointing,
             seed=self.seed,
         )
+        training.blocks_at_once(self.num_workers)
         return TrainJob(
-            self.dataset, self.out, network, features, training, self.num_workers, cpus, self.fresh
+            dataset=self.dataset,
+            out=self.out,
+            network=network,
+            features=features,
+            training=training,
+            num_workers=self.num_workers,
+            cpus_per_worker=cpus,
+            wait_s=self.wait_s,
+            fresh=self.fresh,
         )
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextvars
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray.train
-import ray.train.torch
 import torch
 from prefect import get_run_logger, task
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -20,40 +16,23 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
 from torch.utils.data import DataLoader
 
-from models import training
-from models.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from models.checkpoint import RECORD, Checkpoint, read_checkpoint, save_checkpoint
 from models.dataset import BlockDataset, collate
-from models.deepgcn import DeepGCN, DeepGCNConfig
-from models.training import TrainConfig, TrainState
+from models.deepgcn import DeepGCN
+from models.losses import class_weights
+from models.metrics import Scores
+from models.training import validate
 from pointcloud import ledger, splits, storage, store
 from pointcloud.errors import PointloomError, SchemaError
 from pointcloud.features import FEATURES, check_features
+from tasks.capacity import await_room
 from tasks.cluster import ray_session, usable_cpus
+from tasks.train_loop import TrainJob, load_state, train_loop
 from tasks.watching import Progress
 
-_STATE_FILE = "state.pt"
+__all__ = ["TrainJob", "plan_training", "train_network"]
+
 _POLL_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """One training: which blocks, which network, how, and on how many Ray workers."""
-
-    dataset: str
-    out: str
-    network: DeepGCNConfig
-    features: tuple[str, ...]
-    training: TrainConfig
-    num_workers: int
-    cpus_per_worker: int
-    fresh: bool
-
-    def key(self) -> str:
-        """Hash of everything the weights depend on."""
-        return ledger.key_of(
-            storage.content_hash(storage.join(self.dataset, store.MANIFEST)), self.network.to_dict(),
-            self.features, self.training.to_dict(), self.num_workers,
-        )  # fmt: skip
 
 
 def plan_training(
@@ -72,7 +51,7 @@ def plan_training(
             f"the scans of dataset {dataset!r} have no {', '.join(missing)}, which the features "
             f"{', '.join(features)} need; leave the feature out."
         )
-    training.class_weights(manifest.class_counts.get(splits.TRAIN, [0]))
+    class_weights(manifest.class_counts.get(splits.TRAIN, [0]))
     if not sum(manifest.class_counts.get(splits.VAL, [0])):
         raise PointloomError(
             f"dataset {dataset!r} has no labelled validation block; name val_scans, or use a larger val_fraction or "
@@ -85,7 +64,8 @@ def plan_training(
 def train_network(job: TrainJob) -> dict[str, Any]:
     """Train, and write the checkpoint of the epoch with the best validation; its metrics.
 
-    A finished training with the same key is not done again; an unfinished one goes on from its last epoch.
+    A finished training with the same key is not done again; an unfinished one goes on from its last epoch. The
+    test split is looked at once, when the best epoch is chosen: its scores are the metrics' "test".
 
     Raises:
         PointloomError: the dataset or the settings do not fit, or the training fails.
@@ -105,7 +85,12 @@ def train_network(job: TrainJob) -> dict[str, Any]:
     )  # fmt: skip
     runs = storage.join(job.out, "runs")
     name = f"{key}-{ledger.key_of(torch.rand(()).item())[:8]}" if job.fresh else key
-    with ray_session(job.num_workers * job.cpus_per_worker), _relayed_epochs(job, logger) as queue:
+    stopped: list[str] = []
+    with (
+        ray_session(job.num_workers * job.cpus_per_worker),
+        _relayed_epochs(job, logger, stopped) as queue,
+    ):
+        await_room(job.num_workers, job.cpus_per_worker, job.wait_s)
         trainer = TorchTrainer(
             train_loop,
             train_loop_config={"job": job, "queue": queue},
@@ -125,10 +110,35 @@ def train_network(job: TrainJob) -> dict[str, Any]:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise _cause(error) from error
-        assert result.checkpoint is not None, "an epoch ends with a checkpoint"
-        state = _load_state(result.checkpoint)
+        state = None if result.checkpoint is None else load_state(result.checkpoint)
+    if stopped:
+        # An older checkpoint there may be better than a training that went wrong.
+        if state is not None and not storage.exists(storage.join(job.out, RECORD)):
+            save_checkpoint(job.out, _checkpoint(job, manifest, state, {"stopped": stopped[0]}))
+            logger.warning("checkpoint %s: the best of the %d epochs before", job.out, len(state["history"]))
+        raise PointloomError(stopped[0])
+    assert state is not None, "an epoch ends with a checkpoint"
+    checkpoint = _checkpoint(job, manifest, state, {"key": key})
+    metrics = checkpoint.metrics
+    if sum(manifest.class_counts.get(splits.TEST, [0])):
+        metrics["test"] = _test_scores(job, manifest, checkpoint).to_dict()
+        logger.info("test split: mIoU %.3f on the points of its blocks", metrics["test"]["miou"] or 0.0)
+    save_checkpoint(job.out, checkpoint)
+    logger.info(
+        "checkpoint %s: validation mIoU %.3f in epoch %d",
+        job.out,
+        metrics["val_miou"] or 0.0,
+        metrics["epoch"],
+    )
+    return metrics
+
+
+def _checkpoint(
+    job: TrainJob, manifest: store.Manifest, state: dict[str, Any], provenance: dict[str, Any]
+) -> Checkpoint:
+    """The best epoch of a training."""
     best = max(state["history"], key=lambda epoch: (epoch["val_miou"] or 0.0, epoch["epoch"]))
-    checkpoint = Checkpoint(
+    return Checkpoint(
         network=job.network,
         state=state["best"],
         block_config=manifest.block_config,
@@ -137,18 +147,23 @@ def train_network(job: TrainJob) -> dict[str, Any]:
         statistics=manifest.statistics,
         metrics={"val_miou": best["val_miou"], "epoch": best["epoch"]},
         history=state["history"],
-        provenance={
-            "key": key,
+        provenance=provenance
+        | {
             "dataset": job.dataset,
             "training": job.training.to_dict(),
             "torch": torch.__version__,
         },
     )
-    save_checkpoint(job.out, checkpoint)
-    logger.info(
-        "checkpoint %s: validation mIoU %.3f in epoch %d", job.out, best["val_miou"] or 0.0, best["epoch"]
+
+
+def _test_scores(job: TrainJob, manifest: store.Manifest, checkpoint: Checkpoint) -> Scores:
+    blocks = BlockDataset(
+        store.read_blocks(job.dataset, manifest, splits.TEST), job.features, manifest.statistics
     )
-    return checkpoint.metrics
+    names = manifest.label_scheme.names
+    loader = DataLoader(blocks, 1, collate_fn=collate)
+    counts = validate(checkpoint.build_network(), loader, manifest.block_config.tile_size_m, len(names))[1]
+    return Scores.from_confusion(counts, names)
 
 
 def _finished(out: str, key: str) -> Checkpoint | None:
@@ -174,10 +189,10 @@ def _cause(error: ray.train.TrainingFailedError) -> Exception:
 
 
 @contextmanager
-def _relayed_epochs(job: TrainJob, logger: Any) -> Iterator[Queue]:
+def _relayed_epochs(job: TrainJob, logger: Any, stopped: list[str]) -> Iterator[Queue]:
     """A Ray queue whose epoch records become log lines and a progress bar of this task run.
 
-    The Ray workers need no way to Prefect then.
+    The Ray workers need no way to Prefect then. What `train_loop` says of a stop is appended to `stopped`.
     """
     queue = Queue(actor_options={"num_cpus": 0})
     progress = Progress(f"training-{job.key()}", f"Epochs of {job.out}", job.training.epochs)
@@ -186,9 +201,13 @@ def _relayed_epochs(job: TrainJob, logger: Any) -> Iterator[Queue]:
     def relay() -> None:
         while not ended.is_set() or not queue.empty():
             try:
-                epoch = queue.get(timeout=_POLL_SECONDS)
+                told = queue.get(timeout=_POLL_SECONDS)
             except Empty:
                 continue
+            if "stopped" in told:
+                stopped.append(told["stopped"])
+                continue
+            epoch = told["epoch"]
             left = epoch["seconds"] * (job.training.epochs - epoch["epoch"])
             logger.info(
                 "epoch %d/%d: loss %.3f, validation mIoU %.3f, about %.0f s left",
@@ -205,58 +224,3 @@ def _relayed_epochs(job: TrainJob, logger: Any) -> Iterator[Queue]:
         ended.set()
         thread.join(timeout=30)
         queue.shutdown(force=True)
-
-
-def train_loop(config: dict[str, Any]) -> None:
-    """What every Ray worker runs."""
-    job: TrainJob = config["job"]
-    torch.set_num_threads(job.cpus_per_worker)
-    context = ray.train.get_context()
-    manifest = store.read_manifest(job.dataset)
-    torch.manual_seed(job.training.seed)
-    network = ray.train.torch.prepare_model(DeepGCN(job.network))
-    train = _loader(job, manifest, splits.TRAIN, context.get_world_size())
-    val = _loader(job, manifest, splits.VAL, 1)
-    state = training.begin(network, job.training, len(train))
-    resumed = ray.train.get_checkpoint()
-    if resumed is not None:
-        state.load(_load_state(resumed))
-    # Ray workers draw other augmentations from here on, the same ones in every run.
-    torch.manual_seed(job.training.seed + 1 + context.get_world_rank())
-    weights = (
-        training.class_weights(manifest.class_counts[splits.TRAIN]) if job.training.class_weights else None
-    )
-
-    def report(state: TrainState) -> None:
-        first = context.get_world_rank() == 0
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if first:
-                torch.save(state.to_dict(), Path(folder) / _STATE_FILE)
-                checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(state.history[-1], checkpoint=checkpoint)
-        if first:
-            config["queue"].put(state.history[-1])
-
-    training.fit(
-        state, train, val, job.training, manifest.block_config.tile_size_m, manifest.label_scheme.names, weights, report
-    )  # fmt: skip
-
-
-def _loader(job: TrainJob, manifest: store.Manifest, split: str, world_size: int) -> DataLoader[Any]:
-    training_split = split == splits.TRAIN
-    blocks = BlockDataset(
-        store.read_blocks(job.dataset, manifest, split),
-        job.features,
-        manifest.statistics,
-        augment=training_split and job.training.augment,
-    )
-    batch_size = max(1, job.training.batch_size // world_size)
-    loader = DataLoader(blocks, batch_size, shuffle=training_split, collate_fn=collate)
-    # Validation is whole on every Ray worker: it is small, and its scores then need no gathering.
-    return ray.train.torch.prepare_data_loader(loader) if training_split else loader
-
-
-def _load_state(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:
-    with checkpoint.as_directory() as folder:
-        return torch.load(Path(folder) / _STATE_FILE, weights_only=True, map_location="cpu")

@@ -25,7 +25,7 @@ BLOCKS = cut(make_cloud(400, colours=True))
 
 
 def snapshot(item: Data) -> dict[str, torch.Tensor]:
-    return {name: item[name].clone() for name in item.keys()}  # noqa: SIM118 (Data is no dict)
+    return {name: item[name].clone() for name in ("pos", "extra", "y")}
 
 
 def test_core_points_carry_their_labels_and_halo_points_none() -> None:
@@ -51,6 +51,32 @@ def test_an_unlabelled_block_is_ignored_whole() -> None:
 def test_a_missing_attribute_is_said() -> None:
     with pytest.raises(ScanError, match="'rgb'"):
         to_data(replace(BLOCKS[0], attributes={}), ("xyz", "rgb"), STATISTICS)
+
+
+def test_features_that_are_no_numbers_are_said_before_training() -> None:
+    position = BLOCKS[0].position.copy()
+    position[3, 1] = np.nan
+    with pytest.raises(ScanError, match="NaN or infinite") as error:
+        BlockDataset([replace(BLOCKS[0], position=position)], ("xyz",), STATISTICS)
+    assert repr(BLOCKS[0].scan) in str(error.value)
+
+
+def test_now_and_then_a_block_loses_its_colours_and_nothing_else() -> None:
+    seed_everything(0)
+    dataset = BlockDataset(BLOCKS[:1], FEATURES, STATISTICS, augment=True, colour_drop=0.5)
+    plain = dataset._items[0].extra.clone()
+    rgb = slice(4, 7)  # height, intensity, two of returns before it
+    dropped = 0
+    for _ in range(40):
+        extra = dataset[0].extra
+        gone = bool((extra[:, rgb] == 0).all())
+        dropped += gone
+        assert torch.equal(extra[:, :4], plain[:, :4])
+        assert torch.equal(extra[:, 7:], plain[:, 7:])
+        assert gone or torch.equal(extra[:, rgb], plain[:, rgb])
+    assert 10 <= dropped <= 30
+    assert torch.equal(dataset._items[0].extra, plain)
+    assert len(augmentation(("xyz", "height"), 0.5).transforms) == 4
 
 
 def test_blocks_without_one_core_label_are_left_out() -> None:

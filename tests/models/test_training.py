@@ -16,6 +16,7 @@ from torch_geometric.data import Batch
 from models import training
 from models.dataset import BlockDataset, collate
 from models.deepgcn import DeepGCN, DeepGCNConfig
+from models.metrics import Scores
 from models.training import TrainConfig, TrainState, begin, class_weights, fit, train_step, validate
 from pointcloud.blocks import Block
 from pointcloud.cloud import Cloud
@@ -90,7 +91,7 @@ def test_a_tiny_network_learns_one_tiny_block() -> None:
     assert max(h["val_miou"] for h in state.history) > 0.95
     network = DeepGCN(NETWORK)
     network.load_state_dict(state.best)
-    _, scores = validate(network, loader(blocks), TILE, TWO.names)
+    scores = Scores.from_confusion(validate(network, loader(blocks), TILE, 2)[1], TWO.names)
     assert scores.miou == max(h["val_miou"] for h in state.history), "best holds the best epoch's weights"
     assert scores.miou is not None
     assert scores.miou > 0.95
@@ -183,7 +184,7 @@ def test_halo_and_ignored_points_do_not_change_the_loss() -> None:
     config = TrainConfig(augment=False)
     batch = first_batch(two_class_blocks(2))
     assert (batch.y == IGNORE).any()
-    value = train_step(start(config, 1), batch, config, TILE, None)
+    value = train_step(start(config, 1), [batch], config, TILE, None)
     again = start(config, 1)
     again.network.train()
     labelled = batch.y != IGNORE
@@ -198,18 +199,31 @@ def test_a_loss_or_gradient_that_is_no_number_stops_before_weights_are_spoilt(wh
     config = TrainConfig(augment=False)
     batch = first_batch(two_class_blocks())
     state = start(config, 10)
-    train_step(state, batch, config, TILE, None)
+    train_step(state, [batch], config, TILE, None)
     before = {name: p.detach().clone() for name, p in state.network.named_parameters()}
     moments = state.optimizer.state_dict()["state"][0]["exp_avg"].clone()
     weights = torch.tensor([float("nan"), 1.0]) if what == "loss" else None
     if what == "gradient":
         next(state.network.parameters()).register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(PointloomError, match=f"the {what} became (nan|inf) in epoch 1") as error:
-        train_step(state, batch, config, TILE, weights)
+        train_step(state, [batch], config, TILE, weights)
     assert_one_sentence(error, "smaller learning_rate")
     for name, parameter in state.network.named_parameters():
         assert torch.equal(parameter, before[name]), name
     assert torch.equal(state.optimizer.state_dict()["state"][0]["exp_avg"], moments)
+
+
+def test_the_block_that_spoils_a_batch_is_named() -> None:
+    config = TrainConfig(augment=False)
+    batch = next(iter(loader(two_class_blocks(3), batch_size=3)))
+    assert len(batch.name) == 3
+    batch.extra[batch.batch == 1] = 1e38
+    with pytest.raises(PointloomError, match="loss became nan") as error:
+        train_step(start(config, 1), [batch], config, TILE, None)
+    assert batch.name[1] in str(error.value)
+    assert batch.name[0] not in str(error.value)
+    assert batch.name[2] not in str(error.value)
+    assert_one_sentence(error, "smaller learning_rate")
 
 
 def test_absurd_attribute_values_are_said() -> None:
@@ -217,7 +231,7 @@ def test_absurd_attribute_values_are_said() -> None:
     batch = first_batch(two_class_blocks())
     batch.extra[3] = float("nan")
     with pytest.raises(PointloomError, match="finite") as error:
-        train_step(start(config, 1), batch, config, TILE, None)
+        train_step(start(config, 1), [batch], config, TILE, None)
     assert_one_sentence(error, "")
 
 
@@ -226,9 +240,9 @@ def test_validation_is_over_labelled_core_points_and_changes_nothing() -> None:
     torch.manual_seed(0)
     network = DeepGCN(NETWORK)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    loss, scores = validate(network, loader(blocks), TILE, TWO.names)
+    loss, counts = validate(network, loader(blocks), TILE, 2)
     assert_equal_weights(network.state_dict(), before)
-    assert scores.num_scored == sum(int(b.is_core.sum()) for b in blocks)
+    assert counts.sum() == sum(int(b.is_core.sum()) for b in blocks)
     losses = []
     with torch.no_grad():
         for batch in loader(blocks):

@@ -1,0 +1,102 @@
+"""The train flow where it goes otherwise than well, and what it says of the test split."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.preprocess import PreprocessParameters, preprocess
+from flows.train import TrainParameters, check, train
+from models.checkpoint import RECORD, read_checkpoint
+from models.recipes import recipe
+from pointcloud import store
+from pointcloud.errors import PointloomError
+from tests.clouds import assert_one_sentence
+
+
+def small(dataset: Path, out: Path, **changes: object) -> TrainParameters:
+    settings = {
+        "num_layers": 3,
+        "channels": 8,
+        "k": 4,
+        "fusion_channels": 16,
+        "epochs": 2,
+        "cpus_per_worker": 1,
+    }
+    return TrainParameters(dataset=str(dataset), out=str(out), **(settings | changes))  # type: ignore[arg-type]
+
+
+def cut(survey: Path, out: Path, **changes: object) -> Path:
+    settings = {
+        "tile_size_m": 10.0, "halo_m": 1.0, "voxel_size_m": 1.0, "overlap": 1, "processes": 1, "test_fraction": 0.2,
+    }  # fmt: skip
+    preprocess(PreprocessParameters(scans=[str(survey)], out=str(out), **(settings | changes)))  # type: ignore[arg-type]
+    return out
+
+
+@pytest.fixture(scope="module")
+def blocks(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return cut(survey, tmp_path_factory.mktemp("train") / "blocks")
+
+
+def test_the_test_split_is_scored_once_and_chooses_nothing(blocks: Path, tmp_path: Path) -> None:
+    metrics = train(small(blocks, tmp_path / "checkpoint", ema_decay=0.5, accumulation=2, loss="lovasz"))
+    checkpoint = read_checkpoint(str(tmp_path / "checkpoint"))
+    assert checkpoint.metrics == metrics
+    manifest = store.read_manifest(str(blocks))
+    assert metrics["test"]["num_scored"] == sum(manifest.class_counts["test"])
+    assert 0 <= metrics["test"]["miou"] <= 1
+    best = max(checkpoint.history, key=lambda epoch: (epoch["val_miou"], epoch["epoch"]))
+    assert (metrics["val_miou"], metrics["epoch"]) == (best["val_miou"], best["epoch"])
+    assert all("test" not in key for epoch in checkpoint.history for key in epoch)
+    assert checkpoint.provenance["training"]["loss"] == "lovasz"
+
+
+def test_a_loss_that_is_no_number_stops_the_training_once_and_names_blocks(
+    blocks: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(PointloomError, match=r"became (nan|inf) in epoch 1 at scan '.*' tile") as error:
+        train(small(blocks, tmp_path / "checkpoint", learning_rate=1e30, clip_norm=0.0))
+    assert_one_sentence(error, "smaller learning_rate")
+    assert not (tmp_path / "checkpoint" / RECORD).exists(), "no epoch was complete"
+
+
+def test_recipes_are_named_and_changed_field_by_field(blocks: Path, tmp_path: Path) -> None:
+    assert small(blocks, tmp_path).job().training == recipe("modern", epochs=2)
+    changed = small(blocks, tmp_path, recipe="paper", augment=True, batch_size=4).job().training
+    assert changed == recipe("paper", epochs=2, augment=True, batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch_size": 3, "num_workers": 2}, "multiple of 2"),
+        ({"accumulation": 3}, "multiple of 3"),
+        ({"features": ["xyz", "rgb"]}, "red, green, blue"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_fit_are_said_before_work_starts(
+    blocks: Path, tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    with pytest.raises(PointloomError, match=said) as error:
+        check(small(blocks, tmp_path, **change))
+    assert_one_sentence(error, "")
+
+
+@pytest.mark.parametrize(("code", "num_classes"), [(2, 1), (17, 0)], ids=["one class", "no label"])
+def test_fewer_than_two_classes_are_said_before_work_starts(
+    survey: Path, tmp_path: Path, code: int, num_classes: int
+) -> None:
+    scheme = tmp_path / "scheme.json"
+    classes = [
+        {"name": f"class {c}", "source_codes": [c], "code": c, "colour": "#888888"} for c in (code, 18)
+    ]
+    scheme.write_text(json.dumps({"name": "bridges", "classes": classes}))
+    blocks = cut(survey, tmp_path / "blocks", label_scheme=str(scheme))
+    with pytest.raises(PointloomError, match=rf"of {num_classes} class\(es\)") as error:
+        check(small(blocks, tmp_path / "checkpoint"))
+    assert_one_sentence(error, "label scheme")

@@ -1,0 +1,30 @@
+"""More Ray workers than a cluster has are said after a limit."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+import ray
+
+from pointcloud.errors import PointloomError
+from tasks.capacity import await_room
+from tasks.cluster import ray_session
+from tests.clouds import assert_one_sentence
+
+
+def test_too_many_ray_workers_are_said_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with ray_session(3):
+        await_room(3, 1, limit_s=0)
+        await_room(1, 3, limit_s=0)
+        began = time.monotonic()
+        # 3 CPUs hold one Ray worker of two, never two.
+        with pytest.raises(PointloomError, match=r"2 Ray workers with 2 CPU\(s\).*room for 1") as error:
+            await_room(2, 2, limit_s=2)
+        assert 2 <= time.monotonic() - began < 20
+        assert_one_sentence(error, "larger cluster")
+        # A request that nobody waits for any more must not keep an autoscaler growing.
+        assert ray.cluster_resources()["CPU"] == 3
+    assert "RAY_ADDRESS" not in os.environ
