@@ -6,11 +6,13 @@ the call it happened in and nothing else; the next call gets a new process.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import queue
 import resource
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -18,8 +20,7 @@ from typing import Any
 
 from pointcloud.errors import PointloomError, ScanError
 
-_MODULES = ["pointcloud.preprocess"]
-"""Imported once, before processes are forked off; a new process starts in milliseconds."""
+_START = "from tasks.isolation import serve; serve({}, {})"
 _ENDING_SECONDS = 5.0
 
 
@@ -34,8 +35,6 @@ class IsolatedProcesses:
 
     def __init__(self, num_processes: int, memory_mb: int, time_limit_s: float) -> None:
         self._memory_mb, self._time_limit_s = memory_mb, time_limit_s
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(_MODULES)
         self._idle: queue.SimpleQueue[_Process | None] = queue.SimpleQueue()
         for _ in range(num_processes):
             self._idle.put(None)
@@ -51,7 +50,7 @@ class IsolatedProcesses:
         process = self._idle.get()
         try:
             if process is None:
-                process = _Process(self._context, self._memory_mb)
+                process = _Process(self._memory_mb)
             result = process.call(function, arguments, self._time_limit_s)
         except _Ended as ended:
             process = None
@@ -114,13 +113,18 @@ class _Ended(Exception):
 
 
 class _Process:
-    def __init__(self, context: Any, memory_mb: int) -> None:
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, memory_mb, dict(os.environ)), daemon=True
-        )
-        self._process.start()
-        theirs.close()
+    """A new Python with a connection. (One of `multiprocessing` would first run the user's own script again.)"""
+
+    def __init__(self, memory_mb: int) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _START.format(theirs.fileno(), memory_mb)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            )
+        self._connection = Connection(ours.detach())
 
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], time_limit_s: float) -> Any:
         try:
@@ -128,22 +132,24 @@ class _Process:
             if self._connection.poll(time_limit_s):
                 return self._connection.recv()
         except (EOFError, OSError):
-            self._process.join(_ENDING_SECONDS)
-            code = self._process.exitcode
+            try:
+                code = self._process.wait(_ENDING_SECONDS)
+            except subprocess.TimeoutExpired:
+                code = 0
             self.end()
-            raise _Ended(-code if code is not None and code < 0 else 0) from None
+            raise _Ended(max(-code, 0)) from None
         self.end()
         raise _Ended(None, took_too_long=True)
 
     def end(self) -> None:
         self._process.kill()
-        self._process.join(_ENDING_SECONDS)
+        self._process.wait(_ENDING_SECONDS)
         self._connection.close()
 
 
-def _serve(connection: Connection, memory_mb: int, environment: dict[str, str]) -> None:
+def serve(handle: int, memory_mb: int) -> None:
     """What a process does: calls, one after the other, until nobody listens."""
-    os.environ.update(environment)  # the fork server's is as old as itself: a bucket's keys may be newer
+    connection = Connection(handle)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the flow's to handle
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mb << 20, memory_mb << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -158,4 +164,7 @@ def _serve(connection: Connection, memory_mb: int, environment: dict[str, str]) 
             result = error
         except Exception as error:  # a defect of ours: the scan is named, the batch goes on
             result = ScanError(f"reading it failed unexpectedly ({type(error).__name__}: {error}).")
-        connection.send(result)
+        try:
+            connection.send(result)
+        except OSError:  # who asked is gone
+            return
