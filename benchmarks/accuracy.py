@@ -32,7 +32,7 @@ from models.training import TrainConfig
 from pointcloud.blocks import BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.errors import PointloomError
-from pointcloud.features import check_features, num_channels
+from pointcloud.features import FEATURES, check_features, num_channels
 from pointcloud.labels import LabelScheme, find_scheme
 from pointcloud.preprocess import Recipe
 from pointcloud.reader import find_scans, read_cloud
@@ -101,6 +101,14 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             f"no test point has a class of the label scheme {scheme.name!r} ({', '.join(scheme.names)}); use the "
             "scheme of the scans."
         )
+    for name, cloud in clouds.items():
+        missing = [
+            a for f in options.features for a in FEATURES.get(f, ((),))[0] if a not in cloud.attributes
+        ]
+        if missing:
+            raise PointloomError(
+                f"test scan {name!r} has no {', '.join(missing)}; leave out the feature or the scan."
+            )
     # The forest first: it takes a minute, and what is wrong with scans or packages it finds too.
     record: dict[str, Any] = compare_forest(sources, clouds, truth, scheme, options) if clouds else {}
     began = time.perf_counter()

@@ -106,6 +106,12 @@ def test_a_test_scan_among_the_training_scans_is_refused(tiles, capsys):
     assert "among the training and the test scans" in capsys.readouterr().err
 
 
+def test_a_test_scan_without_a_feature_is_refused_before_the_training(tiles, capsys):
+    change = ("--test", str(tiles[1]), "--features", "xyz", "rgb")
+    assert accuracy.main(small(tiles[0], *change)) == 2
+    assert "test scan 'simulated_652060_6862000.laz' has no red, green, blue" in capsys.readouterr().err
+
+
 def test_the_forest_sees_the_same_in_feet_and_near_the_origin(tiles):
     cloud = read_cloud(str(tiles[0]))
     corner, foot = np.floor(cloud.xyz.min(axis=0)), 1200 / 3937
