@@ -9,6 +9,7 @@ from prefect import flow, get_run_logger
 from pydantic import BaseModel, Field
 
 from flows.running import run
+from pointcloud.label_options import LabelOptions, parse_codes
 from pointcloud.lock import held
 from tasks.isolation import isolated
 from tasks.quarantine import check_quarantine
@@ -26,6 +27,27 @@ class SegmentParameters(BaseModel):
     out: str = Field(description="Folder or URI of the labelled clouds, which keep the names of their scans.")
     overlap: int | None = Field(
         None, ge=1, description="Shifted grids whose logits are averaged; as in training unless given."
+    )
+    rotations: int = Field(
+        1,
+        ge=1,
+        description="Turns of each block about the vertical whose logits are averaged; costs as often.",
+    )
+    min_confidence: float = Field(0, ge=0, le=1, description="Points below it become unclassified (code 1).")
+    preserve: list[int] = Field([], description="Class codes of the scans that never change.")
+    only_unclassified: bool = Field(False, description="Change only points whose code is 0 or 1.")
+    keep_original: bool = Field(
+        False, description="Keep the delivered classes as extra dimension original_classification."
+    )
+    entropy: bool = Field(
+        False, description="Write the entropy of the probabilities, 0 to 1, as extra dimension."
+    )
+    probabilities: bool = Field(
+        False, description="Write the probability of each class as extra dimension, p_ and its name."
+    )
+    codes: list[str] = Field(
+        [],
+        description="name=code, as vegetation=4,water=9: class codes to write instead of the checkpoint's.",
     )
     num_actors: int = Field(1, ge=1, description="Ray actors, each with the network and one scan at a time.")
     cpus_per_actor: int = Field(0, ge=0, description="CPUs of each; 0 shares out what this machine has.")
@@ -45,8 +67,14 @@ class SegmentParameters(BaseModel):
     dry_run: bool = Field(False, description="Only say what would be done, and how long it would take.")
 
     def job(self) -> SegmentJob:
-        """The job these parameters describe. Raises PointloomError for a checkpoint that cannot be used."""
-        return plan_segmenting(self.checkpoint, self.out, self.num_actors, self.cpus_per_actor, self.overlap)
+        """The job these parameters describe. Raises PointloomError for a checkpoint or options that cannot be used."""
+        options = LabelOptions(
+            self.overlap, self.rotations, self.min_confidence, tuple(sorted(set(self.preserve))),
+            self.only_unclassified, self.keep_original, self.entropy, self.probabilities, parse_codes(self.codes),
+        )  # fmt: skip
+        return plan_segmenting(
+            self.checkpoint, self.out, options, self.num_actors, self.cpus_per_actor, self.memory_mb, self.time_limit_s
+        )  # fmt: skip
 
 
 def check(parameters: SegmentParameters) -> None:
@@ -57,7 +85,7 @@ def check(parameters: SegmentParameters) -> None:
 
 @flow(name="segment")
 def segment(parameters: SegmentParameters) -> list[str]:
-    """Label every point of every scan and write copies that differ in classification and confidence alone.
+    """Label every point of every scan and write copies that differ in what labelling may change alone.
 
     Scans already labelled by this checkpoint are kept, and so are the labelled clouds of scans that are no longer
     among the inputs. Returns the URIs of the labelled clouds, or of a dry run the plan.
@@ -85,6 +113,6 @@ def segment(parameters: SegmentParameters) -> list[str]:
 
 
 def command(*, parameters: Annotated[SegmentParameters, Parameter(name="*")]) -> None:
-    """Label scans with a checkpoint; the copies differ in classification and confidence alone."""
+    """Label scans with a checkpoint; the copies differ in classes and what is written beside them alone."""
     for done in run(check, segment, parameters):
         print(done if parameters.dry_run else f"labelled cloud: {done}")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch_geometric.data import Batch
 
 from models.checkpoint import Checkpoint
 from models.dataset import collate, network_input, to_data
 from pointcloud.blocks import Block
 from pointcloud.cloud import Cloud
+from pointcloud.label_options import LabelOptions
+from pointcloud.measures import summarise
 from pointcloud.merge import VoxelVotes
 from pointcloud.tiles import iterate_blocks, thin
 
@@ -20,13 +25,20 @@ _BATCH_POINTS = 16_384  # enough to fill two cores; more only needs more memory
 class Predictor:
     """Holds a network and labels clouds with it, on a GPU where there is one."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, rotations: int = 1) -> None:
+        """With `rotations` above 1 each block is seen that often, turned by 360° / rotations, its logits averaged."""
         self.checkpoint = checkpoint
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = checkpoint.build_network().to(self.device)
+        self._rotations = rotations
 
     def label(self, name: str, cloud: Cloud) -> tuple[np.ndarray, np.ndarray]:
-        """Class indices (P,) and confidences (P,) float32 of every point of a cloud.
+        """Class indices (P,) and confidences (P,) float32 of every point of a cloud. Raises as `measure`."""
+        found = self.measure(name, cloud, LabelOptions())
+        return found["classes"], found["confidence"]
+
+    def measure(self, name: str, cloud: Cloud, options: LabelOptions) -> dict[str, np.ndarray]:
+        """What `measures.summarise` says of the voxel of every point of a cloud: (P,) or (P, C) each.
 
         Raises:
             ScanError: the cloud lacks an attribute the network needs, or cannot be cut into blocks.
@@ -36,19 +48,31 @@ class Predictor:
         votes = VoxelVotes(len(voxels), len(self.checkpoint.label_scheme))
         for block, logits in self.logits(iterate_blocks(name, cloud, voxels, config, None)):
             votes.add(block, logits)
-        return votes.labels(voxels)
+        found = summarise(votes.mean_logits(), options)
+        return {measure: values[voxels.inverse] for measure, values in found.items()}
 
     @torch.inference_mode()
     def logits(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
-        """Each block with its (N, C) logits."""
+        """Each block with its (N, C) logits, the mean over the rotations."""
         for group in _grouped(blocks):
             items = [to_data(b, self.checkpoint.features, self.checkpoint.statistics) for b in group]
             batch = collate(items)
-            ptr = batch.ptr
-            batch = batch.to(self.device)
-            x = network_input(batch, self.checkpoint.block_config.tile_size_m)
-            logits = self.network(x, ptr).float().cpu().split(ptr.diff().tolist())
+            sizes = batch.ptr.diff().tolist()
+            logits = self._turned(batch).float().cpu().split(sizes)
             yield from zip(group, (part.numpy() for part in logits), strict=True)
+
+    def _turned(self, batch: Batch) -> Tensor:
+        ptr, batch = batch.ptr, batch.to(self.device)
+        position, total = batch.pos, torch.zeros((), device=self.device)
+        for turn in range(self._rotations):
+            if turn:
+                # Positions count from the middle of the tile, so it stays where it is.
+                angle = 2 * math.pi * turn / self._rotations
+                cos, sin = math.cos(angle), math.sin(angle)
+                about_z = [[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]]
+                batch.pos = position @ torch.tensor(about_z, device=self.device)
+            total = total + self.network(network_input(batch, self.checkpoint.block_config.tile_size_m), ptr)
+        return total / self._rotations
 
 
 def _grouped(blocks: Iterable[Block]) -> Iterator[list[Block]]:

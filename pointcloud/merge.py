@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pointcloud.blocks import Block
+from pointcloud.measures import class_and_confidence
 from pointcloud.voxels import Voxels
 
 
@@ -25,14 +26,15 @@ class VoxelVotes:
         self._logits[core] += logits[block.is_core]
         self._votes[core] += 1
 
+    def mean_logits(self) -> np.ndarray:
+        """(V, C) float64, averaged over the votes."""
+        assert self._votes.all(), "every voxel is in the core of a block"
+        return self._logits / self._votes[:, None]
+
     def labels(self, voxels: Voxels) -> tuple[np.ndarray, np.ndarray]:
         """Class indices (P,) int64 and confidences (P,) float32 of every point of the cloud.
 
-        The logits are averaged over the votes; confidence is the softmax probability of the class chosen.
+        Confidence is the softmax probability of the class chosen.
         """
-        assert self._votes.all(), "every voxel is in the core of a block"
-        mean = self._logits / self._votes[:, None]
-        best = mean.argmax(axis=1)
-        exponent = np.exp(mean - mean.max(axis=1, keepdims=True))
-        confidence = 1 / exponent.sum(axis=1)  # the chosen class has exponent exp(0)
-        return best[voxels.inverse], confidence.astype(np.float32)[voxels.inverse]
+        classes, confidence = class_and_confidence(self.mean_logits())
+        return classes[voxels.inverse], confidence[voxels.inverse]

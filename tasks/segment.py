@@ -17,6 +17,7 @@ from models.checkpoint import fingerprint, read_checkpoint
 from pointcloud import ledger, storage
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.header import ScanHeader
+from pointcloud.label_options import LabelOptions
 from pointcloud.labelled import output_name
 from pointcloud.preprocess import Examined, examine
 from pointcloud.scan import SUFFIXES
@@ -101,19 +102,23 @@ def find_scans(patterns: list[str], out: str) -> list[storage.Source]:
 
 
 def plan_segmenting(
-    checkpoint: str, out: str, num_actors: int, cpus_per_actor: int, overlap: int | None
-) -> SegmentJob:
+    checkpoint: str, out: str, options: LabelOptions, num_actors: int, cpus_per_actor: int, memory_mb: int,
+    time_limit_s: float,
+) -> SegmentJob:  # fmt: skip
     """A job whose checkpoint is there and readable; 0 CPUs per actor shares out what this machine has.
 
     Raises:
         StorageError, SchemaError: no checkpoint there, or of another schema.
-        PointloomError: an overlap that does not fit the checkpoint's tiles.
+        PointloomError: options that do not fit the checkpoint's tiles or classes.
     """
     record = read_checkpoint(checkpoint, weights=False)
-    if overlap is not None:
-        replace(record.block_config, overlap=overlap)
+    options.scheme(record.label_scheme)
+    if options.overlap is not None:
+        replace(record.block_config, overlap=options.overlap)
     cpus = cpus_per_actor or max(1, usable_cpus() // num_actors)
-    return SegmentJob(checkpoint, fingerprint(checkpoint), out, num_actors, cpus, overlap)
+    return SegmentJob(
+        checkpoint, fingerprint(checkpoint), out, num_actors, cpus, memory_mb, time_limit_s, options
+    )
 
 
 @task(name="examine scans", cache_policy=NO_CACHE)

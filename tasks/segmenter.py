@@ -13,9 +13,13 @@ from models.checkpoint import read_checkpoint
 from models.predictor import Predictor
 from pointcloud import ledger, storage
 from pointcloud.errors import PointloomError, ScanError
+from pointcloud.extra_dimensions import ENTROPY, probability_dimensions
+from pointcloud.label_options import LabelOptions
 from pointcloud.labelled import check_codes, output_name, write_labelled
+from pointcloud.proof import read_through
 from pointcloud.reader import read_cloud
 from pointcloud.scan import open_scan
+from tasks.isolation import IsolatedProcesses
 
 STAGE = "segment"
 
@@ -29,7 +33,8 @@ class SegmentJob:
         identity: `models.checkpoint.fingerprint` of it.
         out: folder or URI of the labelled clouds.
         num_actors, cpus_per_actor: how many, and the CPUs of each.
-        overlap: shifted grids whose logits are averaged; None: as in training.
+        memory_mb, time_limit_s: what decoding a scan may take, see `tasks.isolation`.
+        options: how points are voted on, which may change, what is written.
     """
 
     checkpoint: str
@@ -37,11 +42,13 @@ class SegmentJob:
     out: str
     num_actors: int
     cpus_per_actor: int
-    overlap: int | None
+    memory_mb: int
+    time_limit_s: float
+    options: LabelOptions
 
     def key(self, content: str) -> str:
         """Hash of all that a labelled cloud depends on, for a scan's `storage.fingerprint`."""
-        return ledger.key_of(STAGE, content, self.identity, self.overlap)
+        return ledger.key_of(STAGE, content, self.identity, self.options.to_dict())
 
     def output(self, scan: str) -> str:
         return storage.join(self.out, output_name(scan))
@@ -53,12 +60,12 @@ class ScanSegmenter:
     def __init__(self, job: SegmentJob) -> None:
         torch.set_num_threads(job.cpus_per_actor)
         self._job = job
-        checkpoint = read_checkpoint(job.checkpoint)
-        if job.overlap is not None:
-            checkpoint = replace(
-                checkpoint, block_config=replace(checkpoint.block_config, overlap=job.overlap)
-            )
-        self._predictor = Predictor(checkpoint)
+        checkpoint, overlap = read_checkpoint(job.checkpoint), job.options.overlap
+        if overlap is not None:
+            checkpoint = replace(checkpoint, block_config=replace(checkpoint.block_config, overlap=overlap))
+        self._scheme = job.options.scheme(checkpoint.label_scheme)
+        self._predictor = Predictor(checkpoint, job.options.rotations)
+        self._decoder = IsolatedProcesses(1, job.memory_mb, job.time_limit_s)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         uri, name, key = (str(batch[column][0]) for column in ("uri", "name", "key"))
@@ -73,16 +80,25 @@ class ScanSegmenter:
         return {"record": [asdict(record)]}
 
     def _segment(self, uri: str, name: str, key: str, began: float) -> ledger.Record:
-        scheme = self._predictor.checkpoint.label_scheme
+        scheme, options = self._scheme, self._job.options
+        try:
+            # What crashes a decoder, or makes it take all there is, does so here, not in the actor.
+            self._decoder.call(read_through, uri)
+        except ScanError as error:
+            raise error if repr(uri) in str(error) else ScanError(f"scan {uri!r}: {error}") from error
         with open_scan(uri) as reader:
             check_codes(reader.header, scheme)
         cloud = read_cloud(uri)
         try:
-            classes, confidence = self._predictor.label(name, cloud)
+            found = self._predictor.measure(name, cloud, options)
         except ScanError as error:
             raise ScanError(f"scan {uri!r}: {error}") from error
+        classes, confidence = found["classes"], found["confidence"]
+        measures = {ENTROPY: found["entropy"]} if options.entropy else {}
+        if options.probabilities:
+            measures |= zip(probability_dimensions(scheme), found["probabilities"].T, strict=True)
         output = self._job.output(name)
-        write_labelled(uri, output, scheme.to_codes(classes), confidence)
+        codes = write_labelled(uri, output, scheme.to_codes(classes), confidence, options, measures)
         counts = np.bincount(classes, minlength=len(scheme)).tolist()
         return ledger.Record(
             STAGE, name, key, ledger.DONE,
@@ -92,6 +108,7 @@ class ScanSegmenter:
             output=output,
             details={
                 "class_counts": dict(zip(scheme.names, counts, strict=True)),
+                "code_counts": {str(code): int(codes[code]) for code in np.flatnonzero(codes)},
                 "mean_confidence": round(float(confidence.mean()), 4),
             },
         )  # fmt: skip

@@ -6,14 +6,17 @@ import json
 import shutil
 from pathlib import Path
 
+import laspy
+import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-from flows.segment import SegmentParameters, segment
+from flows.segment import SegmentParameters, check, segment
 from models.checkpoint import save_checkpoint
 from pointcloud import lock
 from pointcloud.errors import PointloomError
+from pointcloud.labelled import find_difference
 from tests import broken_files
 from tests.models.test_predictor import make_predictor
 
@@ -64,6 +67,37 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert first.exists()
 
 
+def test_all_that_can_be_written_is_written(survey: Path, checkpoint: Path, tmp_path: Path) -> None:
+    scan = sorted(survey.glob("*.laz"))[0]
+    choices = {
+        "preserve": [6, 2], "min_confidence": 0.5, "keep_original": True, "entropy": True, "probabilities": True,
+        "rotations": 2, "codes": ["building=17"],
+    }  # fmt: skip
+    parameters = segmenting(scan, checkpoint, tmp_path, **choices)
+    segment(parameters)
+    before, las = laspy.read(scan), laspy.read(tmp_path / scan.name)
+    options = parameters.job().options
+    assert find_difference(str(scan), str(tmp_path / scan.name), options) is None
+    delivered, written_codes = np.asarray(before.classification), np.asarray(las.classification)
+    np.testing.assert_array_equal(np.asarray(las["original_classification"]), delivered)
+    kept = np.isin(delivered, (2, 6))
+    assert (written_codes[kept] == delivered[kept]).all()
+    assert set(np.unique(written_codes[~kept])) <= {1, 2, 5, 17}
+    assert 17 in written_codes
+    shares = np.stack([np.asarray(las[f"p_{name}"]) for name in ("ground", "vegetation", "building")], axis=1)
+    assert np.abs(shares.sum(axis=1) - 1).max() < 0.007
+    assert np.abs(shares.max(axis=1) - np.asarray(las["confidence"])).max() < 0.0081
+    assert (np.asarray(las["entropy"]) > 0).any()
+    record = json.loads((tmp_path / "ledger/segment" / f"{scan.name}.json").read_text())
+    assert sum(record["details"]["code_counts"].values()) == len(las.points)
+    with pytest.raises(PointloomError, match="codes name the class 'tree'"):
+        check(segmenting(scan, checkpoint, tmp_path, codes=["tree=5"]))
+    (plan,) = segment(parameters.model_copy(update={"preserve": [2, 6, 6], "dry_run": True}))
+    assert "1 unchanged" in plan
+    (plan,) = segment(parameters.model_copy(update={"entropy": False, "dry_run": True}))
+    assert "1 changed" in plan
+
+
 def test_a_second_run_is_refused_while_the_first_writes(
     survey: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -80,7 +114,8 @@ def test_scans_by_state_and_their_map_are_in_the_ui_and_a_bad_scan_is_left_when_
     scans, out = tmp_path / "scans", tmp_path / "watched"
     shutil.copytree(survey, scans)
     bad = broken_files.not_a_las(scans)
-    assert len(segment(segmenting(scans, checkpoint, out, max_quarantined=1))) == 2
+    worst = [write(scans) for write in (*broken_files.PANICS, *broken_files.LETHAL)]
+    assert len(segment(segmenting(scans, checkpoint, out, max_quarantined=1 + len(worst)))) == 2
     with get_client(sync_client=True) as client:
         found = {
             artifact.type: artifact.data
@@ -90,13 +125,14 @@ def test_scans_by_state_and_their_map_are_in_the_ui_and_a_bad_scan_is_left_when_
             if not str(artifact.key).startswith("labelled")
         }
     states = {row["scan"]: row["state"] for row in json.loads(found["table"])}
-    assert states == {p.name: "done" for p in survey.glob("*.laz")} | {bad.name: "quarantined"}
+    good = {p.name: "done" for p in survey.glob("*.laz")}
+    assert states == good | {p.name: "quarantined" for p in (bad, *worst)}
     assert found["image"].startswith("data:image/svg+xml;base64,")
     assert float(found["progress"]) == 100.0
 
     record = out / "ledger/segment" / f"{bad.name}.json"
     tried = record.stat().st_mtime_ns
-    with pytest.raises(PointloomError, match=bad.name):
+    with pytest.raises(PointloomError, match="5 of 7 scans quarantined, 0 allowed"):
         segment(segmenting(scans, checkpoint, out, retry_quarantined=False))
     assert record.stat().st_mtime_ns == tried, "left as it was"
     # Alone, it is tried again; the rest stays.

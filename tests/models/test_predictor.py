@@ -141,3 +141,20 @@ def test_a_missing_attribute_and_an_absurd_extent_are_said() -> None:
     xyz[0] = 0
     with pytest.raises(ScanError, match="stray points"):
         predictor.label("a", Cloud(xyz, CLOUD.attributes))
+
+
+def test_rotations_average_the_logits_of_turned_blocks() -> None:
+    blocks = cut(CLOUD, scheme=None)[:3]
+    turned: list[np.ndarray] = []
+    for degrees in (0, 120, 240):
+        cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+        about_z = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+        moved = [replace(b, position=(b.position @ about_z.T).astype(np.float32)) for b in blocks]
+        turned.append(np.concatenate([logits for _, logits in make_predictor().logits(moved)]))
+    checkpoint = make_predictor().checkpoint
+    found = [logits for _, logits in Predictor(checkpoint, rotations=3).logits(blocks)]
+    assert [len(logits) for logits in found] == [len(b) for b in blocks]
+    expected = np.mean(turned, axis=0)
+    # Points that are equally near may be other neighbours after float32 has turned them.
+    assert np.quantile(np.abs(np.concatenate(found) - expected), 0.99) < 1e-3
+    assert np.abs(turned[0] - expected).max() > 0.1

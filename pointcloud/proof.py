@@ -1,0 +1,121 @@
+"""Before labelling, that a scan can be read; after it, that its copy differs in what labelling may change alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import zip_longest
+from typing import Any
+
+import laspy
+import numpy as np
+
+from pointcloud.decoding import reading
+from pointcloud.extra_dimensions import ORIGINAL, ours
+from pointcloud.label_options import LabelOptions
+from pointcloud.scan import iterate_chunks, open_scan
+
+REWRITTEN_VLRS = ("ExtraBytesVlr", "LasZipVlr", "CopcInfoVlr", "CopcHierarchyVlr")
+_FIELDS = (
+    "version", "point_count", "scales", "offsets", "file_source_id", "uuid", "system_identifier",
+    "generating_software", "creation_date", "extra_header_bytes", "extra_vlr_bytes",
+)  # fmt: skip
+
+
+def find_difference(
+    scan_uri: str, copy_uri: str, options: LabelOptions | None = None, written: Collection[str] | None = None
+) -> str | None:
+    """What, besides the labels, differs between a scan and its labelled copy; None if nothing.
+
+    Args:
+        scan_uri, copy_uri: LAS or LAZ.
+        options: which points may have another class; None: all of them.
+        written: extra dimensions that labelling wrote; None: all that any labelling writes.
+
+    Raises:
+        ScanError: one of them cannot be read.
+    """
+    options = options or LabelOptions()
+    with open_scan(scan_uri) as scan, open_scan(copy_uri) as copy, reading(scan_uri):
+        difference = _header_difference(scan, copy)
+        if difference:
+            return difference
+        ignored = {"classification"} | (ours(scan.header) if written is None else set(written))
+        names = [name for name in scan.header.point_format.dimension_names if name not in ignored]
+        before, after = (_find_original(reader.header) for reader in (scan, copy))
+        if options.keep_original and after is None:
+            return f"dimension {ORIGINAL.name}, which is missing"
+        new = after if before is None else None
+        for mine, other in zip_longest(iterate_chunks(scan_uri, scan), iterate_chunks(copy_uri, copy)):
+            if mine is None or other is None or len(mine) != len(other):
+                return "the number of points"
+            for name in names:
+                if not _same(mine, other, name):
+                    return f"dimension {name}"
+            codes = np.asarray(mine.classification)
+            kept = ~options.may_change(codes)
+            if not np.array_equal(codes[kept], np.asarray(other.classification)[kept]):
+                return "the class of points that must keep theirs"
+            if new is not None and not np.array_equal(codes, np.asarray(other[new])):
+                return f"dimension {new}, which is not the scan's classification"
+    return None
+
+
+def read_through(uri: str) -> int:
+    """Decode all there is of a scan and keep nothing; the number of its points.
+
+    What a decoder does to the process that it runs in, it does here: call it in one that may end.
+
+    Raises:
+        ScanError: it cannot be read.
+    """
+    with open_scan(uri) as reader, reading(uri):
+        len(reader.evlrs or [])
+        return sum(len(chunk) for chunk in iterate_chunks(uri, reader))
+
+
+def _header_difference(scan: laspy.LasReader, copy: laspy.LasReader) -> str | None:
+    for field in _FIELDS:
+        if not np.array_equal(getattr(scan.header, field), getattr(copy.header, field)):
+            return f"header field {field}"
+    if scan.header.global_encoding.value != copy.header.global_encoding.value:
+        return "header field global_encoding"
+    if scan.header.point_format.id != copy.header.point_format.id:
+        return "point format"
+    for kind, mine, other in (
+        ("VLR", scan.header.vlrs, copy.header.vlrs),
+        ("EVLR", scan.evlrs or [], copy.evlrs or []),
+    ):
+        if _records(mine) != _records(other):
+            return f"a {kind}"
+    kept, found = _described(scan.header), _described(copy.header)
+    if {name: d for name, d in found.items() if name in kept} != kept:
+        return "the description of an extra dimension"
+    strange = found.keys() - kept.keys() - ours(copy.header)
+    return f"the extra dimension {min(strange)}, which no labelling writes" if strange else None
+
+
+def _find_original(header: laspy.LasHeader) -> str | None:
+    """The extra dimension in which a labelling has kept the delivered classes."""
+    return next((d.name for d in header.point_format.extra_dimensions if ORIGINAL.is_same(d)), None)
+
+
+def _same(mine: laspy.ScaleAwarePointRecord, other: laspy.ScaleAwarePointRecord, name: str) -> bool:
+    # Raw stored values, not scaled ones, and bytes rather than numbers, so that NaN equals itself.
+    if name in (mine.array.dtype.names or ()):
+        return (
+            np.ascontiguousarray(mine.array[name]).tobytes()
+            == np.ascontiguousarray(other.array[name]).tobytes()
+        )
+    return np.array_equal(mine[name], other[name])
+
+
+def _records(vlrs: Any) -> list[tuple[str, int, str, bytes]]:
+    return [
+        (vlr.user_id, vlr.record_id, vlr.description, vlr.record_data_bytes())
+        for vlr in vlrs
+        if type(vlr).__name__ not in REWRITTEN_VLRS
+    ]
+
+
+def _described(header: laspy.LasHeader) -> dict[str, str]:
+    return {d.name: repr(d) for d in header.point_format.extra_dimensions}

@@ -1,0 +1,78 @@
+"""A scan that kills its decoder ends in quarantine, and the actor goes on with its network and the next scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.checkpoint import save_checkpoint
+from pointcloud import proof
+from pointcloud.label_options import LabelOptions
+from pointcloud.ledger import DONE, QUARANTINED
+from tasks import segmenter
+from tasks.segment import plan_segmenting
+from tasks.segmenter import ScanSegmenter, SegmentJob
+from tests import broken_files, lethal_decoders
+from tests.clouds import write_las
+from tests.models.test_predictor import make_predictor
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> SegmentJob:
+    save_checkpoint(str(tmp_path / "checkpoint"), make_predictor(voxel_size_m=1.0).checkpoint)
+    return plan_segmenting(
+        str(tmp_path / "checkpoint"), str(tmp_path / "labelled"), LabelOptions(), 1, 1, 1500, 30.0
+    )
+
+
+def run(actor: ScanSegmenter, scan: Path) -> dict[str, Any]:
+    row = {"uri": np.array([str(scan)]), "name": np.array([scan.name]), "key": np.array(["k"])}
+    (record,) = actor(row)["record"]
+    return dict(record)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "said"),
+    [
+        (lethal_decoders.crash, "its decoder crashed (SIGSEGV)"),
+        (lethal_decoders.abort, "more memory than the limit of 1500 MB"),
+        (lethal_decoders.devour, "more memory than the limit of 1500 MB"),
+    ],
+)
+def test_a_decoder_that_dies_ends_its_scan_only(
+    job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: Callable[[str], int], said: str
+) -> None:
+    monkeypatch.setattr(segmenter, "read_through", decoder)
+    actor = ScanSegmenter(job)
+    for name, state in (("a.las", DONE), ("bad.las", QUARANTINED), ("b.las", DONE)):
+        record = run(actor, write_las(tmp_path / name, 300))
+        assert record["state"] == state, record
+        if state == QUARANTINED:
+            assert said in record["error"]
+            assert "bad.las" in record["error"]
+    assert sorted(p.name for p in (tmp_path / "labelled").glob("*.las")) == ["a.las", "b.las"]
+
+
+@pytest.mark.parametrize("make", [*broken_files.LETHAL, *broken_files.PANICS], ids=lambda f: f.__name__)
+def test_the_worst_files_are_one_sentence_each(
+    job: SegmentJob, tmp_path: Path, make: broken_files.Writer
+) -> None:
+    record = run(ScanSegmenter(job), bad := make(tmp_path))
+    assert record["state"] == QUARANTINED
+    assert bad.name in record["error"]
+    assert record["error"].endswith(".")
+    assert "unexpectedly" not in record["error"]
+
+
+def test_a_scan_that_takes_too_long_to_decode(job: SegmentJob, tmp_path: Path) -> None:
+    record = run(ScanSegmenter(replace(job, time_limit_s=1e-6)), write_las(tmp_path / "a.las", 300))
+    assert "took more than the limit" in record["error"]
+
+
+def test_reading_through_counts_every_point(tmp_path: Path) -> None:
+    assert proof.read_through(str(write_las(tmp_path / "a.laz", 777))) == 777
