@@ -9,13 +9,14 @@ import laspy
 import numpy as np
 import pytest
 
-from pointcloud.errors import PointloomError
+from pointcloud.errors import PointloomError, ScanError
 from pointcloud.extra_dimensions import ENTROPY, ORIGINAL, AddedDimension, probability_dimensions
 from pointcloud.label_options import LabelOptions, parse_codes
-from pointcloud.labelled import find_difference, write_labelled
+from pointcloud.labelled import find_difference, output_name, write_labelled
 from pointcloud.labels import PRESETS, ClassLabel, LabelScheme
 from pointcloud.measures import STEP, class_and_confidence, summarise
-from tests.clouds import assert_one_sentence, write_las
+from pointcloud.proof import read_through
+from tests.clouds import assert_one_sentence, real_files, write_las
 
 NUM = 400
 SCHEME = PRESETS["ground-vegetation-building"]
@@ -102,6 +103,28 @@ def test_a_dimension_of_the_scan_s_own_is_never_touched(tmp_path: Path) -> None:
         np.testing.assert_allclose(np.asarray(las["p_ground_pointloom"]), shares[0] * STEP)
         np.testing.assert_allclose(np.asarray(las["p_building"]), shares[2] * STEP)
         assert len(list(las.point_format.extra_dimension_names)) == 3 + 1 + 1 + 1 + 3
+
+
+@pytest.mark.parametrize("path", real_files("*/*.la[sz]", max_bytes=1_300_000))
+def test_real_files_take_all_of_it(path: Path, tmp_path: Path) -> None:
+    """Also those of LAS 1.0, with waveforms, with extra bytes of their own; `write_labelled` proves each."""
+    try:
+        num = read_through(str(path))
+    except ScanError:
+        pytest.skip("not readable; test_labelled has it refused")
+    rng, out = np.random.default_rng(2), tmp_path / output_name(path.name)
+    codes, shares = rng.choice(np.array([2, 5, 6], np.uint8), num), rng.random(num)
+    options = LabelOptions(preserve=(2, 9), min_confidence=0.3, keep_original=True)
+    write_labelled(
+        str(path), str(out), codes, shares, options, {ENTROPY: rng.integers(0, 251, num, np.uint8)}
+    )
+    before = np.asarray(laspy.read(path).classification)
+    las = laspy.read(out)
+    after, kept = np.asarray(las.classification), np.isin(before, (2, 9))
+    np.testing.assert_array_equal(np.asarray(las[ORIGINAL.name]), before)
+    np.testing.assert_array_equal(after[kept], before[kept])
+    expected = np.where(np.rint(shares * 100) < 30, np.uint8(1), codes)
+    np.testing.assert_array_equal(after[~kept], expected[~kept])
 
 
 def test_names_of_probabilities_are_different_and_fit() -> None:
