@@ -5,6 +5,9 @@ All take x (P, C) and neighbours (P, K), rows of x, and give (P, C'). "Norm" is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,6 +58,25 @@ def track(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, *, count: int) -
     norm.running_mean.lerp_(mean, norm.momentum)
     norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)
     norm.num_batches_tracked.add_(1)
+
+
+@contextmanager
+def untracked(layer: nn.Module) -> Iterator[None]:
+    """Running statistics stay as they are: what is made again has been counted once."""
+    norms = [module for module in layer.modules() if isinstance(module, nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
+    counts = [
+        None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms
+    ]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None and count is not None:
+                norm.num_batches_tracked.copy_(count)
 
 
 class EdgeConv(nn.Module):

@@ -6,15 +6,17 @@ one after the other in the rows of x, as PyG's `Batch` lays them; nothing is pad
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.aggregation import BlockExtreme, LinearOfAll
 from models.configurations import DeepGCNConfig
-from models.convolutions import CONVOLUTIONS, Pointwise
+from models.convolutions import CONVOLUTIONS, Pointwise, untracked
 from models.graph import neighbours, stochastic_ranks, strided_ranks
 from pointcloud.errors import PointloomError
 
@@ -22,11 +24,15 @@ __all__ = ["DeepGCN", "DeepGCNConfig"]
 
 
 class DeepGCN(nn.Module):
-    """The network of a configuration, drawn as the reference draws it (Kaiming normal, zero bias)."""
+    """The network of a configuration, drawn as the reference draws it (Kaiming normal, zero bias).
 
-    def __init__(self, config: DeepGCNConfig) -> None:
+    With `gradient_checkpointing`, training keeps of a backbone layer its input and its graph and makes the rest
+    again on the way back: the same gradients, to the bit, for less memory and more time.
+    """
+
+    def __init__(self, config: DeepGCNConfig, *, gradient_checkpointing: bool = False) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.gradient_checkpointing = config, gradient_checkpointing
         convolution, order = CONVOLUTIONS[config.convolution], {"norm_first": config.norm_first}
         widths = config.layer_channels
         self.head = convolution(config.in_channels, config.channels, **order)
@@ -53,11 +59,21 @@ class DeepGCN(nn.Module):
         features = [self.head(x, self._neighbours(0, coordinates, bounds, graph))]
         for i, layer in enumerate(self.backbone, start=1):
             space = features[-1] if self.config.dynamic else coordinates
-            features.append(layer(features[-1], self._neighbours(i, space, bounds, graph)))
+            features.append(self._through(layer, features[-1], self._neighbours(i, space, bounds, graph)))
         sizes = [end - start for start, end in pairwise(bounds)]
         weights = self.fusion.weight(), self.prediction.weight_of_features()
         of_fusion, of_prediction = LinearOfAll.apply(len(weights), *weights, *features)
         return self.prediction(of_prediction, self.fusion(of_fusion, sizes), sizes)
+
+    def _through(self, layer: nn.Module, x: Tensor, neighbours: Tensor) -> Tensor:
+        """The layer's features, (P, C')."""
+        if not (self.gradient_checkpointing and self.training):
+            return layer(x, neighbours)
+        # The graph is kept: searching it again would cost more than the layer, and draw other ranks.
+        return checkpoint(
+            layer, x, neighbours, use_reentrant=False, preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), untracked(layer)),
+        )  # fmt: skip
 
     def _neighbours(self, i: int, space: Tensor, bounds: list[int], graph: Tensor | None) -> Tensor:
         """(P, K) neighbours of layer i, searched in `space` (P, C) unless the graph is given."""

@@ -74,7 +74,7 @@ def _train(job: TrainJob, queue: Queue) -> None:
     val = _loader(job, manifest, splits.VAL, 1)
     torch.manual_seed(job.training.seed)
     network = ray.train.torch.prepare_model(
-        DeepGCN(job.network),
+        DeepGCN(job.network, gradient_checkpointing=job.training.gradient_checkpointing),
         # `fit` averages batch norm's statistics over the Ray workers; a broadcast would drop all but the first's.
         parallel_strategy_kwargs={"broadcast_buffers": False},
     )
