@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from pointcloud.blocks import Block, BlockConfig
+from pointcloud.crs import metres_per_unit
+from pointcloud.decoding import reading
 from pointcloud.grid import Grid
-from pointcloud.parts import Part
+from pointcloud.parts import Part, write_part
 from pointcloud.region import read_region
+from pointcloud.scan import open_scan
 from pointcloud.tiles import ThinnedPoints
 from pointcloud.voxels import occupied_cells
 
@@ -17,6 +21,28 @@ Predict = Callable[[Iterable[Block]], Iterator[tuple[Block, np.ndarray]]]
 """Blocks -> each with its (N, C) logits."""
 Summarise = Callable[[np.ndarray], dict[str, np.ndarray]]
 """Mean logits (V, C) -> what is wanted of each voxel, by name: (V,) or (V, …) of any type."""
+
+
+def decode_for_labels(scan: str, uri: str, path: Path, config: BlockConfig) -> Part:
+    """All that labelling a scan reads of it, its EVLRs too; all its points as a part at a local path.
+
+    What a decoder does to the process that it runs in, it does here: call it in one that may end.
+
+    Raises:
+        ScanError: it cannot be read.
+    """
+    with open_scan(uri) as reader, reading(uri):
+        len(reader.evlrs or [])
+    return write_part(scan, uri, path, config, every_point=True)
+
+
+def decode_beside(scan: str, uri: str, path: Path, config: BlockConfig, part: Part) -> Part:
+    """The points of a neighbouring scan that a part's tiles, halos and heights may reach. Raises as above."""
+    metres = metres_per_unit(part.crs)[0]
+    reach = (2 * config.tile_size_m + config.halo_m + config.ground_window_m) / metres
+    (x_min, y_min), (x_max, y_max) = part.extent[:, :2].tolist()
+    return write_part(scan, uri, path, config, (x_min - reach, y_min - reach, x_max + reach, y_max + reach))
+
 
 _Votes = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -60,19 +60,6 @@ def find_difference(
     return None
 
 
-def read_through(uri: str) -> int:
-    """Decode all there is of a scan and keep nothing; the number of its points.
-
-    What a decoder does to the process that it runs in, it does here: call it in one that may end.
-
-    Raises:
-        ScanError: it cannot be read.
-    """
-    with open_scan(uri) as reader, reading(uri):
-        len(reader.evlrs or [])
-        return sum(len(chunk) for chunk in iterate_chunks(uri, reader))
-
-
 def _header_difference(scan: laspy.LasReader, copy: laspy.LasReader) -> str | None:
     for field in _FIELDS:
         if not np.array_equal(getattr(scan.header, field), getattr(copy.header, field)):

@@ -5,6 +5,7 @@ The actors read and write the files themselves; what comes back is one small rec
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ from pointcloud.errors import PointloomError, ScanError
 from pointcloud.header import ScanHeader
 from pointcloud.label_options import LabelOptions
 from pointcloud.labelled import output_name
+from pointcloud.neighbours import find_neighbours
 from pointcloud.preprocess import Examined, examine
 from pointcloud.scan import SUFFIXES
 from tasks.cluster import ray_session, usable_cpus
@@ -35,6 +37,7 @@ class Collection:
     Attributes:
         sources, keys: by name; a key holds everything that a labelled cloud depends on.
         headers: of those that have one.
+        neighbours: scan -> scans whose points its tiles and halos may reach.
         records: what the ledger knows.
         plan: what is to do.
     """
@@ -42,8 +45,19 @@ class Collection:
     sources: dict[str, storage.Source]
     keys: dict[str, str]
     headers: dict[str, ScanHeader]
+    neighbours: dict[str, list[str]]
     records: dict[str, ledger.Record]
     plan: ledger.Plan
+
+    def row(self, scan: str) -> dict[str, str]:
+        """What an actor is told of a scan."""
+        beside = {other: self.sources[other].uri for other in self.neighbours.get(scan, [])}
+        return {
+            "uri": self.sources[scan].uri,
+            "name": scan,
+            "key": self.keys[scan],
+            "neighbours": json.dumps(beside),
+        }
 
     def states(self) -> dict[str, str]:
         """Scan -> its state before anything is done."""
@@ -113,11 +127,12 @@ def plan_segmenting(
     """
     record = read_checkpoint(checkpoint, weights=False)
     options.scheme(record.label_scheme)
+    config = record.block_config
     if options.overlap is not None:
-        replace(record.block_config, overlap=options.overlap)
+        config = replace(config, overlap=options.overlap)
     cpus = cpus_per_actor or max(1, usable_cpus() // num_actors)
     return SegmentJob(
-        checkpoint, fingerprint(checkpoint), out, num_actors, cpus, memory_mb, time_limit_s, options
+        checkpoint, fingerprint(checkpoint), out, num_actors, cpus, memory_mb, time_limit_s, config, options
     )
 
 
@@ -134,12 +149,18 @@ def examine_collection(
     with ThreadPoolExecutor(num_readers) as readers:
         found = list(readers.map(lambda source: _examine(source, processes), sources))
     examined = {source.name: one for source, one in zip(sources, found, strict=True)}
-    keys = {scan: job.key(one.fingerprint) for scan, one in examined.items()}
+    headers = {scan: one.header for scan, one in examined.items() if one.header is not None}
+    neighbours = find_neighbours(headers, job.config)
+    keys = {
+        scan: job.key(one.fingerprint, [(n, examined[n].fingerprint) for n in neighbours.get(scan, [])])
+        for scan, one in examined.items()
+    }
     records = ledger.read_all(job.out, STAGE)
     return Collection(
         sources={source.name: source for source in sources},
         keys=keys,
-        headers={scan: one.header for scan, one in examined.items() if one.header is not None},
+        headers=headers,
+        neighbours=neighbours,
         records=records,
         plan=ledger.plan(keys, records, retry_quarantined),
     )
@@ -170,7 +191,7 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
     with ray_session(max(usable_cpus(), num_actors * job.cpus_per_actor)):
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = ray.data.from_items(
-            [{"uri": collection.sources[scan].uri, "name": scan, "key": keys[scan]} for scan in todo],
+            [collection.row(scan) for scan in todo],
             override_num_blocks=len(todo),
         ).map_batches(
             ScanSegmenter,

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import os
+from typing import Any
 
 import numpy as np
 
-from pointcloud.proof import read_through
+from pointcloud.labelling import decode_for_labels
+from pointcloud.parts import Part
 
 
-def crash(uri: str) -> int:
-    return ctypes.string_at(0)[0] if "bad" in uri else read_through(uri)
+def crash(scan: str, *rest: Any) -> Part:
+    if "bad" in scan:
+        ctypes.string_at(0)
+    return decode_for_labels(scan, *rest)
 
 
-def abort(uri: str) -> int:
-    if "bad" in uri:
+def abort(scan: str, *rest: Any) -> Part:
+    if "bad" in scan:
         os.abort()
-    return read_through(uri)
+    return decode_for_labels(scan, *rest)
 
 
-def devour(uri: str) -> int:
-    return len([np.empty(1 << 27) for _ in range(10)]) if "bad" in uri else read_through(uri)
+def devour(scan: str, *rest: Any) -> Part:
+    if "bad" in scan:
+        [np.empty(1 << 27) for _ in range(10)]
+    return decode_for_labels(scan, *rest)

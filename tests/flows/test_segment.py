@@ -56,12 +56,12 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert "2 changed" in plan
     assert "points/s each as measured on 2 scans here" in plan
     assert written(out) == before
-    # What is no longer asked for stays, what was lost is labelled again.
+    # What is no longer asked for stays; whose neighbour is gone, or what was lost, is labelled again.
     first, second = sorted(out.glob("*.laz"))
     first.unlink()
     (scans / second.name).unlink()
     (plan,) = segment(segmenting(scans, checkpoint, out, dry_run=True))
-    assert "1 scans to do (1 lost, 1 gone)" in plan
+    assert "1 scans to do (1 changed, 1 gone)" in plan
     segment(segmenting(scans, checkpoint, out))
     assert written(out)[second.name] == before[second.name]
     assert first.exists()

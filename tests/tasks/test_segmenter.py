@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 
 from models.checkpoint import save_checkpoint
-from pointcloud import proof
 from pointcloud.label_options import LabelOptions
 from pointcloud.ledger import DONE, QUARANTINED
 from tasks import segmenter
@@ -30,9 +30,9 @@ def job(tmp_path: Path) -> SegmentJob:
     )
 
 
-def run(actor: ScanSegmenter, scan: Path) -> dict[str, Any]:
-    row = {"uri": np.array([str(scan)]), "name": np.array([scan.name]), "key": np.array(["k"])}
-    (record,) = actor(row)["record"]
+def run(actor: ScanSegmenter, scan: Path, beside: dict[str, str] | None = None) -> dict[str, Any]:
+    row = {"uri": str(scan), "name": scan.name, "key": "k", "neighbours": json.dumps(beside or {})}
+    (record,) = actor({name: np.array([value]) for name, value in row.items()})["record"]
     return dict(record)
 
 
@@ -45,9 +45,13 @@ def run(actor: ScanSegmenter, scan: Path) -> dict[str, Any]:
     ],
 )
 def test_a_decoder_that_dies_ends_its_scan_only(
-    job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: Callable[[str], int], said: str
+    job: SegmentJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    decoder: Callable[..., object],
+    said: str,
 ) -> None:
-    monkeypatch.setattr(segmenter, "read_through", decoder)
+    monkeypatch.setattr(segmenter, "decode_for_labels", decoder)
     actor = ScanSegmenter(job)
     for name, state in (("a.las", DONE), ("bad.las", QUARANTINED), ("b.las", DONE)):
         record = run(actor, write_las(tmp_path / name, 300))
@@ -74,5 +78,14 @@ def test_a_scan_that_takes_too_long_to_decode(job: SegmentJob, tmp_path: Path) -
     assert "took more than the limit" in record["error"]
 
 
-def test_reading_through_counts_every_point(tmp_path: Path) -> None:
-    assert proof.read_through(str(write_las(tmp_path / "a.laz", 777))) == 777
+def test_neighbours_give_context_and_those_that_cannot_be_read_do_not(
+    job: SegmentJob, tmp_path: Path
+) -> None:
+    scan, beside = write_las(tmp_path / "a.las", 300), write_las(tmp_path / "b.las", 300, seed=1)
+    bad = broken_files.not_a_las(tmp_path)
+    actor = ScanSegmenter(job)
+    alone = run(actor, scan)
+    together = run(actor, scan, {beside.name: str(beside), bad.name: str(bad)})
+    assert alone["state"] == together["state"] == DONE
+    assert alone["points_in"] == together["points_in"] == 300
+    assert alone["details"]["mean_confidence"] != together["details"]["mean_confidence"]
