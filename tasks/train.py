@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import ray.train
@@ -13,7 +9,6 @@ import torch
 from prefect import get_run_logger, task
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.queue import Empty, Queue
 from torch.utils.data import DataLoader
 
 from models.checkpoint import RECORD, Checkpoint, read_checkpoint, save_checkpoint
@@ -28,11 +23,9 @@ from pointcloud.features import FEATURES, check_features
 from tasks.capacity import await_room
 from tasks.cluster import ray_session, usable_cpus
 from tasks.train_loop import TrainJob, load_state, train_loop
-from tasks.watching import Progress
+from tasks.train_relay import relayed_epochs
 
 __all__ = ["TrainJob", "plan_training", "train_network"]
-
-_POLL_SECONDS = 0.5
 
 
 def plan_training(
@@ -88,7 +81,7 @@ def train_network(job: TrainJob) -> dict[str, Any]:
     stopped: list[str] = []
     with (
         ray_session(job.num_workers * job.cpus_per_worker),
-        _relayed_epochs(job, logger, stopped) as queue,
+        relayed_epochs(job, name, manifest.label_scheme.names, logger, stopped) as queue,
     ):
         await_room(job.num_workers, job.cpus_per_worker, job.wait_s)
         trainer = TorchTrainer(
@@ -186,41 +179,3 @@ def _cause(error: ray.train.TrainingFailedError) -> Exception:
         if isinstance(cause, PointloomError):
             return cause
     return error
-
-
-@contextmanager
-def _relayed_epochs(job: TrainJob, logger: Any, stopped: list[str]) -> Iterator[Queue]:
-    """A Ray queue whose epoch records become log lines and a progress bar of this task run.
-
-    The Ray workers need no way to Prefect then. What `train_loop` says of a stop is appended to `stopped`.
-    """
-    queue = Queue(actor_options={"num_cpus": 0})
-    progress = Progress(f"training-{job.key()}", f"Epochs of {job.out}", job.training.epochs)
-    ended = threading.Event()
-
-    def relay() -> None:
-        while not ended.is_set() or not queue.empty():
-            try:
-                told = queue.get(timeout=_POLL_SECONDS)
-            except Empty:
-                continue
-            if "stopped" in told:
-                stopped.append(told["stopped"])
-                continue
-            epoch = told["epoch"]
-            left = epoch["seconds"] * (job.training.epochs - epoch["epoch"])
-            logger.info(
-                "epoch %d/%d: loss %.3f, validation mIoU %.3f, about %.0f s left",
-                epoch["epoch"], job.training.epochs, epoch["train_loss"], epoch["val_miou"] or 0.0, left,
-            )  # fmt: skip
-            progress.step(epoch["epoch"])
-
-    # The run's context goes along, so that the artifact belongs to this task run.
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(relay,), daemon=True)
-    thread.start()
-    try:
-        yield queue
-    finally:
-        ended.set()
-        thread.join(timeout=30)
-        queue.shutdown(force=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from pathlib import Path
+from xml.dom.minidom import parseString as parse
 
 import pytest
+from prefect import get_client
 
 from flows.preprocess import PreprocessParameters, preprocess
 from flows.train import TrainParameters, check, train
@@ -52,6 +55,23 @@ def test_the_test_split_is_scored_once_and_chooses_nothing(blocks: Path, tmp_pat
     assert (metrics["val_miou"], metrics["epoch"]) == (best["val_miou"], best["epoch"])
     assert all("test" not in key for epoch in checkpoint.history for key in epoch)
     assert checkpoint.provenance["training"]["loss"] == "lovasz"
+    assert_watched(tmp_path / "checkpoint")
+
+
+def assert_watched(out: Path) -> None:
+    """Table, curves and confusion of the training into `out` show both epochs, and so do the event files."""
+    with get_client(sync_client=True) as client:
+        found = {a.description: a for a in client.read_artifacts() if str(out) in (a.description or "")}
+    title = f"Training of {out}"
+    rows = json.loads(found[f"{title}: metrics by epoch"].data)
+    assert [row["epoch"] for row in rows] == [2, 1]
+    assert {"train_loss", "val_loss", "val_miou", "IoU ground"} <= rows[0].keys()
+    for picture in ("curves", "confusion"):
+        kind, _, svg = found[f"{title}: {picture}"].data.partition(",")
+        assert kind == "data:image/svg+xml;base64"
+        parse(b64decode(svg))
+    (events,) = (out / "tensorboard").glob("*/events.out.tfevents.*")
+    assert b"val_miou" in events.read_bytes()
 
 
 def test_a_loss_that_is_no_number_stops_the_training_once_and_names_blocks(
