@@ -105,9 +105,7 @@ def train_network(job: TrainJob) -> dict[str, Any]:
             raise _cause(error) from error
         state = None if result.checkpoint is None else load_state(result.checkpoint)
     if stopped:
-        # An older checkpoint there may be better than a training that went wrong.
-        if state is not None and not storage.exists(storage.join(job.out, RECORD)):
-            save_checkpoint(job.out, _checkpoint(job, manifest, state, {"stopped": stopped[0]}))
+        if state is not None and keep_best_before(job, manifest, state, stopped[0]):
             logger.warning("checkpoint %s: the best of the %d epochs before", job.out, len(state["history"]))
         raise PointloomError(stopped[0])
     assert state is not None, "an epoch ends with a checkpoint"
@@ -147,6 +145,17 @@ def _checkpoint(
             "torch": torch.__version__,
         },
     )
+
+
+def keep_best_before(job: TrainJob, manifest: store.Manifest, state: dict[str, Any], why: str) -> bool:
+    """Write the best epoch of a training that went wrong, unless a checkpoint is there, which may be better.
+
+    It counts as unfinished; its provenance says `why` it stopped.
+    """
+    if storage.exists(storage.join(job.out, RECORD)):
+        return False
+    save_checkpoint(job.out, _checkpoint(job, manifest, state, {"stopped": why}))
+    return True
 
 
 def _test_scores(job: TrainJob, manifest: store.Manifest, checkpoint: Checkpoint) -> Scores:

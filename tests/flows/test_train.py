@@ -13,9 +13,11 @@ from prefect import get_client
 from flows.preprocess import PreprocessParameters, preprocess
 from flows.train import TrainParameters, check, train
 from models.checkpoint import RECORD, read_checkpoint
+from models.deepgcn import DeepGCN
 from models.recipes import recipe
 from pointcloud import store
 from pointcloud.errors import PointloomError
+from tasks.train import keep_best_before
 from tests.clouds import assert_one_sentence
 
 
@@ -81,6 +83,23 @@ def test_a_loss_that_is_no_number_stops_the_training_once_and_names_blocks(
         train(small(blocks, tmp_path / "checkpoint", learning_rate=1e30, clip_norm=0.0))
     assert_one_sentence(error, "smaller learning_rate")
     assert not (tmp_path / "checkpoint" / RECORD).exists(), "no epoch was complete"
+
+
+def test_the_best_epoch_before_is_kept_and_an_older_checkpoint_left_alone(
+    blocks: Path, tmp_path: Path
+) -> None:
+    job = small(blocks, tmp_path / "checkpoint").job()
+    manifest, weights = store.read_manifest(str(blocks)), DeepGCN(job.network).state_dict()
+    history = [{"epoch": 1, "val_miou": 0.5}, {"epoch": 2, "val_miou": 0.25}]
+    assert keep_best_before(job, manifest, {"best": weights, "history": history}, "the loss became nan.")
+    kept = read_checkpoint(job.out)
+    kept.build_network()
+    assert kept.metrics == {"val_miou": 0.5, "epoch": 1}
+    assert kept.provenance["stopped"] == "the loss became nan."
+    assert "key" not in kept.provenance, "it is not a finished training"
+    before = (tmp_path / "checkpoint" / RECORD).read_bytes()
+    assert not keep_best_before(job, manifest, {"best": weights, "history": history[:1]}, "again.")
+    assert (tmp_path / "checkpoint" / RECORD).read_bytes() == before
 
 
 def test_recipes_are_named_and_changed_field_by_field(blocks: Path, tmp_path: Path) -> None:
