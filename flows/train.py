@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -48,7 +49,12 @@ class TrainParameters(BaseModel):
     optimizer: Optimizer | None = Field(None, description="AdamW or Adam.")
     schedule: Schedule | None = Field(None, description="Warm-up and cosine decay, or halving.")
     learning_rate: float | None = Field(None, description="At the peak of one_cycle, the start of halving.")
+    warm_up: float | None = Field(None, description="Share of all steps until the peak of one_cycle.")
+    halving_epochs: int | None = Field(
+        None, description="Epochs until the learning rate is halved, with halving."
+    )
     loss: Loss | None = Field(None, description="Cross-entropy, focal, or cross-entropy + Lovász-Softmax.")
+    focal_gamma: float | None = Field(None, description="γ of the focal loss; 0 is the cross-entropy.")
     label_smoothing: float | None = Field(None, description="Of the cross-entropy.")
     class_weights: bool | None = Field(None, description="Weigh rare classes higher.")
     weight_decay: float | None = Field(None, description="Of the optimizer.")
@@ -86,26 +92,7 @@ class TrainParameters(BaseModel):
             convolution=self.convolution,
             fusion_channels=self.fusion_channels,
         )
-        training = recipe(
-            self.recipe,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            accumulation=self.accumulation,
-            optimizer=self.optimizer,
-            schedule=self.schedule,
-            learning_rate=self.learning_rate,
-            loss=self.loss,
-            label_smoothing=self.label_smoothing,
-            class_weights=self.class_weights,
-            weight_decay=self.weight_decay,
-            clip_norm=self.clip_norm,
-            augment=self.augment,
-            colour_drop=self.colour_drop,
-            ema_decay=self.ema_decay,
-            mixed_precision=self.mixed_precision,
-            gradient_checkpointing=self.gradient_checkpointing,
-            seed=self.seed,
-        )
+        training = recipe(self.recipe, **{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
         training.blocks_at_once(self.num_workers)
         return TrainJob(
             dataset=self.dataset,

@@ -106,6 +106,10 @@ def test_recipes_are_named_and_changed_field_by_field(blocks: Path, tmp_path: Pa
     assert small(blocks, tmp_path).job().training == recipe("modern", epochs=2)
     changed = small(blocks, tmp_path, recipe="paper", augment=True, batch_size=4).job().training
     assert changed == recipe("paper", epochs=2, augment=True, batch_size=4)
+    given = (
+        small(blocks, tmp_path, warm_up=0.3, halving_epochs=7, focal_gamma=1.0, clip_norm=0.0).job().training
+    )
+    assert given == recipe("modern", epochs=2, warm_up=0.3, halving_epochs=7, focal_gamma=1.0, clip_norm=0.0)
 
 
 @pytest.mark.parametrize(
