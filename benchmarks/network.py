@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PICTURE = Path(__file__).parent / "out" / "network.html"
 KEEP_HEAP = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 """glibc's settings for a heap that is never given back."""
-SMALL_HEAP = {"MALLOC_MMAP_THRESHOLD_": "2000000", "MALLOC_TRIM_THRESHOLD_": str(2**23)}
+SMALL_HEAP = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": str(2**25)}
 """Those of the train flow's Ray workers (tasks/cluster.py): large tensors go back when they are freed."""
 
 
