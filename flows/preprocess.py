@@ -23,6 +23,7 @@ from tasks.isolation import isolated
 from tasks.parts import Parts, scratch_folder
 from tasks.preprocess import examine_scans, preprocess_scan, write_manifest
 from tasks.quarantine import check_quarantine
+from tasks.survey_map import boxes_of
 from tasks.watching import ScanStates, show_markdown
 
 
@@ -147,7 +148,9 @@ def preprocess(parameters: PreprocessParameters) -> str:
             )
             logger.info("%s", survey.plan)
             todo = survey.order
-            states = ScanStates(out, f"Scans cut into {out}", survey.states(), survey.boxes(), len(todo))
+            states = ScanStates(
+                out, f"Scans cut into {out}", survey.states(), boxes_of(survey.headers), len(todo)
+            )
             parts = Parts(survey.sources, survey.needed(), recipe, folder, processes)
             records = {scan: record for scan, record in survey.records.items() if scan in survey.keys}
             runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=parameters.processes)

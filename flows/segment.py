@@ -14,7 +14,7 @@ from pointcloud.lock import held
 from tasks.isolation import isolated
 from tasks.quarantine import check_quarantine
 from tasks.segment import SegmentJob, examine_collection, find_scans, plan_segmenting, segment_scans
-from tasks.watching import show_markdown, show_records
+from tasks.watching import show_markdown
 
 
 class SegmentParameters(BaseModel):
@@ -107,7 +107,6 @@ def segment(parameters: SegmentParameters) -> list[str]:
             )
             logger.info("%s; %s", collection.plan, collection.estimate(job.num_actors))
             records = segment_scans(collection, job)
-    show_records(f"labelled-{out}", records, f"Labelled clouds in {out}")
     check_quarantine(records, parameters.max_quarantined)
     return [record.output for record in records if record.output]
 

@@ -14,8 +14,6 @@ from models.checkpoint import Checkpoint
 from models.dataset import collate, network_input, to_data
 from pointcloud.blocks import Block
 from pointcloud.cloud import Cloud
-from pointcloud.label_options import LabelOptions
-from pointcloud.measures import summarise
 from pointcloud.merge import VoxelVotes
 from pointcloud.tiles import iterate_blocks, thin
 
@@ -33,12 +31,9 @@ class Predictor:
         self._rotations = rotations
 
     def label(self, name: str, cloud: Cloud) -> tuple[np.ndarray, np.ndarray]:
-        """Class indices (P,) and confidences (P,) float32 of every point of a cloud. Raises as `measure`."""
-        found = self.measure(name, cloud, LabelOptions())
-        return found["classes"], found["confidence"]
+        """Class indices (P,) and confidences (P,) float32 of every point of a cloud in memory.
 
-    def measure(self, name: str, cloud: Cloud, options: LabelOptions) -> dict[str, np.ndarray]:
-        """What `measures.summarise` says of the voxel of every point of a cloud: (P,) or (P, C) each.
+        Scans in files are labelled region by region with their neighbours: `pointcloud.labelling`.
 
         Raises:
             ScanError: the cloud lacks an attribute the network needs, or cannot be cut into blocks.
@@ -48,8 +43,7 @@ class Predictor:
         votes = VoxelVotes(len(voxels), len(self.checkpoint.label_scheme))
         for block, logits in self.logits(iterate_blocks(name, cloud, voxels, config, None)):
             votes.add(block, logits)
-        found = summarise(votes.mean_logits(), options)
-        return {measure: values[voxels.inverse] for measure, values in found.items()}
+        return votes.labels(voxels)
 
     @torch.inference_mode()
     def logits(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:

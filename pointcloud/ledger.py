@@ -63,14 +63,6 @@ def remove(root: str, record: Record) -> None:
     storage.delete(_uri(root, record.stage, record.scan))
 
 
-def find_done(root: str, stage: str, scan: str, key: str) -> Record | None:
-    """The record of finished work with this key, if there is one and its output is still there."""
-    record = _read(_uri(root, stage, scan))
-    if record is None or record.key != key or record.state != DONE or not record.output:
-        return None
-    return record if storage.exists(record.output) else None
-
-
 def read_all(root: str, stage: str) -> dict[str, Record]:
     """Scan -> record of every scan of a stage, from one listing. A damaged record is as good as none.
 

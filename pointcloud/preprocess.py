@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +85,7 @@ def read_scan(source: storage.Source, recipe: Recipe, folder: Path) -> Part:
         StorageError: it cannot be reached.
     """
     _bound_threads()
-    path = folder / f"{abs(hash(source.name)):x}-{os.getpid()}-{time.monotonic_ns()}.arrow"
+    path = folder / f"{ledger.key_of(source.name)}.arrow"
     try:
         part = write_part(source.name, source.uri, path, recipe.config, recipe.window)
         missing = {

@@ -14,7 +14,6 @@ import hashlib
 import math
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from glob import escape
 from typing import Any
 
 import numpy as np
@@ -79,36 +78,6 @@ class SplitRule:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def folds(scans: list[str], val_fraction: float = 0.2) -> list[SplitRule]:
-    """One rule for each folder of scans, which is the test while the others train: S3DIS's six-fold protocol.
-
-    Args:
-        scans: names such as "Area_5/office_1"; the part before the first slash is the folder.
-        val_fraction: share of each scan that trains kept for validation. The published protocol keeps none (0).
-
-    Raises:
-        PointloomError: fewer than two folders, or scans in none.
-    """
-    folders = sorted({scan.split("/")[0] for scan in scans if "/" in scan})
-    loose = sorted(scan for scan in scans if "/" not in scan)
-    if len(folders) < 2 or loose:
-        raise PointloomError(
-            f"folds are folders of scans, found {len(folders)} folder(s) and {len(loose)} scan(s) in none; give the "
-            "folder above them, as the one that holds S3DIS's Area_1 to Area_6."
-        )
-    return [SplitRule(val_fraction, test_scans=(f"{escape(folder)}/*",)) for folder in folders]
-
-
-def area_folds(
-    num_folds: int, area_size_m: float, val_fraction: float = 0.2, seed: int = 0
-) -> list[SplitRule]:
-    """Rules whose test squares together are the whole ground, each square in one of them. Errors: `SplitRule`."""
-    return [
-        SplitRule(val_fraction, area_size_m=area_size_m, num_folds=num_folds, fold=fold, seed=seed)
-        for fold in range(num_folds)
-    ]
 
 
 def plan_split(

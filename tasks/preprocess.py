@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +18,13 @@ from pointcloud.features import FeatureStatistics
 from pointcloud.header import ScanHeader
 from pointcloud.neighbours import find_neighbours, reading_order
 from pointcloud.parts import Part
-from pointcloud.preprocess import Examined, Recipe, cut_scan, examine
+from pointcloud.preprocess import Recipe, cut_scan
 from pointcloud.reader import Window
 from pointcloud.shard import ShardSums
+from tasks.examining import examine_all
 from tasks.isolation import IsolatedProcesses
 from tasks.parts import Parts
-from tasks.survey_map import CUTTING, READING, UNCHANGED, WAITING, Box
+from tasks.survey_map import CUTTING, READING, UNCHANGED, WAITING
 from tasks.watching import ScanStates
 
 STAGE = "preprocess"
@@ -58,15 +58,6 @@ class Survey:
         kept = {scan: self.records[scan].state for scan in self.plan.quarantined}
         return {scan: WAITING if scan in set(self.order) else kept.get(scan, UNCHANGED) for scan in self.keys}
 
-    def boxes(self) -> dict[str, Box]:
-        """Scan -> x_min, y_min, x_max, y_max, where its header tells."""
-        found = {}
-        for scan, header in self.headers.items():
-            if header.bounds is not None and np.isfinite(header.bounds).all():
-                (x0, y0), (x1, y1) = header.bounds[:, :2].tolist()
-                found[scan] = (x0, y0, x1, y1)
-        return found
-
     def needed(self) -> dict[str, list[str]]:
         """Scan that is cut -> the scans whose points that takes."""
         return {scan: [scan, *self.neighbours.get(scan, [])] for scan in self.order if scan in self.headers}
@@ -83,12 +74,7 @@ def examine_scans(
         StorageError: a scan or the ledger cannot be reached.
         PointloomError: nothing in the window.
     """
-    with ThreadPoolExecutor(num_readers) as readers:
-        examined = dict(
-            zip(
-                (s.name for s in sources), readers.map(lambda s: _examine(s, processes), sources), strict=True
-            )
-        )
+    examined = examine_all(sources, processes, num_readers)
     if recipe.window is not None:
         examined = {scan: found for scan, found in examined.items() if _meets(found.header, recipe.window)}
         if not examined:
@@ -120,13 +106,6 @@ def _meets(header: ScanHeader | None, window: Window) -> bool:
         return True
     low, high = header.bounds[:, :2]
     return bool((low < window[2:]).all() and (high >= window[:2]).all())
-
-
-def _examine(source: storage.Source, processes: IsolatedProcesses) -> Examined:
-    try:
-        return processes.call(examine, source)
-    except ScanError as error:  # its process ended over the header
-        return Examined(storage.fingerprint(source.uri), None, f"cannot read scan {source.uri!r}: {error}")
 
 
 @task(

@@ -6,27 +6,25 @@ The actors read and write the files themselves; what comes back is one small rec
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-import numpy as np
 import ray.data
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from models.checkpoint import fingerprint, read_checkpoint
 from pointcloud import ledger, storage
-from pointcloud.errors import PointloomError, ScanError
+from pointcloud.errors import PointloomError
 from pointcloud.header import ScanHeader
 from pointcloud.label_options import LabelOptions
 from pointcloud.labelled import output_name
 from pointcloud.neighbours import find_neighbours
-from pointcloud.preprocess import Examined, examine
 from pointcloud.scan import SUFFIXES
 from tasks.cluster import ray_session, usable_cpus
+from tasks.examining import examine_all
 from tasks.isolation import IsolatedProcesses
 from tasks.segmenter import STAGE, ScanSegmenter, SegmentJob
-from tasks.survey_map import UNCHANGED, WAITING, Box
+from tasks.survey_map import UNCHANGED, WAITING, boxes_of
 from tasks.watching import ScanStates
 
 
@@ -64,15 +62,6 @@ class Collection:
         todo = set(self.plan.todo)
         kept = {scan: self.records[scan].state for scan in self.plan.quarantined}
         return {scan: WAITING if scan in todo else kept.get(scan, UNCHANGED) for scan in self.keys}
-
-    def boxes(self) -> dict[str, Box]:
-        """Scan -> x_min, y_min, x_max, y_max, where its header tells."""
-        found = {}
-        for scan, header in self.headers.items():
-            if header.bounds is not None and np.isfinite(header.bounds).all():
-                (x0, y0), (x1, y1) = header.bounds[:, :2].tolist()
-                found[scan] = (x0, y0, x1, y1)
-        return found
 
     def estimate(self, num_actors: int) -> str:
         """One sentence: how long the plan takes, going by the points/s that the ledger has measured."""
@@ -146,9 +135,7 @@ def examine_collection(
     Raises:
         StorageError: a scan or the ledger cannot be reached.
     """
-    with ThreadPoolExecutor(num_readers) as readers:
-        found = list(readers.map(lambda source: _examine(source, processes), sources))
-    examined = {source.name: one for source, one in zip(sources, found, strict=True)}
+    examined = examine_all(sources, processes, num_readers)
     headers = {scan: one.header for scan, one in examined.items() if one.header is not None}
     neighbours = find_neighbours(headers, job.config)
     keys = {
@@ -166,14 +153,6 @@ def examine_collection(
     )
 
 
-def _examine(source: storage.Source, processes: IsolatedProcesses) -> Examined:
-    try:
-        found: Examined = processes.call(examine, source)
-    except ScanError as error:  # its process ended over the header; the actor says the same of it
-        return Examined(storage.fingerprint(source.uri), None, str(error))
-    return found
-
-
 @task(name="segment scans", cache_policy=NO_CACHE)
 def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record]:
     """Label every scan that the plan names; the record of each scan there is, bad ones quarantined."""
@@ -181,7 +160,11 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
     keys, todo = collection.keys, list(collection.plan.todo)
     records = {scan: record for scan, record in collection.records.items() if scan in keys}
     states = ScanStates(
-        job.out, f"Scans labelled into {job.out}", collection.states(), collection.boxes(), len(todo)
+        job.out,
+        f"Scans labelled into {job.out}",
+        collection.states(),
+        boxes_of(collection.headers),
+        len(todo),
     )
     if not todo:
         return list(records.values())

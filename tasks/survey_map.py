@@ -6,6 +6,9 @@ from base64 import b64encode
 from collections.abc import Mapping
 from xml.sax.saxutils import escape
 
+import numpy as np
+
+from pointcloud.header import ScanHeader
 from pointcloud.ledger import DONE, QUARANTINED
 
 WAITING, READING, CUTTING, UNCHANGED = "waiting", "reading", "cutting", "unchanged"
@@ -18,6 +21,16 @@ COLOURS = {
 _WIDTH, _LEGEND = 800.0, 26.0
 
 Box = tuple[float, float, float, float]
+
+
+def boxes_of(headers: Mapping[str, ScanHeader]) -> dict[str, Box]:
+    """Where scans lie, of those whose headers tell."""
+    found = {}
+    for scan, header in headers.items():
+        if header.bounds is not None and np.isfinite(header.bounds).all():
+            (x0, y0), (x1, y1) = header.bounds[:, :2].tolist()
+            found[scan] = (x0, y0, x1, y1)
+    return found
 
 
 def draw_map(boxes: Mapping[str, Box], states: Mapping[str, str]) -> str:

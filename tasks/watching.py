@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from prefect import get_client
@@ -115,13 +115,6 @@ def _row(scan: str, state: str, record: Record | None) -> dict[str, Any]:
         "output": found.output,
         "why": found.error,
     }
-
-
-def show_records(key: str, records: Sequence[Record], description: str) -> None:
-    """A table of scans by state, quarantined ones first."""
-    ordered = sorted(records, key=lambda r: (r.state != QUARANTINED, r.scan))
-    rows = [_row(r.scan, r.state, r) for r in ordered]
-    create_table_artifact(rows, key=slugify(key), description=description)
 
 
 def show_markdown(key: str, text: str, description: str) -> None:

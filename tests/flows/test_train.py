@@ -10,8 +10,8 @@ from xml.dom.minidom import parseString as parse
 import pytest
 from prefect import get_client
 
-from flows.preprocess import PreprocessParameters, preprocess
-from flows.train import TrainParameters, check, train
+from flows.preprocess import preprocess
+from flows.train import check, train
 from models.checkpoint import RECORD, read_checkpoint
 from models.deepgcn import DeepGCN
 from models.recipes import recipe
@@ -19,25 +19,11 @@ from pointcloud import store
 from pointcloud.errors import PointloomError
 from tasks.train import keep_best_before
 from tests.clouds import assert_one_sentence
-
-
-def small(dataset: Path, out: Path, **changes: object) -> TrainParameters:
-    settings = {
-        "num_layers": 3,
-        "channels": 8,
-        "k": 4,
-        "fusion_channels": 16,
-        "epochs": 2,
-        "cpus_per_worker": 1,
-    }
-    return TrainParameters(dataset=str(dataset), out=str(out), **(settings | changes))  # type: ignore[arg-type]
+from tests.flows.test_main_job import preprocessing, small_training
 
 
 def cut(survey: Path, out: Path, **changes: object) -> Path:
-    settings = {
-        "tile_size_m": 10.0, "halo_m": 1.0, "voxel_size_m": 1.0, "overlap": 1, "processes": 1, "test_fraction": 0.2,
-    }  # fmt: skip
-    preprocess(PreprocessParameters(scans=[str(survey)], out=str(out), **(settings | changes)))  # type: ignore[arg-type]
+    preprocess(preprocessing([survey], out, **({"test_fraction": 0.2} | changes)))
     return out
 
 
@@ -47,7 +33,9 @@ def blocks(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_test_split_is_scored_once_and_chooses_nothing(blocks: Path, tmp_path: Path) -> None:
-    metrics = train(small(blocks, tmp_path / "checkpoint", ema_decay=0.5, accumulation=2, loss="lovasz"))
+    metrics = train(
+        small_training(blocks, tmp_path / "checkpoint", ema_decay=0.5, accumulation=2, loss="lovasz")
+    )
     checkpoint = read_checkpoint(str(tmp_path / "checkpoint"))
     assert checkpoint.metrics == metrics
     manifest = store.read_manifest(str(blocks))
@@ -80,7 +68,7 @@ def test_a_loss_that_is_no_number_stops_the_training_once_and_names_blocks(
     blocks: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(PointloomError, match=r"became (nan|inf) in epoch 1 at scan '.*' tile") as error:
-        train(small(blocks, tmp_path / "checkpoint", learning_rate=1e30, clip_norm=0.0))
+        train(small_training(blocks, tmp_path / "checkpoint", learning_rate=1e30, clip_norm=0.0))
     assert_one_sentence(error, "smaller learning_rate")
     assert not (tmp_path / "checkpoint" / RECORD).exists(), "no epoch was complete"
 
@@ -88,7 +76,7 @@ def test_a_loss_that_is_no_number_stops_the_training_once_and_names_blocks(
 def test_the_best_epoch_before_is_kept_and_an_older_checkpoint_left_alone(
     blocks: Path, tmp_path: Path
 ) -> None:
-    job = small(blocks, tmp_path / "checkpoint").job()
+    job = small_training(blocks, tmp_path / "checkpoint").job()
     manifest, weights = store.read_manifest(str(blocks)), DeepGCN(job.network).state_dict()
     history = [{"epoch": 1, "val_miou": 0.5}, {"epoch": 2, "val_miou": 0.25}]
     assert keep_best_before(job, manifest, {"best": weights, "history": history}, "the loss became nan.")
@@ -103,11 +91,13 @@ def test_the_best_epoch_before_is_kept_and_an_older_checkpoint_left_alone(
 
 
 def test_recipes_are_named_and_changed_field_by_field(blocks: Path, tmp_path: Path) -> None:
-    assert small(blocks, tmp_path).job().training == recipe("modern", epochs=2)
-    changed = small(blocks, tmp_path, recipe="paper", augment=True, batch_size=4).job().training
+    assert small_training(blocks, tmp_path).job().training == recipe("modern", epochs=2)
+    changed = small_training(blocks, tmp_path, recipe="paper", augment=True, batch_size=4).job().training
     assert changed == recipe("paper", epochs=2, augment=True, batch_size=4)
     given = (
-        small(blocks, tmp_path, warm_up=0.3, halving_epochs=7, focal_gamma=1.0, clip_norm=0.0).job().training
+        small_training(blocks, tmp_path, warm_up=0.3, halving_epochs=7, focal_gamma=1.0, clip_norm=0.0)
+        .job()
+        .training
     )
     assert given == recipe("modern", epochs=2, warm_up=0.3, halving_epochs=7, focal_gamma=1.0, clip_norm=0.0)
 
@@ -126,7 +116,7 @@ def test_settings_that_do_not_fit_are_said_before_work_starts(
     blocks: Path, tmp_path: Path, change: dict[str, object], said: str
 ) -> None:
     with pytest.raises(PointloomError, match=said) as error:
-        check(small(blocks, tmp_path, **change))
+        check(small_training(blocks, tmp_path, **change))
     assert_one_sentence(error, "")
 
 
@@ -141,5 +131,5 @@ def test_fewer_than_two_classes_are_said_before_work_starts(
     scheme.write_text(json.dumps({"name": "bridges", "classes": classes}))
     blocks = cut(survey, tmp_path / "blocks", label_scheme=str(scheme))
     with pytest.raises(PointloomError, match=rf"of {num_classes} class\(es\)") as error:
-        check(small(blocks, tmp_path / "checkpoint"))
+        check(small_training(blocks, tmp_path / "checkpoint"))
     assert_one_sentence(error, "label scheme")

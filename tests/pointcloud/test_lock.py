@@ -176,8 +176,10 @@ def test_a_lock_that_is_renewed_stands(dataset: str, monkeypatch: pytest.MonkeyP
 
 def test_a_pid_that_was_given_to_another_process_is_not_the_owner(dataset: str) -> None:
     forge(dataset, replace(lock._myself(), created=12345.0))
-    with held(dataset):
-        pass
+    with held(dataset) as mine:
+        mine.check()
+        claims = storage.list_files(storage.join(dataset, lock.FOLDER))
+        assert [claim.name for claim in claims] == [storage.name_of(mine.claim)]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b"[]"])

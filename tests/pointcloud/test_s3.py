@@ -160,7 +160,7 @@ def test_scans_and_records_are_found_and_read_in_a_bucket(bucket: str, tmp_path:
         assert np.array_equal(read_cloud(source.uri).xyz, read_cloud(str(path)).xyz)
     record = ledger.Record("preprocess", "a b.laz", "1", ledger.DONE, output=source.uri)
     ledger.write(bucket, record)
-    assert ledger.find_done(bucket, "preprocess", "a b.laz", "1") == record
+    assert ledger.read_all(bucket, "preprocess") == {"a b.laz": record}
 
 
 def test_parquet_is_read_row_group_by_row_group_in_a_bucket(bucket: str) -> None:

@@ -21,12 +21,14 @@ from pointcloud.splits import (
     UNUSED,
     VAL,
     SplitRule,
-    area_folds,
-    folds,
     plan_split,
     split_of_shifted,
 )
 from tests.clouds import SMALL, assert_one_sentence, cut, make_cloud
+
+
+def of_five(fold: int, num_folds: int = 5, val_fraction: float = 0.2, seed: int = 0) -> SplitRule:
+    return SplitRule(val_fraction, area_size_m=48.0, num_folds=num_folds, fold=fold, seed=seed)
 
 
 def assign(scan: str, blocks: list[Block], rule: SplitRule) -> list[str]:
@@ -164,7 +166,7 @@ rules = st.one_of(
         area_size_m=st.sampled_from([0.0, 16.0, 50.0, 160.0]),
         seed=st.integers(0, 3),
     ),
-    st.builds(lambda fold, seed: area_folds(4, 48.0, 0.3, seed)[fold], st.integers(0, 3), st.integers(0, 3)),
+    st.builds(lambda fold, seed: of_five(fold, 4, 0.3, seed), st.integers(0, 3), st.integers(0, 3)),
 )
 
 
@@ -217,29 +219,9 @@ def test_areas_are_squares_of_whole_tiles_and_near_their_shares() -> None:
 
 def test_folds_of_areas_test_every_tile_once() -> None:
     tiles = [(i, j) for i in range(30) for j in range(30)]
-    found = [plan(tiles, rule) for rule in area_folds(5, 48.0, 0.2)]
+    found = [plan(tiles, rule) for rule in (of_five(fold) for fold in range(5))]
     assert all([f[tile] for f in found].count(TEST) == 1 for tile in tiles)
     assert all(set(f.values()) == set(SPLITS) for f in found)
-
-
-def test_folds_of_folders_are_the_six_folds_of_s3dis() -> None:
-    scans = [f"Area_{n}/{room}" for n in range(1, 7) for room in ("office_1", "hallway_2")]
-    rules = folds(scans, val_fraction=0.0)
-    assert len(rules) == 6
-    for rule in rules:
-        splits = {scan: set(plan([(0, 0), (1, 0)], rule, scan).values()) for scan in scans}
-        tested = {scan.split("/")[0] for scan, found in splits.items() if found == {TEST}}
-        assert len(tested) == 1
-        assert all(
-            found == ({TEST} if scan.split("/")[0] in tested else {TRAIN}) for scan, found in splits.items()
-        )
-    assert set(plan([(0, 0), (1, 0)], folds(scans)[0], "Area_2/office_1").values()) == {TRAIN, VAL}
-    (odd, _) = folds(["[a]/x", "a/x"])
-    assert [plan([(0, 0)], odd, scan)[0, 0] for scan in ("[a]/x", "a/x")] == [TEST, TRAIN]
-    for bad in ([], ["a", "b"], ["one/a", "one/b"], ["one/a", "two/a", "b"]):
-        with pytest.raises(PointloomError) as error:
-            folds(bad)
-        assert_one_sentence(error, "folder")
 
 
 def test_named_scans_test_as_a_whole_and_the_test_comes_first() -> None:
