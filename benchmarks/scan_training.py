@@ -5,7 +5,6 @@ It is the preprocess flow's cutting and the train flow's loop and step, on block
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -122,13 +121,10 @@ def cut(sources: Sequence[Source], recipe: Recipe, folder: Path) -> Manifest:
 def statistics(sums: Sequence[ShardSums]) -> FeatureStatistics:
     """Of the standardised columns that the training blocks of every scan have."""
     moments = [of_scan.moments for of_scan in sums if of_scan.moments]
-    mean, std = {}, {}
-    for name in sorted(set.intersection(*map(set, moments))) if moments else []:
-        number, total, squares = np.sum([of_scan[name] for of_scan in moments], axis=0).tolist()
-        mean[name] = total / number
-        # A constant column has no spread to divide by; its standardised value is zero.
-        std[name] = math.sqrt(max(squares / number - mean[name] ** 2, 0.0)) or 1.0
-    return FeatureStatistics(mean, std)
+    names = sorted(set.intersection(*map(set, moments))) if moments else []
+    return FeatureStatistics.from_moments(
+        {name: np.sum([of_scan[name] for of_scan in moments], axis=0) for name in names}
+    )
 
 
 def batch_seconds(

@@ -1,4 +1,4 @@
-"""The command line: `python -m flows inspect | preprocess | train | segment | evaluate | demo`, thin over the flows."""
+"""The command line, thin over the flows: `python -m flows COMMAND`, or `python -m flows --help`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ takes the options from a JSON or YAML file; what is also given on the command li
 all went well, not 0 otherwise.
 """
 
-_COMMANDS = ("inspect", "preprocess", "train", "segment", "evaluate", "demo")
+_COMMANDS = ("inspect", "preprocess", "train", "crossval", "ablate", "segment", "evaluate", "demo")
 
 _ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -13,7 +13,8 @@ from flows.running import run
 from models.configurations import DeepGCNConfig
 from models.recipes import Loss, Optimizer, RecipeName, Schedule, TrainConfig, recipe
 from pointcloud.features import FEATURES, num_channels
-from tasks.train import TrainJob, plan_training, train_network
+from pointcloud.resplit import open_blocks
+from tasks.train import TrainJob, check_dataset, check_splits, cpus_of_each, train_network
 
 
 class TrainParameters(BaseModel):
@@ -80,8 +81,18 @@ class TrainParameters(BaseModel):
 
     def job(self) -> TrainJob:
         """The job these parameters describe. Raises PointloomError where they do not fit together."""
+        job = self.job_of_any_split()
+        check_splits(open_blocks(self.dataset))
+        return job
+
+    def job_of_any_split(self, at_once: int = 1) -> TrainJob:
+        """The job, whatever the dataset holds out; its Ray workers share this machine with those of `at_once` such.
+
+        Raises:
+            PointloomError: parameters that do not fit together.
+        """
         features = tuple(self.features)
-        manifest, cpus = plan_training(self.dataset, features, self.num_workers, self.cpus_per_worker)
+        manifest = check_dataset(self.dataset, features)
         network = DeepGCNConfig(
             in_channels=num_channels(features),
             num_classes=len(manifest.label_scheme),
@@ -101,7 +112,7 @@ class TrainParameters(BaseModel):
             features=features,
             training=training,
             num_workers=self.num_workers,
-            cpus_per_worker=cpus,
+            cpus_per_worker=cpus_of_each(self.num_workers * at_once, self.cpus_per_worker),
             wait_s=self.wait_s,
             fresh=self.fresh,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,6 +39,16 @@ class FeatureStatistics:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @staticmethod
+    def from_moments(moments: Mapping[str, np.ndarray]) -> FeatureStatistics:
+        """From the number, sum and sum of squares (3,) of each column."""
+        mean, std = {}, {}
+        for name, (number, total, squares) in moments.items():
+            mean[name] = float(total / number)
+            # A constant column has no spread to divide by; its standardised value is zero.
+            std[name] = math.sqrt(max(float(squares / number) - mean[name] ** 2, 0.0)) or 1.0
+        return FeatureStatistics(mean, std)
 
     @staticmethod
     def from_dict(record: dict[str, Any]) -> FeatureStatistics:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -117,7 +118,7 @@ def plan_split(
 
 
 def split_of_shifted(
-    tile: tuple[int, int], shift: tuple[int, int], splits: dict[tuple[int, int], str]
+    tile: tuple[int, int], shift: tuple[int, int], splits: Mapping[tuple[int, int], str]
 ) -> str:
     """The split of a tile of a shifted grid, given those of the base grid by (i, j): training or unused."""
     below = [

@@ -36,9 +36,14 @@ _QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
 def ray_session(num_cpus: int) -> Iterator[None]:
     """Connect to Ray; a local cluster has `num_cpus` CPUs and ends with the block.
 
+    Inside another session this is that one: trainings of a study share a cluster.
+
     Raises:
         PointloomError: RAY_ADDRESS names a cluster that does not answer.
     """
+    if ray.is_initialized():
+        yield
+        return
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")

@@ -20,21 +20,27 @@ from models.training import validate
 from pointcloud import ledger, splits, storage, store
 from pointcloud.errors import PointloomError, SchemaError
 from pointcloud.features import FEATURES, check_features
+from pointcloud.resplit import SplitBlocks
 from tasks.capacity import await_room
 from tasks.cluster import ray_session, usable_cpus
 from tasks.train_loop import TrainJob, load_state, train_loop
 from tasks.train_relay import relayed_epochs
 
-__all__ = ["TrainJob", "plan_training", "train_network"]
+__all__ = [
+    "TrainJob",
+    "check_dataset",
+    "check_splits",
+    "cpus_of_each",
+    "finished_checkpoint",
+    "train_network",
+]
 
 
-def plan_training(
-    dataset: str, features: tuple[str, ...], num_workers: int, cpus_per_worker: int
-) -> tuple[store.Manifest, int]:
-    """The manifest and the CPUs of each Ray worker (0 shares out what there is), once all fits together.
+def check_dataset(dataset: str, features: tuple[str, ...]) -> store.Manifest:
+    """The manifest, once its scans are seen to give the features.
 
     Raises:
-        PointloomError: no dataset there; a feature its scans lack; nothing to train or to validate on.
+        PointloomError: no dataset there; a feature its scans lack.
     """
     check_features(features)
     manifest = store.read_manifest(dataset)
@@ -44,13 +50,22 @@ def plan_training(
             f"the scans of dataset {dataset!r} have no {', '.join(missing)}, which the features "
             f"{', '.join(features)} need; leave the feature out."
         )
-    class_weights(manifest.class_counts.get(splits.TRAIN, [0]))
-    if not sum(manifest.class_counts.get(splits.VAL, [0])):
+    return manifest
+
+
+def check_splits(blocks: SplitBlocks) -> None:
+    """Raises PointloomError where there is nothing to train or to validate on."""
+    class_weights(blocks.manifest.class_counts.get(splits.TRAIN, [0]))
+    if not sum(blocks.manifest.class_counts.get(splits.VAL, [0])):
         raise PointloomError(
-            f"dataset {dataset!r} has no labelled validation block; name val_scans, or use a larger val_fraction or "
-            "smaller tiles in the preprocess flow."
+            f"dataset {blocks.dataset!r} has no labelled validation block; name val_scans, or use a larger "
+            "val_fraction or smaller tiles in the preprocess flow."
         )
-    return manifest, cpus_per_worker or max(1, usable_cpus() // num_workers)
+
+
+def cpus_of_each(num_workers: int, cpus_per_worker: int) -> int:
+    """CPUs of each of so many Ray workers at once; 0 shares out what this machine has."""
+    return cpus_per_worker or max(1, usable_cpus() // num_workers)
 
 
 @task(name="train network")
@@ -65,11 +80,11 @@ def train_network(job: TrainJob) -> dict[str, Any]:
     """
     logger = get_run_logger()
     key = job.key()
-    finished = None if job.fresh else _finished(job.out, key)
+    finished = None if job.fresh else finished_checkpoint(job)
     if finished is not None:
         logger.info("checkpoint %s: already trained with these settings, kept", job.out)
         return finished.metrics
-    manifest = store.read_manifest(job.dataset)
+    manifest = job.blocks().manifest
     parameters = sum(p.numel() for p in DeepGCN(job.network).parameters())
     logger.info(
         "%d layers, %s parameters, %d training blocks, %d epochs, %d Ray worker(s) with %d CPU(s)",
@@ -112,7 +127,7 @@ def train_network(job: TrainJob) -> dict[str, Any]:
     checkpoint = _checkpoint(job, manifest, state, {"key": key})
     metrics = checkpoint.metrics
     if sum(manifest.class_counts.get(splits.TEST, [0])):
-        metrics["test"] = _test_scores(job, manifest, checkpoint).to_dict()
+        metrics["test"] = _test_scores(job, checkpoint)
         logger.info("test split: mIoU %.3f on the points of its blocks", metrics["test"]["miou"] or 0.0)
     save_checkpoint(job.out, checkpoint)
     logger.info(
@@ -141,6 +156,7 @@ def _checkpoint(
         provenance=provenance
         | {
             "dataset": job.dataset,
+            "split_rule": manifest.split_rule,
             "training": job.training.to_dict(),
             "torch": torch.__version__,
         },
@@ -158,22 +174,23 @@ def keep_best_before(job: TrainJob, manifest: store.Manifest, state: dict[str, A
     return True
 
 
-def _test_scores(job: TrainJob, manifest: store.Manifest, checkpoint: Checkpoint) -> Scores:
-    blocks = BlockDataset(
-        store.read_blocks(job.dataset, manifest, splits.TEST), job.features, manifest.statistics
-    )
-    names = manifest.label_scheme.names
-    loader = DataLoader(blocks, 1, collate_fn=collate)
-    counts = validate(checkpoint.build_network(), loader, manifest.block_config.tile_size_m, len(names))[1]
-    return Scores.from_confusion(counts, names)
+def _test_scores(job: TrainJob, checkpoint: Checkpoint) -> dict[str, Any]:
+    """The confusion of the test split, and its scores as `Scores.to_dict` gives them."""
+    blocks = job.blocks()
+    items = BlockDataset(blocks.read(splits.TEST), job.features, checkpoint.statistics)
+    names = checkpoint.label_scheme.names
+    loader = DataLoader(items, 1, collate_fn=collate)
+    counts = validate(checkpoint.build_network(), loader, checkpoint.block_config.tile_size_m, len(names))[1]
+    return {"confusion": counts.tolist(), **Scores.from_confusion(counts, names).to_dict()}
 
 
-def _finished(out: str, key: str) -> Checkpoint | None:
+def finished_checkpoint(job: TrainJob) -> Checkpoint | None:
+    """The record of the checkpoint that this very training has written, without weights; None before."""
     try:
-        checkpoint = read_checkpoint(out, weights=False)
+        checkpoint = read_checkpoint(job.out, weights=False)
     except SchemaError:
         return None
-    return checkpoint if checkpoint.provenance.get("key") == key else None
+    return checkpoint if checkpoint.provenance.get("key") == job.key() else None
 
 
 def _ray_path(uri: str) -> str:

@@ -21,6 +21,7 @@ from models.recipes import TrainConfig
 from models.training import Diverged, TrainState
 from pointcloud import ledger, splits, storage, store
 from pointcloud.errors import ScanError, SchemaError
+from pointcloud.resplit import SplitBlocks, open_blocks
 
 _STATE_FILE = "state.pt"
 
@@ -29,7 +30,8 @@ _STATE_FILE = "state.pt"
 class TrainJob:
     """One training: which blocks, which network, how, and on how many Ray workers.
 
-    `wait_s` is how long a Ray cluster may take until it has room for them.
+    `wait_s` is how long a Ray cluster may take until it has room for them; `split_file` names another split of the
+    blocks than their own (`pointcloud.resplit`).
     """
 
     dataset: str
@@ -41,13 +43,19 @@ class TrainJob:
     cpus_per_worker: int
     wait_s: float
     fresh: bool
+    split_file: str = ""
 
     def key(self) -> str:
         """Hash of everything the weights depend on."""
         return ledger.key_of(
             storage.content_hash(storage.join(self.dataset, store.MANIFEST)), self.network.to_dict(),
             self.features, self.training.to_dict(), self.num_workers,
+            *([storage.content_hash(self.split_file)] if self.split_file else []),
         )  # fmt: skip
+
+    def blocks(self) -> SplitBlocks:
+        """The dataset under this training's split. Raises as `open_blocks`."""
+        return open_blocks(self.dataset, self.split_file)
 
 
 def train_loop(config: dict[str, Any]) -> None:
@@ -69,9 +77,10 @@ def train_loop(config: dict[str, Any]) -> None:
 def _train(job: TrainJob, queue: Queue) -> None:
     torch.set_num_threads(job.cpus_per_worker)
     context = ray.train.get_context()
-    manifest = store.read_manifest(job.dataset)
-    train = _loader(job, manifest, splits.TRAIN, context.get_world_size())
-    val = _loader(job, manifest, splits.VAL, 1)
+    blocks = job.blocks()
+    manifest = blocks.manifest
+    train = _loader(job, blocks, splits.TRAIN, context.get_world_size())
+    val = _loader(job, blocks, splits.VAL, 1)
     torch.manual_seed(job.training.seed)
     network = ray.train.torch.prepare_model(
         DeepGCN(job.network, gradient_checkpointing=job.training.gradient_checkpointing),
@@ -105,17 +114,17 @@ def _train(job: TrainJob, queue: Queue) -> None:
     )  # fmt: skip
 
 
-def _loader(job: TrainJob, manifest: store.Manifest, split: str, world_size: int) -> DataLoader[Any]:
+def _loader(job: TrainJob, blocks: SplitBlocks, split: str, world_size: int) -> DataLoader[Any]:
     training_split = split == splits.TRAIN
-    blocks = BlockDataset(
-        store.read_blocks(job.dataset, manifest, split),
+    items = BlockDataset(
+        blocks.read(split),
         job.features,
-        manifest.statistics,
+        blocks.manifest.statistics,
         augment=training_split and job.training.augment,
         colour_drop=job.training.colour_drop,
     )
     loader = DataLoader(
-        blocks, job.training.blocks_at_once(world_size), shuffle=training_split, collate_fn=collate
+        items, job.training.blocks_at_once(world_size), shuffle=training_split, collate_fn=collate
     )
     # Validation is whole on every Ray worker: it is small, and its scores then need no gathering.
     return ray.train.torch.prepare_data_loader(loader) if training_split else loader

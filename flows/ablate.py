@@ -1,0 +1,75 @@
+"""The papers' ablation table: one training for each change to a reference network, on the same blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Annotated
+
+from cyclopts import Parameter
+from prefect import flow
+from pydantic import Field
+
+from flows.running import run
+from flows.train import TrainParameters
+from models.ablations import ROWS, choose_rows, home_of
+from models.configurations import DeepGCNConfig
+from models.recipes import RecipeName
+from pointcloud.lock import held
+from pointcloud.resplit import open_blocks
+from pointcloud.storage import join
+from pointcloud.store import read_manifest
+from tasks.study import TABLE, Training, run_study
+from tasks.study_report import report_ablation
+from tasks.train import check_splits
+
+
+class AblateParameters(TrainParameters):
+    """Which blocks, which rows, and the reference that they change: the paper's ResGCN-28 and its recipe."""
+
+    out: str = Field(description="Folder or URI of the study: the table, pictures, a checkpoint per row.")
+    rows: list[str] = Field([], description=f"Rows to train, all where empty: {', '.join(ROWS)}.")
+    num_layers: int = Field(DeepGCNConfig.num_layers, description="Depth of the reference.")
+    channels: int = Field(DeepGCNConfig.channels, description="Width of the reference.")
+    fusion_channels: int = Field(
+        DeepGCNConfig.fusion_channels, description="Width of the fused feature of a block."
+    )
+    recipe: RecipeName = Field("paper", description="How every row is trained. What follows changes it.")
+    trainings_at_once: int = Field(1, ge=1, description="Trainings that run on Ray at the same time.")
+
+    def trainings(self) -> list[Training]:
+        """The trainings of the rows. Raises PointloomError for a row that there is not, or cannot be."""
+        rows, base = choose_rows(self.rows), self.job_of_any_split(self.trainings_at_once)
+        found = []
+        for row in rows:
+            network = row.change(base.network)
+            folder = join(self.out, "trainings", home_of(network, base.network))
+            found.append(Training(row.name, row.group, row.about, replace(base, network=network, out=folder)))
+        return found
+
+
+def check(parameters: AblateParameters) -> None:
+    """What can be told before work starts. Raises PointloomError."""
+    parameters.trainings()
+    check_splits(open_blocks(parameters.dataset))
+
+
+@flow(name="ablate")
+def ablate(parameters: AblateParameters) -> str:
+    """Train the rows of the ablation table on one dataset, and write it; returns the URI of the table.
+
+    Finished rows are kept and an interrupted one goes on; rows that describe one network are trained once.
+    """
+    check(parameters)
+    names = read_manifest(parameters.dataset).label_scheme.names
+    with held(parameters.out):
+        run_study(
+            f"Ablation of {parameters.out}", parameters.out, parameters.trainings(), parameters.trainings_at_once,
+            partial(report_ablation, names=names),
+        )  # fmt: skip
+    return join(parameters.out, TABLE)
+
+
+def command(*, parameters: Annotated[AblateParameters, Parameter(name="*")]) -> None:
+    """The paper's ablation table: dilation, graph, layers, k, depth, width, operator."""
+    print(f"table: {run(check, ablate, parameters)}")
