@@ -86,9 +86,11 @@ def folds_of_squares(
         seed: another one deals out the squares otherwise.
 
     Raises:
-        PointloomError: as `SplitRule`.
+        PointloomError: a single fold, or what `SplitRule` does not take.
     """
     num_folds = num_folds or 5
+    if num_folds < 2:
+        raise PointloomError("one fold of squares has nothing to train on; give two folds or more.")
     return [
         Fold(
             f"fold-{n + 1}-of-{num_folds}",

@@ -19,7 +19,9 @@ DEPLOYMENTS: list[dict[str, Any]] = CONTENTS["deployments"]
 
 
 def test_every_stage_has_one_deployment() -> None:
-    assert [d["name"] for d in DEPLOYMENTS] == ["preprocess", "train", "segment", "evaluate"]
+    assert [d["name"] for d in DEPLOYMENTS] == [
+        "preprocess", "train", "crossval", "ablate", "segment", "evaluate",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
