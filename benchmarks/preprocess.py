@@ -77,10 +77,8 @@ def decode(scan: str, folder: Path) -> None:
     with (
         laspy.open(scan) as reader,
         pq.ParquetWriter(
-            folder / "decoded.parquet", schema, compression="zstd", use_dictionary=list(names),
-            column_encoding={
-                **dict.fromkeys((*"xyz", "height"), "BYTE_STREAM_SPLIT"), "point_index": "DELTA_BINARY_PACKED",
-            },
+            folder / "decoded.parquet", schema, compression="zstd", use_dictionary=False, write_statistics=False,
+            column_encoding=dict.fromkeys((*"xyz", "height", *names, "point_index"), "BYTE_STREAM_SPLIT"),
         ) as writer,
     ):  # fmt: skip
         begin, origin = 0, reader.header.mins

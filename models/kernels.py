@@ -39,20 +39,6 @@ def _numba_is_installed() -> bool:
     return True
 
 
-def compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """A kernel for numba to compile; the code is kept beside the file or in the user's cache.
-
-    In a container of which nothing can be written every process compiles for itself (some 5 s).
-    """
-    from numba import njit
-
-    try:
-        return njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:
-        logger.info("No place to keep compiled kernels: set NUMBA_CACHE_DIR to a folder that can be written.")
-        return njit(nogil=True, error_model="numpy")(function)
-
-
 def run_on_threads(kernel: Callable[..., None], num_items: int, *arguments: Any) -> None:
     """kernel(first, end, *arguments) over chunks of range(num_items), on `torch.get_num_threads()` threads.
 

@@ -14,7 +14,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from models.kernels import compiled, run_on_threads
+from models.kernels import run_on_threads
+from pointcloud.compiling import compiled
 
 STRETCH = 128
 """Points whose edges are summed in one go."""

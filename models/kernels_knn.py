@@ -19,8 +19,9 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from models.kernels import compiled, run_on_threads
+from models.kernels import run_on_threads
 from models.kernels_tile import TILE_ROWS, TILE_VECTORS, VECTOR_BYTES, keep_below, multiply_tile
+from pointcloud.compiling import compiled
 
 TASK_ROWS = 48
 """Rows that share a pass over the columns: a panel of columns serves them all from the first-level cache."""

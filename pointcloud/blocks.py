@@ -36,7 +36,7 @@ class BlockConfig:
     thin: bool = True
     overlap: int = 1
     ground_window_m: float = 30.0
-    max_points: int = 8192
+    max_points: int = 12288
     across_scans: bool = True
 
     def __post_init__(self) -> None:

@@ -38,12 +38,19 @@ class Cloud:
                 raise ScanError(f"unknown attribute {name!r}; a cloud may carry {', '.join(ATTRIBUTES)}.")
             if values.shape != (len(self),):
                 raise ScanError(f"attribute {name!r} has shape {values.shape}, expected ({len(self)},).")
-        if not np.isfinite(self.xyz).all():
+        # A sum is finite only where every coordinate is: one pass, and no array of answers.
+        if not np.isfinite([column.sum() for column in self.xyz.T]).all() and not np.isfinite(self.xyz).all():
             bad = int(np.count_nonzero(~np.isfinite(self.xyz).all(axis=1)))
             raise ScanError(f"{bad} of {len(self)} points have NaN or infinite coordinates.")
 
     def __len__(self) -> int:
         return len(self.xyz)
+
+    def corners(self) -> np.ndarray:
+        """(2, 3) float64, smallest and largest coordinates; (0, 3) of no points."""
+        if not len(self):
+            return np.empty((0, 3))
+        return np.array([[axis.min() for axis in self.xyz.T], [axis.max() for axis in self.xyz.T]])
 
     def __getitem__(self, index: np.ndarray | slice) -> Cloud:
         """The points chosen by a mask, index array or slice, attributes alongside."""

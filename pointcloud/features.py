@@ -78,10 +78,10 @@ def num_channels(features: tuple[str, ...]) -> int:
 
 
 def standardised_columns(block: Block) -> dict[str, np.ndarray]:
-    """The columns of a block that statistics are kept of: name -> (N,) float64."""
-    columns = {"height": block.height}
-    columns |= {name: block.attributes[name] for name in STANDARDISED if name in block.attributes}
-    return {name: values.astype(np.float64) for name, values in columns.items()}
+    """The columns of a block that statistics are kept of: name -> (N,), as they are stored."""
+    return {"height": block.height} | {
+        name: block.attributes[name] for name in STANDARDISED if name in block.attributes
+    }
 
 
 def point_features(block: Block, features: tuple[str, ...], statistics: FeatureStatistics) -> np.ndarray:
@@ -106,7 +106,9 @@ def point_features(block: Block, features: tuple[str, ...], statistics: FeatureS
             continue
         names = ("height",) if feature == "height" else FEATURES[feature][0]
         values = standardised_columns(block)
-        columns += [(values[name] - statistics.mean[name]) / statistics.std[name] for name in names]
+        columns += [
+            (values[name].astype(np.float64) - statistics.mean[name]) / statistics.std[name] for name in names
+        ]
     return np.stack(columns, axis=1).astype(np.float32) if columns else np.empty((len(block), 0), np.float32)
 
 

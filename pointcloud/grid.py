@@ -15,6 +15,8 @@ from pyproj import CRS
 
 from pointcloud.blocks import BlockConfig
 from pointcloud.crs import metres_per_unit
+from pointcloud.kernels import squares_reached
+from pointcloud.voxels import group
 
 _REGION_TILES = 8
 
@@ -61,25 +63,63 @@ class Grid:
     def region_voxels(self) -> int:
         return self.region_cells * self.cell_voxels
 
-    def regions_of(self, voxel: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Points that regions need, home regions first: indices (n,) of points and their regions (n, 2).
-
-        Args:
-            voxel: (P, 3) int64 voxels of points.
-        """
-        size = self.region_voxels
-        region = voxel[:, :2] // size
-        yield np.arange(len(voxel)), region
-        inside = voxel[:, :2] - region * size
-        beyond = {-1: inside < self.after, 0: np.ones_like(inside, bool), 1: inside >= size - self.before}
-        for di in (-1, 0, 1):
-            for dj in (-1, 0, 1):
-                if di or dj:
-                    points = np.flatnonzero(beyond[di][:, 0] & beyond[dj][:, 1])
-                    if len(points):
-                        yield points, region[points] + [di, dj]
+    def regions_of(self, xyz: np.ndarray) -> Squares:
+        """Points (P, 3), P ≥ 1, by the regions that need them."""
+        return squares_of(xyz, self.voxel_size[0], (0, 0), self.region_voxels, self.before, self.after)
 
     def region_of_tile(self, tile: tuple[int, int], shift: tuple[int, int]) -> tuple[int, int]:
         """The region in which a tile of one of the shifted grids begins."""
         i, j = (n * self.tile_cells + s for n, s in zip(tile, shift, strict=True))
         return i // self.region_cells, j // self.region_cells
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Points by the squares of a grid that need them, square after square, in each its own before those around it.
+
+    Attributes:
+        squares: (S, 2) int64, (i, j) of each, in order.
+        points: (n,) int64 indices, each point as often as it is needed.
+        starts, middles: (S,) int64, where in `points` the own points of each square begin and end; the end of
+            those around it is where the next square starts.
+    """
+
+    squares: np.ndarray
+    points: np.ndarray
+    starts: np.ndarray
+    middles: np.ndarray
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray]]:
+        """Each square, its own points and those around it."""
+        ends = np.append(self.starts[1:], len(self.points)).tolist()
+        bounds = zip(self.squares.tolist(), self.starts.tolist(), self.middles.tolist(), ends, strict=True)
+        for (i, j), start, middle, end in bounds:
+            yield (i, j), self.points[start:middle], self.points[middle:end]
+
+
+def squares_of(
+    xyz: np.ndarray, voxel: float, first: tuple[int, int], size: int, before: int, after: int
+) -> Squares:
+    """Points (P, 3), P ≥ 1, by the squares, `size` voxels wide, in or around which they lie.
+
+    Squares are whole numbers of voxels, counted in integers: no rounding can put a point in two of them.
+
+    Args:
+        voxel: a voxel's edge in CRS units.
+        first: voxel at which square (0, 0) begins.
+        before, after: voxels around a square that it needs, towards smaller and larger coordinates, at most `size`.
+    """
+    x, y = xyz.T[:2]
+    corners = np.array([[axis.min(), axis.max()] for axis in (x, y)])
+    reached = np.floor(corners / voxel).astype(np.int64) - np.array(first)[:, None] + [-after, before]
+    (low_i, _), (low_j, high_j) = (reached // size).tolist()
+    width = high_j - low_j + 1
+    place, key = squares_reached(x, y, voxel, first, size, before, after, (low_i, low_j), width)
+    order, starts = group(key)
+    found = key[order[starts]]
+    # Two groups a square, of which one may be empty: its own points, and those around it.
+    square, number = np.unique(found >> 1, return_index=True)
+    ends = np.append(starts[1:], len(order))
+    middles = np.where(found[number] & 1, starts[number], ends[number])
+    squares = np.stack(np.divmod(square, width), axis=1) + [low_i, low_j]
+    return Squares(squares, place.take(order), starts[number], middles)

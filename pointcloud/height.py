@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from pointcloud.kernels import square_runs
 from pointcloud.voxels import group, occupied_cells, voxel_key
 
 
 def lowest_points(xyz: np.ndarray, window: float) -> tuple[np.ndarray, np.ndarray]:
     """The occupied ground cells, window / 3 wide: (G, 2) int64, sorted, and the lowest z in each, (G,)."""
-    return occupied_cells(np.floor(xyz[:, :2] / (window / 3)).astype(np.int64), xyz[:, 2], np.minimum)
+    cell, first = square_runs(*xyz.T[:2], window / 3)
+    return occupied_cells(cell, np.minimum.reduceat(xyz[:, 2], first), np.minimum)
 
 
 def height_above(xyz: np.ndarray, window: float, cells: np.ndarray, lowest: np.ndarray) -> np.ndarray:
@@ -18,15 +20,15 @@ def height_above(xyz: np.ndarray, window: float, cells: np.ndarray, lowest: np.n
     A stand-in for the height above ground that needs no ground: right where the window holds some, as it does
     around most buildings. Cells and lowest as from `lowest_points`; the points' own cells must be among them.
     """
-    of_point = np.floor(xyz[:, :2] / (window / 3)).astype(np.int64)
-    corner = of_point.min(axis=0) - 1
-    shape = of_point.max(axis=0) - corner + 2
+    cell, first = square_runs(*xyz.T[:2], window / 3)
+    corner = cell.min(axis=0) - 1
+    shape = cell.max(axis=0) - corner + 2
     inside = ((cells >= corner) & (cells < corner + shape)).all(axis=1)
     at = {(int(i), int(j)): z for (i, j), z in zip(cells[inside] - corner, lowest[inside], strict=True)}
     around = [(di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
     nearby = {(i, j): min(at[i + di, j + dj] for di, dj in around if (i + di, j + dj) in at) for i, j in at}
-    order, starts = group(voxel_key(of_point))
-    of_cell = [nearby[int(i), int(j)] for i, j in of_point[order[starts]] - corner]
-    ground = np.empty(len(xyz))
+    order, starts = group(voxel_key(cell))
+    of_cell = [nearby[int(i), int(j)] for i, j in cell[order[starts]] - corner]
+    ground = np.empty(len(cell))
     ground[order] = np.repeat(of_cell, np.diff(starts, append=len(order)))
-    return xyz[:, 2] - ground
+    return xyz[:, 2] - np.repeat(ground, np.diff(first, append=len(xyz)))

@@ -20,8 +20,9 @@ from pointcloud.columns import COLOURS
 from pointcloud.errors import ScanError
 from pointcloud.grid import Grid
 from pointcloud.height import lowest_points
+from pointcloud.kernels import coded_runs, nearest_to_centre
 from pointcloud.reader import Window, colour_scale, iterate_clouds
-from pointcloud.voxels import check_extent, group, nearest_to_centre, occupied_cells, on_grid, voxel_key
+from pointcloud.voxels import cells_of, check_extent, group, occupied_cells, voxel_key
 
 _CHUNKS_ADDED_UP = 8
 _WORTH_THINNING = 0.7
@@ -124,48 +125,45 @@ class _Found:
 
     def take(self, cloud: Cloud) -> Sequence[pa.RecordBatch]:
         """One record batch for each region that needs points of a chunk."""
-        scaled, voxel, _ = on_grid(cloud, self.config.voxel_size_m)
         self._take_extent(cloud)
-        self._take_cells(cloud, voxel)
-        kept = np.arange(len(cloud))
+        self._take_cells(cloud)
+        kept: np.ndarray | None = None
+        xyz = cloud.xyz
         if self.thins:
-            order, starts = group(voxel_key(voxel))
-            kept = nearest_to_centre(order, starts, scaled, voxel, cloud.xyz)
+            order, starts = group(voxel_key(cells_of(xyz, self.grid.voxel_size)))
+            kept = nearest_to_centre(order, starts, *xyz.T, *self.grid.voxel_size)
             # A part may hold several points of a voxel; where thinning takes few away it is done once, when cutting.
             self.thins = len(kept) < _WORTH_THINNING * len(cloud)
-            voxel = voxel[kept]
-        place, region = (np.concatenate(parts) for parts in zip(*self.grid.regions_of(voxel), strict=True))
-        order, starts = group(voxel_key(region))
-        rows = kept[place[order]]
-        self.regions.append(region[order[starts]])
-        columns = [cloud.xyz[rows, axis] for axis in range(3)]
-        columns += [values[rows] for values in cloud.attributes.values()]
+            xyz = xyz.T.take(kept, axis=1).T
+        regions = self.grid.regions_of(xyz)
+        self.regions.append(regions.squares)
+        rows = regions.points if kept is None else kept[regions.points]
+        columns = [cloud.xyz[:, axis].take(rows) for axis in range(3)]
+        columns += [values.take(rows) for values in cloud.attributes.values()]
         columns.append(rows + self.num_points)
         self.num_points += len(cloud)
         self.attributes = tuple(cloud.attributes)
         table = pa.RecordBatch.from_arrays(
             [pa.array(column) for column in columns], ["x", "y", "z", *cloud.attributes, "point_index"]
         )
-        ends = [*starts[1:].tolist(), len(rows)]
-        return [table.slice(start, end - start) for start, end in zip(starts.tolist(), ends, strict=True)]
+        ends = [*regions.starts[1:].tolist(), len(rows)]
+        return [
+            table.slice(start, end - start) for start, end in zip(regions.starts.tolist(), ends, strict=True)
+        ]
 
     def _take_extent(self, cloud: Cloud) -> None:
-        self.corners.append(np.array([[c.min() for c in cloud.xyz.T], [c.max() for c in cloud.xyz.T]]))
-        corners = np.concatenate(self.corners)
-        size = np.array(self.grid.voxel_size)[[0, 0, 1]]
-        check_extent(corners, np.floor(corners / size), self.config.voxel_size_m)
+        self.corners.append(cloud.corners())
+        check_extent(np.concatenate(self.corners), self.grid.voxel_size, self.config.voxel_size_m)
         self.largest_colour = max(
             [self.largest_colour, *(int(cloud.attributes[c].max()) for c in COLOURS if c in cloud.attributes)]
         )
 
-    def _take_cells(self, cloud: Cloud, voxel: np.ndarray) -> None:
-        cell = np.zeros((len(cloud), 3), np.int64)
-        np.floor_divide(voxel[:, :2], self.grid.cell_voxels, out=cell[:, :2])
-        if "classification" in cloud.attributes:
-            cell[:, 2] = cloud.attributes["classification"]
-        self.cells.append(occupied_cells(cell, np.ones(len(cloud), np.int64), np.add))
-        window = self.config.ground_window_m * self.grid.voxel_size[0] / self.config.voxel_size_m
-        self.ground.append(lowest_points(cloud.xyz, window))
+    def _take_cells(self, cloud: Cloud) -> None:
+        x, y = cloud.xyz.T[:2]
+        code = cloud.attributes.get("classification", np.zeros(len(cloud), np.uint8))
+        runs = coded_runs(x, y, code, self.grid.voxel_size[0], self.grid.cell_voxels)
+        self.cells.append(occupied_cells(*runs, np.add))
+        self.ground.append(lowest_points(cloud.xyz, 3 * self.grid.ground_size))
         if len(self.cells) >= _CHUNKS_ADDED_UP:
             self.cells, self.ground = [_add_up(self.cells, np.add)], [_add_up(self.ground, np.minimum)]
 

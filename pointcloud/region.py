@@ -12,10 +12,11 @@ from pointcloud.blocks import BlockConfig
 from pointcloud.columns import COLOURS
 from pointcloud.grid import Grid
 from pointcloud.height import height_above
+from pointcloud.kernels import nearest_to_centre
 from pointcloud.labels import IGNORE, LabelScheme
 from pointcloud.parts import Part
 from pointcloud.tiles import ThinnedPoints
-from pointcloud.voxels import group, nearest_to_centre, occupied_cells, voxel_key
+from pointcloud.voxels import cells_of, group, occupied_cells, voxel_key
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,24 @@ class Region:
 
     Attributes:
         thinned: one point per voxel, or all.
-        own_index: (m,) int64, places in the scan of its own points whose home the region is.
-        own_voxel: (m,) int64, the thinned point that stands for each of them.
+        order: (n,) int64, points by voxel; starts: (V,) int64, where in it those begin that each thinned point
+            stands for.
+        index: (n,) int64, places in their scans.
+        is_own: (n,) bool, whether a point is of the scan whose tiles are to be cut.
     """
 
     thinned: ThinnedPoints
-    own_index: np.ndarray
-    own_voxel: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+    index: np.ndarray
+    is_own: np.ndarray
+
+    def own_points(self, region: tuple[int, int], grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """The scan's own points whose home is a region: places in the scan (m,), rows of `thinned` (m,)."""
+        is_home = (self.thinned.voxel[:, :2] // grid.region_voxels == region).all(axis=1)
+        row = np.repeat(np.arange(len(self.starts)), np.diff(self.starts, append=len(self.order)))
+        mine = np.flatnonzero(self.is_own[self.order] & is_home[row])
+        return self.index[self.order[mine]], row[mine]
 
 
 def read_region(
@@ -47,34 +59,30 @@ def read_region(
     own = next(n for n, part in enumerate(parts) if part.scan == scan)
     grid = Grid.of(config, parts[own].crs)
     tables = [(n, table) for n, part in enumerate(parts) for table in _read(part, region)]
-    xyz = np.array([np.concatenate([table[axis] for _, table in tables]) for axis in "xyz"]).T
+    joined = {
+        name: np.concatenate([table[name] for _, table in tables]) for name in ("x", "y", "z", "point_index")
+    }
     source = np.concatenate([np.full(len(table["x"]), n, np.uint16) for n, table in tables])
-    index = np.concatenate([table["point_index"] for _, table in tables])
-    scaled = xyz / np.array(grid.voxel_size)[[0, 0, 1]]
-    voxel = np.floor(scaled).astype(np.int64)
+    xyz = np.stack([joined[axis] for axis in "xyz"]).T
+    voxel = cells_of(xyz, grid.voxel_size)
     order, starts = group(voxel_key(voxel))
     if config.thin:
-        kept = nearest_to_centre(order, starts, scaled, voxel, xyz)
-        row = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
+        kept = nearest_to_centre(order, starts, *xyz.T, *grid.voxel_size)
     else:
-        kept, row = order, np.arange(len(order))
-    stands_for = np.empty(len(order), np.int64)
-    stands_for[order] = row
-    is_home = np.flatnonzero(
-        (source == own)
-        & (voxel[:, 0] // grid.region_voxels == region[0])
-        & (voxel[:, 1] // grid.region_voxels == region[1])
-    )
-    present = [parts[n] for n in np.unique(source)]
+        kept, starts = order, np.arange(len(order))
+    present = [parts[n] for n in sorted({n for n, _ in tables})]
     names = set.intersection(*(set(part.attributes) - {"classification"} for part in present))
     attributes = {
-        name: _scaled(np.concatenate([table[name] for _, table in tables])[kept], name, source[kept], parts)
+        name: _scaled(
+            np.concatenate([table[name] for _, table in tables]).take(kept), name, source, kept, parts
+        )
         for name in sorted(names)
     }
     label = None
     if scheme is not None and any("classification" in part.attributes for part in present):
-        label = np.concatenate([_labels(table, scheme) for _, table in tables])[kept]
-    xyz = np.array([column[kept] for column in xyz.T]).T
+        label = np.concatenate([_labels(table, scheme) for _, table in tables]).take(kept)
+    index, is_own = joined["point_index"], source == own
+    xyz = xyz.T.take(kept, axis=1).T
     ground = occupied_cells(
         np.concatenate([part.ground_cells for part in parts]),
         np.concatenate([part.ground_lowest for part in parts]),
@@ -86,21 +94,21 @@ def read_region(
         height=height_above(xyz, 3 * grid.ground_size, *ground),
         attributes=attributes,
         label=label,
-        voxel=np.array([column[kept] for column in voxel.T]).T,
-        point_index=index[kept],
+        voxel=voxel.T.take(kept, axis=1).T,
+        point_index=index.take(kept),
         extent=parts[own].extent,
         crs=parts[own].crs,
         scans=tuple(part.scan for part in parts),
         source=source[kept] if len(parts) > 1 else None,
     )
-    return Region(thinned, index[is_home], stands_for[is_home])
+    return Region(thinned, order, starts, index, is_own)
 
 
 def _read(part: Part, region: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:
     numbers = part.batches_of(region)
     if not numbers:
         return
-    with pa.OSFile(str(part.path)) as file:
+    with pa.memory_map(str(part.path)) as file:
         reader = pa.ipc.open_file(file)
         for number in numbers:
             batch = reader.get_batch(number)
@@ -113,9 +121,11 @@ def _labels(table: dict[str, np.ndarray], scheme: LabelScheme) -> np.ndarray:
     return scheme.to_indices(table["classification"])
 
 
-def _scaled(values: np.ndarray, name: str, source: np.ndarray, parts: Sequence[Part]) -> np.ndarray:
+def _scaled(
+    values: np.ndarray, name: str, source: np.ndarray, kept: np.ndarray, parts: Sequence[Part]
+) -> np.ndarray:
     """Colours of 8 bits as 16, scan by scan."""
     if name in COLOURS:
         factor = np.array([part.colour_scale or 1 for part in parts], np.uint16)
-        values = values * factor[source]
+        values = values * factor[source[kept]]
     return values

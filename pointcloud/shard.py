@@ -13,6 +13,7 @@ from pointcloud import ledger
 from pointcloud.blocks import Block
 from pointcloud.cutting import Cutting
 from pointcloud.features import standardised_columns
+from pointcloud.kernels import moments
 from pointcloud.splits import TRAIN
 from pointcloud.store import ROW_GROUP_BLOCKS, ShardWriter
 
@@ -42,8 +43,7 @@ class ShardSums:
             self.class_counts[split] = self.class_counts.get(split, 0) + labelled
         if split == TRAIN:
             for name, values in standardised_columns(block).items():
-                sums = np.array([len(values), values.sum(), np.square(values).sum()])
-                self.moments[name] = self.moments.get(name, 0) + sums
+                self.moments[name] = self.moments.get(name, 0) + np.array(moments(values))
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -126,15 +126,14 @@ class ShardWriter:
                     part,
                     self._schema,
                     compression="zstd",
-                    # Where values repeat; coordinates and heights do not, and places in the scan grow.
-                    use_dictionary=[
-                        "scan",
-                        "split",
-                        *(f"{name}.list.element" for name in (*_NUMPY, "label")),
-                    ],
+                    use_dictionary=["scan", "split"],
+                    # Points have no use for smallest and largest values by page: these are counted block by block.
+                    write_statistics=[name for name, *_ in _SCALARS],
+                    # Numbers byte by byte: all high bytes together compress well, and faster than a dictionary.
                     column_encoding={
-                        "point_index.list.element": "DELTA_BINARY_PACKED",
-                        **{f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in (*_AXES, "height")},
+                        f"{name}.list.element": "BYTE_STREAM_SPLIT"
+                        for name, dtype, _ in _POINTS
+                        if dtype != np.bool_
                     },
                 )
             )

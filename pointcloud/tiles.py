@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -12,9 +13,11 @@ from pointcloud.blocks import Block, BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import ScanError
+from pointcloud.grid import squares_of
 from pointcloud.height import height_above, lowest_points
+from pointcloud.kernels import inside_and_free, local_positions
 from pointcloud.labels import LabelScheme
-from pointcloud.voxels import Voxels, every_point, group, voxel_key, voxelize
+from pointcloud.voxels import Voxels, every_point, voxelize
 
 _DEEPEST_SPLIT = 6
 
@@ -51,7 +54,7 @@ def iterate_blocks(
         label=label,
         voxel=voxels.index,
         point_index=voxels.representative,
-        extent=np.stack([cloud.xyz.min(axis=0), cloud.xyz.max(axis=0)]),
+        extent=cloud.corners(),
         crs=cloud.crs,
     )
     yield from points.cut(config)
@@ -94,7 +97,7 @@ class ThinnedPoints:
                 tiles = None if wanted is None else wanted.get((a, b), ())
                 if tiles is None or tiles:
                     cut = _Cut(self, config, metres, (a, b), np.zeros(len(self.xyz), bool))
-                    yield from cut.tiles(np.array([a * step, b * step]), tiles)
+                    yield from cut.tiles((a * step, b * step), tiles)
 
 
 @dataclass(frozen=True)
@@ -107,33 +110,22 @@ class _Cut:
     shift: tuple[int, int]
     taken: np.ndarray
 
-    def tiles(self, offset: np.ndarray, wanted: Collection[tuple[int, int]] | None) -> Iterator[Block]:
-        # Tiles are whole numbers of voxels, counted in integers: no rounding can put a point in two of them.
-        tile = (self.points.voxel[:, :2] - offset) // self.config.voxels_per_tile
-        order, starts = group(voxel_key(tile))
-        members = {
-            (int(i), int(j)): part
-            for (i, j), part in zip(tile[order[starts]], np.split(order, starts[1:]), strict=True)
-        }
-        unit = self.config.voxel_size_m / self.metres[0]
-        for (i, j), core in members.items():
-            if wanted is not None and (i, j) not in wanted:
-                continue
-            around = [members.get((i + di, j + dj)) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
-            nearby = np.concatenate([part for part in around if part is not None])
-            low = (np.array([i, j]) * self.config.voxels_per_tile + offset) * unit
-            size = self.config.voxels_per_tile * unit
-            yield from self._cells((i, j), core, nearby, low, size, 0)
+    def tiles(self, offset: tuple[int, int], wanted: Collection[tuple[int, int]] | None) -> Iterator[Block]:
+        config, unit = self.config, self.config.voxel_size_m / self.metres[0]
+        size, halo = config.voxels_per_tile, math.ceil(config.halo_m / config.voxel_size_m)
+        for (i, j), core, around in squares_of(self.points.xyz, unit, offset, size, halo, halo):
+            if len(core) and (wanted is None or (i, j) in wanted):
+                low = np.array([i * size + offset[0], j * size + offset[1]]) * unit
+                yield from self._cells((i, j), core, np.concatenate([core, around]), low, size * unit, 0)
 
     def _cells(
         self, tile: tuple[int, int], core: np.ndarray, nearby: np.ndarray, low: np.ndarray, size: float, depth: int
     ) -> Iterator[Block]:  # fmt: skip
         halo = self.config.halo_m / self.metres[0]
-        x, y = self.points.xyz[nearby, 0], self.points.xyz[nearby, 1]
-        (x_low, y_low), high = low - halo, size + 2 * halo
+        (x_low, y_low), high = (low - halo).tolist(), size + 2 * halo
         self.taken[core] = True
-        inside = (x >= x_low) & (x < x_low + high) & (y >= y_low) & (y < y_low + high)
-        context = nearby[inside & ~self.taken[nearby]]
+        x, y = self.points.xyz.T[:2]
+        context = inside_and_free(x, y, nearby, self.taken, x_low, y_low, x_low + high, y_low + high)
         self.taken[core] = False
         if len(core) + len(context) <= self.config.max_points:
             yield self._block(tile, core, context, low, size)
@@ -156,9 +148,12 @@ class _Cut:
         self, tile: tuple[int, int], core: np.ndarray, context: np.ndarray, low: np.ndarray, size: float
     ) -> Block:  # fmt: skip
         points, rows = self.points, np.concatenate([core, context])
-        xyz = np.array([column[rows] for column in points.xyz.T]).T
-        origin = np.array([*(low + size / 2), xyz[:, 2].min()])
+        x, y, z = points.xyz.T
+        origin = np.array([*(low + size / 2), z.take(rows).min()])
         metres = np.array([self.metres[0], self.metres[0], self.metres[1]])
+        position = np.empty((3, len(rows)), np.float32)
+        for n, axis in enumerate((x, y, z)):
+            local_positions(axis, rows, origin[n], metres[n], position[n])
         source = None if points.source is None else points.source[rows]
         return Block(
             scan=points.scan,
@@ -166,12 +161,12 @@ class _Cut:
             shift=self.shift,
             cell=(*low.tolist(), *(low + size).tolist()),
             origin=origin,
-            position=((xyz - origin) * metres).astype(np.float32),
-            height=(points.height[rows] * self.metres[1]).astype(np.float32),
-            attributes={name: values[rows] for name, values in points.attributes.items()},
-            label=None if points.label is None else points.label[rows],
+            position=position.T,
+            height=(points.height.take(rows) * self.metres[1]).astype(np.float32),
+            attributes={name: values.take(rows) for name, values in points.attributes.items()},
+            label=None if points.label is None else points.label.take(rows),
             is_core=np.arange(len(rows)) < len(core),
-            point_index=points.point_index[rows],
+            point_index=points.point_index.take(rows),
             voxel=rows,
             extent=(points.extent - origin) * metres,
             scans=points.scans if source is not None else (),

@@ -9,6 +9,7 @@ import numpy as np
 from pointcloud.cloud import Cloud
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import ScanError
+from pointcloud.kernels import add_by_key, lowest_by_key, nearest_to_centre, radix_group
 
 _MAX_CELLS = 1 << 21  # three indices of 21 bits make one 63-bit key
 
@@ -44,9 +45,9 @@ def voxelize(cloud: Cloud, voxel_size_m: float) -> Voxels:
     Raises:
         ScanError: an extent of more than 2²¹ voxels along an axis, as stray points make it.
     """
-    scaled, cell, size = on_grid(cloud, voxel_size_m)
+    cell, size = on_grid(cloud, voxel_size_m)
     order, starts = group(voxel_key(cell))
-    representative = nearest_to_centre(order, starts, scaled, cell, cloud.xyz)
+    representative = nearest_to_centre(order, starts, *cloud.xyz.T, *size)
     inverse = np.empty(len(order), np.int64)
     inverse[order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
     return Voxels(cell[representative], representative, inverse, size)
@@ -74,96 +75,55 @@ def occupied_cells(cell: np.ndarray, values: np.ndarray, how: np.ufunc) -> tuple
     if span > 4 * len(key) + 1024:  # far apart: sorting beats a table of all cells
         order, starts = group(key)
         return cell[order[starts]], how.reduceat(values[order], starts)
-    table = np.zeros(span, values.dtype) if how is np.add else np.full(span, np.inf, values.dtype)
-    how.at(table, key, values)
+    table = np.full(span, 0 if how is np.add else np.inf, values.dtype)
     first = np.empty(span, np.int64)
-    first[key] = np.arange(len(key))
-    occupied = np.zeros(span, bool)
-    occupied[key] = True
+    (add_by_key if how is np.add else lowest_by_key)(key, values, table, first)
+    occupied = first >= 0
     return cell[first[occupied]], table[occupied]
 
 
 def group(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points (P,) by key ≥ 0: their order (P,), equal keys as they come, and where in it each key starts (V,)."""
-    order = _radix_order(key)
-    ordered = key[order]
-    first = np.ones(len(ordered), bool)
-    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
-    return order, np.flatnonzero(first)
-
-
-def _radix_order(key: np.ndarray) -> np.ndarray:
-    """A stable argsort. NumPy sorts 16 bits by radix, so two or three rounds of that beat its sort of 64 bits."""
-    top = int(key.max(initial=0))
-    if top >= 1 << 48:
-        return np.argsort(key, kind="stable")
-    order = np.argsort(key.astype(np.uint16), kind="stable")
-    for shift in (16, 32):
-        if top >> shift:
-            digit = (key[order] >> shift).astype(np.uint16)
-            order = order[np.argsort(digit, kind="stable")]
-    return order
-
-
-def nearest_to_centre(
-    order: np.ndarray, starts: np.ndarray, scaled: np.ndarray, cell: np.ndarray, xyz: np.ndarray
-) -> np.ndarray:
-    """The point that stands for each voxel, as `Voxels` says: (V,) for points grouped by `group`.
-
-    Args:
-        order: (P,), starts: (V,).
-        scaled: (P, 3) coordinates in cells, cell: (P, 3) their cells, xyz: (P, 3) coordinates.
-    """
-    if not len(order):
-        return order
-    to_centre = scaled - cell
-    to_centre -= 0.5
-    distance = np.einsum("pi,pi->p", to_centre, to_centre)[order]
-    counts = np.diff(starts, append=len(order))
-    is_nearest = distance == np.repeat(np.minimum.reduceat(distance, starts), counts)
-    nearest = order[np.flatnonzero(is_nearest)]
-    if len(nearest) == len(starts):
-        return nearest
-    num_nearest = np.add.reduceat(is_nearest, starts, dtype=np.int64)
-    ends = np.cumsum(num_nearest)
-    chosen = nearest[ends - num_nearest]
-    # Where several are equally near, as on a grid of centimetres they often are, coordinates decide.
-    tied = num_nearest > 1
-    points = nearest[np.repeat(tied, num_nearest)]
-    voxel = np.repeat(np.flatnonzero(tied), num_nearest[tied])
-    by_coordinates = np.lexsort((points, *xyz[points].T[::-1], voxel))
-    first = np.diff(voxel[by_coordinates], prepend=-1) > 0
-    chosen[tied] = points[by_coordinates[first]]
-    return chosen
+    return radix_group(key, int(key.max(initial=0)).bit_length())
 
 
 def every_point(cloud: Cloud, cell_size_m: float) -> Voxels:
     """No thinning: each point stands for itself; `index` still places it on the grid. Raises as above."""
-    _, index, size = on_grid(cloud, cell_size_m)
+    index, size = on_grid(cloud, cell_size_m)
     points = np.arange(len(cloud))
     return Voxels(index, points, points, size)
 
 
-def on_grid(cloud: Cloud, size_m: float) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    """Coordinates in cells (P, 3) float64, their cells (P, 3) int64, and the cell's size in CRS units.
+def on_grid(cloud: Cloud, size_m: float) -> tuple[np.ndarray, tuple[float, float]]:
+    """The cells of points (P, 3) int64, and the cell's size in CRS units.
 
     Raises:
         ScanError: an extent of more than 2²¹ cells along an axis.
     """
     horizontal, vertical = metres_per_unit(cloud.crs)
     size = (size_m / horizontal, size_m / vertical)
-    scaled = cloud.xyz / np.array([size[0], size[0], size[1]])
-    if np.abs(scaled).max(initial=0) < 2.0**62:
-        cell = np.floor(scaled).astype(np.int64)
-        check_extent(cloud.xyz, cell, size_m)
-        return scaled, cell, size
-    raise too_wide(float(np.ptp(cloud.xyz, axis=0).max()), size_m)
+    corners = cloud.corners()
+    check_extent(corners, size, size_m)
+    return cells_of(cloud.xyz, size), size
 
 
-def check_extent(xyz: np.ndarray, cell: np.ndarray, size_m: float) -> None:
-    """Raises ScanError where points (P, 3) or corners spread over more than 2²¹ cells along an axis."""
-    if len(cell) and any(np.ptp(column) >= _MAX_CELLS for column in cell.T):
-        raise too_wide(float(np.ptp(xyz, axis=0).max()), size_m)
+def cells_of(xyz: np.ndarray, size: tuple[float, float]) -> np.ndarray:
+    """The cells (P, 3) int64, axis after axis in memory, of points (P, 3), for edges in CRS units."""
+    cell = np.empty((3, len(xyz)), np.int64)
+    for axis, column in enumerate(xyz.T):
+        scaled = column / size[axis == 2]
+        cell[axis] = np.floor(scaled, out=scaled)
+    return cell.T
+
+
+def check_extent(corners: np.ndarray, size: tuple[float, float], size_m: float) -> None:
+    """Raises ScanError where corners (N, 3) spread over more than 2²¹ cells along an axis, or cannot be counted."""
+    scaled = corners / np.array(size)[[0, 0, 1]]
+    if not len(corners) or (
+        np.abs(scaled).max() < 2.0**62 and (np.ptp(np.floor(scaled), axis=0) < _MAX_CELLS).all()
+    ):
+        return
+    raise too_wide(float(np.ptp(corners, axis=0).max()), size_m)
 
 
 def too_wide(extent: float, size_m: float) -> ScanError:

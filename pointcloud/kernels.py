@@ -1,0 +1,210 @@
+"""Loops over points that NumPy would pass over several times, compiled by numba when they are first called."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pointcloud.compiling import compiled
+
+
+@compiled
+def radix_group(key: np.ndarray, num_bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points by key: their order (P,) int64, equal keys as they come, and where in it each key starts (V,) int64.
+
+    A radix sort from the lowest digit, its digits as wide as the caches bear.
+
+    Args:
+        key: (P,) int64 ≥ 0, below 2 ** num_bits.
+    """
+    num = len(key)
+    order, keys = np.empty(num, np.int64), np.empty(num, np.int64)
+    for n in range(num):
+        order[n], keys[n] = n, key[n]
+    num_rounds = max(1, (num_bits + 9) // 10)
+    width = (num_bits + num_rounds - 1) // num_rounds
+    mask = (1 << width) - 1
+    place = np.empty(mask + 1, np.int64)
+    other_order, other_keys = np.empty(num, np.int64), np.empty(num, np.int64)
+    for turn in range(num_rounds):
+        shift = turn * width
+        place[:] = 0
+        for n in range(num):
+            place[(keys[n] >> shift) & mask] += 1
+        below = 0
+        for digit in range(mask + 1):
+            below, place[digit] = below + place[digit], below
+        for n in range(num):
+            digit = (keys[n] >> shift) & mask
+            at = place[digit]
+            place[digit] = at + 1
+            other_order[at], other_keys[at] = order[n], keys[n]
+        order, other_order, keys, other_keys = other_order, order, other_keys, keys
+    num_groups = 0
+    for n in range(num):
+        if n == 0 or keys[n] != keys[n - 1]:
+            other_keys[num_groups] = n
+            num_groups += 1
+    return order, other_keys[:num_groups].copy()
+
+
+@compiled
+def nearest_to_centre(
+    order: np.ndarray, starts: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray, horizontal: float, vertical: float
+) -> np.ndarray:  # fmt: skip
+    """The point that stands for each voxel (V,), as `Voxels` says, for points grouped by voxel.
+
+    Args:
+        order: (P,), starts: (V,).
+        x, y, z: (P,) float64; horizontal, vertical: the voxel's edges.
+    """
+    chosen = np.empty(len(starts), np.int64)
+    for voxel in range(len(starts)):
+        end = starts[voxel + 1] if voxel + 1 < len(starts) else len(order)
+        best, smallest = order[starts[voxel]], np.inf
+        if end == starts[voxel] + 1:
+            chosen[voxel] = best
+            continue
+        for n in range(starts[voxel], end):
+            point = order[n]
+            u, v, w = x[point] / horizontal, y[point] / horizontal, z[point] / vertical
+            u, v, w = u - np.floor(u) - 0.5, v - np.floor(v) - 0.5, w - np.floor(w) - 0.5
+            distance = u * u + v * v + w * w
+            # On a grid of centimetres several are often equally near: coordinates decide, then the place.
+            if distance < smallest or (
+                distance == smallest
+                and (x[point], y[point], z[point], point) < (x[best], y[best], z[best], best)
+            ):
+                best, smallest = point, distance
+        chosen[voxel] = best
+    return chosen
+
+
+@compiled
+def add_by_key(key: np.ndarray, values: np.ndarray, table: np.ndarray, first: np.ndarray) -> None:
+    """Add values (P,) up by key into a table (K,), and note the first point of each key (K,), -1 where none."""
+    first[:] = -1
+    for n in range(len(key)):
+        if first[key[n]] < 0:
+            first[key[n]] = n
+        table[key[n]] += values[n]
+
+
+@compiled
+def lowest_by_key(key: np.ndarray, values: np.ndarray, table: np.ndarray, first: np.ndarray) -> None:
+    """The lowest of values (P,) by key, as `add_by_key`."""
+    first[:] = -1
+    for n in range(len(key)):
+        if first[key[n]] < 0:
+            first[key[n]] = n
+        table[key[n]] = min(table[key[n]], values[n])
+
+
+@compiled
+def inside_and_free(
+    x: np.ndarray, y: np.ndarray, points: np.ndarray, taken: np.ndarray,
+    x_low: float, y_low: float, x_high: float, y_high: float,
+) -> np.ndarray:  # fmt: skip
+    """Those of some points (n,) that lie in a half-open box and are not taken."""
+    found = np.empty(len(points), np.int64)
+    num = 0
+    for point in points:
+        found[num] = point
+        num += (
+            (x[point] >= x_low)
+            & (x[point] < x_high)
+            & (y[point] >= y_low)
+            & (y[point] < y_high)
+            & ~taken[point]
+        )
+    return found[:num].copy()
+
+
+@compiled
+def moments(values: np.ndarray) -> tuple[int, float, float]:
+    """Number, sum and sum of squares in float64 of values (P,) of any type."""
+    total, squares = 0.0, 0.0
+    for value in values:
+        total += float(value)
+        squares += float(value) * float(value)
+    return len(values), total, squares
+
+
+@compiled
+def squares_reached(
+    x: np.ndarray, y: np.ndarray, voxel: float, first: tuple[int, int], size: int, before: int, after: int,
+    low: tuple[int, int], width: int,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Points and the squares that need them: indices (n,) int64, and for each a square's key (n,) int64.
+
+    The key is 2 ((i - low_i) width + j - low_j), and 1 more where the point lies not in the square but around it.
+
+    Args:
+        x, y: (P,) float64; voxel: a voxel's edge.
+        first: voxel at which square (0, 0) begins; size: voxels along a square.
+        before, after: voxels around a square that it needs, towards smaller and larger coordinates, at most `size`.
+        low, width: of a range that holds all squares reached.
+    """
+    place, key = np.empty(len(x) + len(x) // 2 + 16, np.int64), np.empty(len(x) + len(x) // 2 + 16, np.int64)
+    i = j = np.int64(0)
+    num = 0
+    for n in range(len(x)):
+        if num + 9 > len(place):
+            place, key = np.append(place, np.empty_like(place)), np.append(key, np.empty_like(key))
+        u = np.int64(np.floor(x[n] / voxel)) - first[0] - i * size
+        v = np.int64(np.floor(y[n] / voxel)) - first[1] - j * size
+        # Neighbouring points mostly share a square, and a division is dear.
+        if u < 0 or u >= size:
+            i, u = i + u // size, u % size
+        if v < 0 or v >= size:
+            j, v = j + v // size, v % size
+        for di in range(-1 if u < after else 0, 2 if u >= size - before else 1):
+            for dj in range(-1 if v < after else 0, 2 if v >= size - before else 1):
+                place[num] = n
+                key[num] = 2 * ((i + di - low[0]) * width + j + dj - low[1]) + (di != 0 or dj != 0)
+                num += 1
+    return place[:num].copy(), key[:num].copy()
+
+
+@compiled
+def coded_runs(
+    x: np.ndarray, y: np.ndarray, code: np.ndarray, voxel: float, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points in turn in one cell and with one class code: (R, 3) int64 cell and code, and how many (R,) int64.
+
+    Args:
+        x, y: (P,) float64; code: (P,) uint8; voxel: a voxel's edge; size: voxels along a cell.
+    """
+    runs, count = np.empty((len(x), 3), np.int64), np.empty(len(x), np.int64)
+    i = j = np.int64(0)
+    num = 0
+    for n in range(len(x)):
+        u, v = np.int64(np.floor(x[n] / voxel)) - i * size, np.int64(np.floor(y[n] / voxel)) - j * size
+        if n and code[n] == code[n - 1] and 0 <= u < size and 0 <= v < size:
+            count[num - 1] += 1
+            continue
+        i, j = i + u // size, j + v // size
+        runs[num, 0], runs[num, 1], runs[num, 2], count[num] = i, j, code[n], 1
+        num += 1
+    return runs[:num].copy(), count[:num].copy()
+
+
+@compiled
+def square_runs(x: np.ndarray, y: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points in turn in one square of an edge: (R, 2) int64 squares, and the first point of each run (R,) int64."""
+    runs, first = np.empty((len(x), 2), np.int64), np.empty(len(x), np.int64)
+    num = 0
+    for n in range(len(x)):
+        i, j = np.int64(np.floor(x[n] / size)), np.int64(np.floor(y[n] / size))
+        if num == 0 or runs[num - 1, 0] != i or runs[num - 1, 1] != j:
+            runs[num, 0], runs[num, 1], first[num] = i, j, n
+            num += 1
+    return runs[:num].copy(), first[:num].copy()
+
+
+@compiled
+def local_positions(
+    column: np.ndarray, rows: np.ndarray, origin: float, metres: float, position: np.ndarray
+) -> None:
+    """Coordinates of some points (n,) along one axis, in metres from an origin, into (n,) float32."""
+    for n in range(len(rows)):
+        position[n] = (column[rows[n]] - origin) * metres
