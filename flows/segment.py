@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -13,6 +14,7 @@ from pointcloud.label_options import LabelOptions, parse_codes
 from pointcloud.lock import held
 from tasks.isolation import isolated
 from tasks.quarantine import check_quarantine
+from tasks.review import REPORT, ReviewOptions, write_report
 from tasks.segment import SegmentJob, examine_collection, find_scans, plan_segmenting, segment_scans
 from tasks.watching import show_markdown
 
@@ -61,6 +63,15 @@ class SegmentParameters(BaseModel):
     max_quarantined: int = Field(
         0, ge=0, description="The flow fails when more scans than this are unreadable."
     )
+    review_below: float = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="Tiles with a smaller mean confidence are polygons in review/review.parquet.",
+    )
+    price_per_hour: float = Field(
+        0, ge=0, description="Of all machines together, for the report's cost per km²; 0: not known."
+    )
     wait_s: float = Field(
         0, ge=0, description="How long to wait for another run that writes into this folder."
     )
@@ -88,7 +99,8 @@ def segment(parameters: SegmentParameters) -> list[str]:
     """Label every point of every scan and write copies that differ in what labelling may change alone.
 
     Scans already labelled by this checkpoint are kept, and so are the labelled clouds of scans that are no longer
-    among the inputs. Returns the URIs of the labelled clouds, or of a dry run the plan.
+    among the inputs. A page about all of them and what to look at is written beside them. Returns the URIs of the
+    labelled clouds, or of a dry run the plan.
     """
     logger, out, job = get_run_logger(), parameters.out, parameters.job()
     sources = find_scans(parameters.scans, out)
@@ -106,7 +118,10 @@ def segment(parameters: SegmentParameters) -> list[str]:
                 sources, job, processes, num_readers, parameters.retry_quarantined
             )
             logger.info("%s; %s", collection.plan, collection.estimate(job.num_actors))
+            began = time.monotonic()
             records = segment_scans(collection, job)
+            review = ReviewOptions(parameters.review_below, parameters.price_per_hour)
+            write_report(collection, records, job, review, time.monotonic() - began)
     check_quarantine(records, parameters.max_quarantined)
     return [record.output for record in records if record.output]
 
@@ -115,3 +130,5 @@ def command(*, parameters: Annotated[SegmentParameters, Parameter(name="*")]) ->
     """Label scans with a checkpoint; the copies differ in classes and what is written beside them alone."""
     for done in run(check, segment, parameters):
         print(done if parameters.dry_run else f"labelled cloud: {done}")
+    if not parameters.dry_run:
+        print(f"report: {parameters.out.rstrip('/')}/{REPORT}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -21,7 +22,11 @@ _BATCH_POINTS = 16_384  # enough to fill two cores; more only needs more memory
 
 
 class Predictor:
-    """Holds a network and labels clouds with it, on a GPU where there is one."""
+    """Holds a network and labels clouds with it, on a GPU where there is one.
+
+    Attributes:
+        network_seconds: wall time spent inside the network and its graph so far.
+    """
 
     def __init__(self, checkpoint: Checkpoint, rotations: int = 1) -> None:
         """With `rotations` above 1 each block is seen that often, turned by 360° / rotations, its logits averaged."""
@@ -29,6 +34,7 @@ class Predictor:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = checkpoint.build_network().to(self.device)
         self._rotations = rotations
+        self.network_seconds = 0.0
 
     def label(self, name: str, cloud: Cloud) -> tuple[np.ndarray, np.ndarray]:
         """Class indices (P,) and confidences (P,) float32 of every point of a cloud in memory.
@@ -52,7 +58,9 @@ class Predictor:
             items = [to_data(b, self.checkpoint.features, self.checkpoint.statistics) for b in group]
             batch = collate(items)
             sizes = batch.ptr.diff().tolist()
+            began = time.perf_counter()
             logits = self._turned(batch).float().cpu().split(sizes)
+            self.network_seconds += time.perf_counter() - began
             yield from zip(group, (part.numpy() for part in logits), strict=True)
 
     def _turned(self, batch: Batch) -> Tensor:

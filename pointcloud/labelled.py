@@ -76,8 +76,6 @@ def write_labelled(
         PointloomError: the copy differs from the scan (nothing is written then).
     """
     options = options or LabelOptions()
-    sure = np.rint(np.asarray(confidence) / CONFIDENCE_STEP).astype(np.uint8)
-    steps = {extra_dimensions.CONFIDENCE: sure, **(measures or {})}
     with storage.staged(out_uri) as part:
         with open_scan(scan_uri) as reader:
             if reader.header.point_count != len(codes):
@@ -85,7 +83,9 @@ def write_labelled(
                     f"scan {scan_uri!r} has {reader.header.point_count} points, expected {len(codes)}."
                 )
             compress = out_uri.lower().endswith(".laz")
-            written, counts = _copy(scan_uri, reader, part, compress, codes, confidence, options, steps)
+            written, counts = _copy(
+                scan_uri, reader, part, compress, codes, confidence, options, measures or {}
+            )
         _copy_raw_parts(scan_uri, part)
         difference = find_difference(scan_uri, str(part), options, written)
         if difference:
@@ -98,10 +98,13 @@ def write_labelled(
 
 def _copy(
     scan_uri: str, reader: laspy.LasReader, part: Path, compress: bool, codes: np.ndarray, confidence: np.ndarray,
-    options: LabelOptions, steps: Mapping[AddedDimension, np.ndarray],
+    options: LabelOptions, measures: Mapping[AddedDimension, np.ndarray],
 ) -> tuple[list[str], np.ndarray]:  # fmt: skip
-    """Write the copy; names of the extra dimensions that hold `steps` in it, and the points of each code."""
-    added = [*steps, ORIGINAL] if options.keep_original else list(steps)
+    """Write the copy; names of the extra dimensions that labelling wrote in it, and the points of each code."""
+    added = [extra_dimensions.CONFIDENCE, *measures]
+    num_measured = len(added)
+    if options.keep_original:
+        added.append(ORIGINAL)
     header, names = _labelled_header(reader.header, added)
     # Of a cloud that is labelled again, what was delivered at first is what counts.
     keep = options.keep_original and names[-1] not in set(reader.header.point_format.dimension_names)
@@ -118,7 +121,8 @@ def _copy(
             after = options.new_codes(before, codes[now], confidence[now])
             counts += np.bincount(after, minlength=256)
             record.classification = after
-            for name, values in zip(names, steps.values(), strict=False):
+            record.array[names[0]] = np.rint(confidence[now] / CONFIDENCE_STEP)
+            for name, values in zip(names[1:num_measured], measures.values(), strict=True):
                 record.array[name] = values[now]
             if keep:
                 record.array[names[-1]] = before
@@ -126,7 +130,7 @@ def _copy(
             at += len(chunk)
         if evlrs:
             writer.write_evlrs(laspy.vlrs.vlrlist.VLRList(evlrs))
-    return names[: len(steps)], counts
+    return names[:num_measured], counts
 
 
 def _labelled_header(

@@ -10,7 +10,11 @@ import numpy as np
 from pointcloud.blocks import Block, BlockConfig
 from pointcloud.crs import metres_per_unit
 from pointcloud.decoding import reading
+from pointcloud.extra_dimensions import ENTROPY, probability_dimensions
 from pointcloud.grid import Grid
+from pointcloud.label_options import LabelOptions
+from pointcloud.labelled import check_codes, write_labelled
+from pointcloud.labels import LabelScheme
 from pointcloud.parts import Part, write_part
 from pointcloud.region import read_region
 from pointcloud.scan import open_scan
@@ -21,17 +25,20 @@ Predict = Callable[[Iterable[Block]], Iterator[tuple[Block, np.ndarray]]]
 """Blocks -> each with its (N, C) logits."""
 Summarise = Callable[[np.ndarray], dict[str, np.ndarray]]
 """Mean logits (V, C) -> what is wanted of each voxel, by name: (V,) or (V, …) of any type."""
+Observe = Callable[[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]], None]
+"""Is shown the scan's labelled voxels of a region: xyz (V, 3), voxel (V, 3), points of each (V,), what was made."""
 
 
-def decode_for_labels(scan: str, uri: str, path: Path, config: BlockConfig) -> Part:
+def decode_for_labels(scan: str, uri: str, path: Path, config: BlockConfig, scheme: LabelScheme) -> Part:
     """All that labelling a scan reads of it, its EVLRs too; all its points as a part at a local path.
 
     What a decoder does to the process that it runs in, it does here: call it in one that may end.
 
     Raises:
-        ScanError: it cannot be read.
+        ScanError: it cannot be read, or cannot hold the scheme's codes.
     """
     with open_scan(uri) as reader, reading(uri):
+        check_codes(reader.header, scheme)
         len(reader.evlrs or [])
     return write_part(scan, uri, path, config, every_point=True)
 
@@ -44,11 +51,32 @@ def decode_beside(scan: str, uri: str, path: Path, config: BlockConfig, part: Pa
     return write_part(scan, uri, path, config, (x_min - reach, y_min - reach, x_max + reach, y_max + reach))
 
 
+def write_labels(
+    scan_uri: str, out_uri: str, folder: Path, scheme: LabelScheme, options: LabelOptions
+) -> np.ndarray:
+    """Write the labelled cloud of what `label_points` has left in a folder; a decoder runs here too, twice.
+
+    Returns and raises as `write_labelled`.
+    """
+    found = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+    measures = {ENTROPY: found["entropy"]} if options.entropy else {}
+    if options.probabilities:
+        measures |= zip(probability_dimensions(scheme), found["probabilities"].T, strict=True)
+    codes = scheme.to_codes(found["classes"])
+    return write_labelled(scan_uri, out_uri, codes, found["confidence"], options, measures)
+
+
 _Votes = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def label_points(
-    part: Part, neighbours: Sequence[Part], config: BlockConfig, predict: Predict, summarise: Summarise
+    part: Part,
+    neighbours: Sequence[Part],
+    config: BlockConfig,
+    predict: Predict,
+    summarise: Summarise,
+    observe: Observe = lambda *_: None,
+    folder: Path | None = None,
 ) -> dict[str, np.ndarray]:
     """What `summarise` makes of the mean logits of each point's voxel, in the order of the scan: (P, …) by name.
 
@@ -58,6 +86,8 @@ def label_points(
     Args:
         part: of the scan, all its points in it (`write_part` with `every_point`).
         neighbours: parts with the points that its tiles and halos reach; they get no label.
+        observe: is shown what was labelled, region by region.
+        folder: keeps the arrays as files <name>.npy, memory-mapped, however large the scan; None: in memory.
 
     Raises:
         ScanError: a block that cannot be cut, or lacks what `predict` needs.
@@ -85,11 +115,19 @@ def label_points(
         if not len(here.own_voxel):
             continue
         needed, row = np.unique(here.own_voxel, return_inverse=True)
-        for name, values in summarise(logits[needed] / votes[needed, None]).items():
+        made = summarise(logits[needed] / votes[needed, None])
+        observe(here.thinned.xyz[needed], here.thinned.voxel[needed], np.bincount(row), made)
+        for name, values in made.items():
             if name not in found:
-                found[name] = np.zeros((part.num_points, *values.shape[1:]), values.dtype)
+                found[name] = _allocate(folder, name, (part.num_points, *values.shape[1:]), values.dtype)
             found[name][here.own_index] = values[row]
     return found
+
+
+def _allocate(folder: Path | None, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    if folder is None:
+        return np.zeros(shape, dtype)
+    return np.lib.format.open_memmap(str(folder / f"{name}.npy"), "w+", dtype, shape)
 
 
 def _tiles_by_region(

@@ -21,12 +21,13 @@ def summarise(logits: np.ndarray, options: LabelOptions) -> dict[str, np.ndarray
     """What is wanted of each voxel, from its mean logits (V, C).
 
     Returns:
-        classes: (V,) int64, class indices; confidence: (V,) float32 in [0, 1]; and, where the options want them,
+        classes: (V,) uint8, class indices; confidence: (V,) float32 in [0, 1]; and, where the options want them,
         entropy: (V,) uint8 in `STEP`, of the probabilities, 1 where all C classes are equally likely;
         probabilities: (V, C) uint8 in `STEP`.
     """
     classes, confidence = class_and_confidence(logits)
-    found = {"classes": classes, "confidence": confidence}
+    # A byte a point: there may be a hundred million.
+    found = {"classes": classes.astype(np.uint8), "confidence": confidence}
     if options.entropy or options.probabilities:
         exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
         share = exponent / exponent.sum(axis=1, keepdims=True)

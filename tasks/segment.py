@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from models.checkpoint import fingerprint, read_checkpoint
 from pointcloud import ledger, storage
-from pointcloud.errors import PointloomError
+from pointcloud.errors import PointloomError, StorageError
 from pointcloud.header import ScanHeader
 from pointcloud.label_options import LabelOptions
 from pointcloud.labelled import output_name
@@ -24,8 +24,11 @@ from tasks.cluster import ray_session, usable_cpus
 from tasks.examining import examine_all
 from tasks.isolation import IsolatedProcesses
 from tasks.segmenter import STAGE, ScanSegmenter, SegmentJob
-from tasks.survey_map import UNCHANGED, WAITING, boxes_of
+from tasks.survey_map import UNCHANGED, UNREACHED, WAITING, boxes_of
 from tasks.watching import ScanStates
+
+_UNREACHED_IN_A_ROW = 5
+"""So many scans that storage does not give or take, and the run ends: it is the storage, or a full disk."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,11 @@ def examine_collection(
 
 @task(name="segment scans", cache_policy=NO_CACHE)
 def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record]:
-    """Label every scan that the plan names; the record of each scan there is, bad ones quarantined."""
+    """Label every scan that the plan names; the record of each scan there is, bad ones quarantined.
+
+    Raises:
+        StorageError: several scans in a row were not to be reached or written; what is done is kept.
+    """
     logger = get_run_logger()
     keys, todo = collection.keys, list(collection.plan.todo)
     records = {scan: record for scan, record in collection.records.items() if scan in keys}
@@ -170,7 +177,7 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
         return list(records.values())
     # Large scans first, so that no actor is left with one at the end.
     todo.sort(key=lambda scan: -storage.size(collection.sources[scan].uri))
-    num_actors = min(job.num_actors, len(todo))
+    num_actors, unreached = min(job.num_actors, len(todo)), 0
     with ray_session(max(usable_cpus(), num_actors * job.cpus_per_actor)):
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = ray.data.from_items(
@@ -187,8 +194,13 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
             record = ledger.Record(**row["record"])
             records[record.scan] = record
             states.set(record.scan, record.state, record)
-            if record.state == ledger.QUARANTINED:
-                logger.warning("quarantined: %s", record.error)
+            unreached = unreached + 1 if record.state == UNREACHED else 0
+            if unreached >= _UNREACHED_IN_A_ROW:
+                raise StorageError(
+                    f"{record.error} {unreached} scans in a row ended like this; what is done is kept."
+                )
+            if record.state != ledger.DONE:
+                logger.warning("%s: %s", record.state, record.error)
             else:
                 rate = record.points_in / record.seconds
                 logger.info("%s: %s points in %.1f s, %s points/s", record.scan, f"{record.points_in:,}",

@@ -19,17 +19,18 @@ from models.checkpoint import read_checkpoint
 from models.predictor import Predictor
 from pointcloud import ledger, storage
 from pointcloud.blocks import BlockConfig
-from pointcloud.errors import PointloomError, ScanError
-from pointcloud.extra_dimensions import ENTROPY, probability_dimensions
+from pointcloud.doubt import TileDoubts
+from pointcloud.errors import PointloomError, ScanError, StorageError
 from pointcloud.label_options import LabelOptions
-from pointcloud.labelled import check_codes, output_name, write_labelled
-from pointcloud.labelling import decode_beside, decode_for_labels, label_points
+from pointcloud.labelled import output_name
+from pointcloud.labelling import decode_beside, decode_for_labels, label_points, write_labels
 from pointcloud.measures import summarise
 from pointcloud.parts import Part
-from pointcloud.scan import open_scan
 from tasks.isolation import IsolatedProcesses
+from tasks.survey_map import UNREACHED
 
 STAGE = "segment"
+_ATTEMPTS, _PAUSE_SECONDS = 2, 5.0  # on top of the minute that `pointcloud.filesystem` waits
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class SegmentJob:
     def output(self, scan: str) -> str:
         return storage.join(self.out, output_name(scan))
 
+    def tiles(self, scan: str) -> str:
+        """Where a scan's doubt by tile is kept."""
+        return storage.join(self.out, "tiles", f"{scan}.parquet")
+
 
 class ScanSegmenter:
     """Labels the scans that Ray Data hands to it, one row each; what goes back is the scan's record."""
@@ -73,55 +78,76 @@ class ScanSegmenter:
         checkpoint = replace(read_checkpoint(job.checkpoint), block_config=job.config)
         self._scheme = job.options.scheme(checkpoint.label_scheme)
         self._predictor = Predictor(checkpoint, job.options.rotations)
-        self._decoder = IsolatedProcesses(1, job.memory_mb, job.time_limit_s)
+        self._isolated = IsolatedProcesses(1, job.memory_mb, job.time_limit_s)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         uri, name, key, beside = (str(batch[column][0]) for column in ("uri", "name", "key", "neighbours"))
         began = time.monotonic()
-        try:
-            record = self._segment(uri, name, key, json.loads(beside), began)
-        except PointloomError as error:
-            record = ledger.Record(
-                STAGE, name, key, ledger.QUARANTINED, seconds=time.monotonic() - began, error=str(error)
-            )
-        ledger.write(self._job.out, record)
+        for attempt in range(_ATTEMPTS):
+            try:
+                record = self._segment(uri, name, key, json.loads(beside), began)
+                ledger.write(self._job.out, record)
+                break
+            except StorageError as error:
+                # The scan may be good: its ledger says nothing, so that the next run takes it up again.
+                record = self._failed(name, key, UNREACHED, began, error)
+                if attempt + 1 < _ATTEMPTS:
+                    time.sleep(_PAUSE_SECONDS)
         return {"record": [asdict(record)]}
 
     def _segment(
         self, uri: str, name: str, key: str, beside: Mapping[str, str], began: float
     ) -> ledger.Record:
-        scheme, options = self._scheme, self._job.options
+        """The record of a scan, labelled or quarantined. Raises StorageError."""
         try:
             with tempfile.TemporaryDirectory(prefix="pointloom-parts-") as folder:
-                part, neighbours = self._decode(name, uri, beside, Path(folder))
-                with open_scan(uri) as reader:
-                    check_codes(reader.header, scheme)
-                found = label_points(
-                    part,
-                    neighbours,
-                    self._job.config,
-                    self._predictor.logits,
-                    partial(summarise, options=options),
-                )
+                return self._label(uri, name, key, beside, began, Path(folder))
+        except StorageError:
+            raise
         except ScanError as error:
-            raise error if repr(uri) in str(error) else ScanError(f"scan {uri!r}: {error}") from error
-        classes, confidence = found["classes"], found["confidence"]
-        measures = {ENTROPY: found["entropy"]} if options.entropy else {}
-        if options.probabilities:
-            measures |= zip(probability_dimensions(scheme), found["probabilities"].T, strict=True)
-        output = self._job.output(name)
-        codes = write_labelled(uri, output, scheme.to_codes(classes), confidence, options, measures)
-        counts = np.bincount(classes, minlength=len(scheme)).tolist()
+            named = error if repr(uri) in str(error) else ScanError(f"scan {uri!r}: {error}")
+            return self._failed(name, key, ledger.QUARANTINED, began, named)
+        except PointloomError as error:
+            return self._failed(name, key, ledger.QUARANTINED, began, error)
+
+    def _failed(self, name: str, key: str, state: str, began: float, error: PointloomError) -> ledger.Record:
+        return ledger.Record(STAGE, name, key, state, seconds=time.monotonic() - began, error=str(error))
+
+    def _label(
+        self, uri: str, name: str, key: str, beside: Mapping[str, str], began: float, folder: Path
+    ) -> ledger.Record:
+        scheme, options, output = self._scheme, self._job.options, self._job.output(name)
+        begun, in_network = time.time(), self._predictor.network_seconds
+        part, neighbours = self._decode(name, uri, beside, folder)
+        decoded = time.monotonic()
+        doubts = TileDoubts(name, self._job.config, part.crs, part.extent, len(scheme))
+        label_points(
+            part, neighbours, self._job.config, self._predictor.logits, partial(summarise, options=options),
+            doubts.take, folder,
+        )  # fmt: skip
+        labelled, in_network = time.monotonic(), self._predictor.network_seconds - in_network
+        codes = self._isolated.call(write_labels, uri, output, folder, scheme, options)
+        doubts.write(self._job.tiles(name))
+        written = time.monotonic()
+        stages = {
+            "decode": decoded - began,
+            "cut and merge": labelled - decoded - in_network,
+            "network": in_network,
+            "write and prove": written - labelled,
+        }
         return ledger.Record(
             STAGE, name, key, ledger.DONE,
             points_in=part.num_points,
-            points_out=len(classes),
-            seconds=time.monotonic() - began,
+            points_out=part.num_points,
+            seconds=written - began,
             output=output,
             details={
-                "class_counts": dict(zip(scheme.names, counts, strict=True)),
+                "class_counts": dict(zip(scheme.names, doubts.class_points, strict=True)),
                 "code_counts": {str(code): int(codes[code]) for code in np.flatnonzero(codes)},
-                "mean_confidence": round(float(confidence.mean()), 4),
+                "mean_confidence": round(doubts.confidence, 4),
+                "area_km2": doubts.area_km2,
+                "begun": begun,
+                "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
             },
         )  # fmt: skip
 
@@ -130,11 +156,13 @@ class ScanSegmenter:
     ) -> tuple[Part, list[Part]]:
         """The parts of a scan and its neighbours (name -> URI), decoded where a decoder may crash."""
         config, neighbours = self._job.config, []
-        part: Part = self._decoder.call(decode_for_labels, name, uri, folder / "scan.arrow", config)
+        part: Part = self._isolated.call(
+            decode_for_labels, name, uri, folder / "scan.arrow", config, self._scheme
+        )
         for number, (other, at) in enumerate(sorted(beside.items())):
             # A neighbour that cannot be read, or has no point so near, gives no context; its own record says why.
             with suppress(ScanError):
                 neighbours.append(
-                    self._decoder.call(decode_beside, other, at, folder / f"{number}.arrow", config, part)
+                    self._isolated.call(decode_beside, other, at, folder / f"{number}.arrow", config, part)
                 )
         return part, neighbours

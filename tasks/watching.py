@@ -21,7 +21,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from slugify import slugify
 
 from pointcloud.ledger import QUARANTINED, Record
-from tasks.survey_map import CUTTING, READING, Box, as_data_uri, draw_map
+from tasks.survey_map import CUTTING, READING, UNREACHED, Box, as_data_uri, draw_map
 
 _REFRESH_SECONDS = 5.0
 _SHOWN_ROWS = 500
@@ -96,7 +96,7 @@ class ScanStates:
 
     def _rows(self) -> list[dict[str, Any]]:
         """What needs a look first, then what is at work, then the rest; sums where there are many."""
-        rank = {QUARANTINED: 0, CUTTING: 1, READING: 1}
+        rank = {QUARANTINED: 0, UNREACHED: 0, CUTTING: 1, READING: 1}
         scans = sorted(self._states, key=lambda scan: (rank.get(self._states[scan], 2), scan))
         rows = [_row(scan, self._states[scan], self._records.get(scan)) for scan in scans[:_SHOWN_ROWS]]
         if len(scans) > _SHOWN_ROWS:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import laspy
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
@@ -141,3 +142,37 @@ def test_scans_by_state_and_their_map_are_in_the_ui_and_a_bad_scan_is_left_when_
         segment(segmenting(bad, checkpoint, out))
     assert record.stat().st_mtime_ns > tried
     assert written(out) == before
+
+
+def test_in_the_morning_there_is_a_page_a_map_of_what_to_look_at_and_an_artifact(
+    survey: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "morning"
+    shutil.copytree(survey, scans)
+    broken_files.not_a_las(scans)
+    torn = broken_files.truncated_laz(scans)
+    settings = {"max_quarantined": 2, "review_below": 0.9, "price_per_hour": 3.6}
+    segment(segmenting(scans, checkpoint, out, **settings))
+    page = (out / "report.html").read_text()
+    for said in (
+        "Scans that need a look",
+        "signature",
+        "Cost per km",
+        "The most doubtful places",
+        "Class shares",
+    ):
+        assert said in page
+    rows = pq.read_table(out / "review" / "review.parquet").to_pylist()
+    tiles = [row for row in rows if row["i"] is not None]
+    assert len(tiles) > 2
+    assert all(row["confidence"] < 0.9 for row in tiles)
+    assert [row["scan"] for row in rows if row["i"] is None] == [torn.name], "its header says where it lies"
+    with get_client(sync_client=True) as client:
+        (artifact,) = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="report-%morning"))
+        )
+    assert "Scans that need a look" in str(artifact.data)
+    # A run that has nothing to do still says how things are.
+    (out / "report.html").unlink()
+    segment(segmenting(scans, checkpoint, out, **settings, retry_quarantined=False))
+    assert "The most doubtful places" in (out / "report.html").read_text()

@@ -17,6 +17,7 @@ from pointcloud.ledger import DONE, QUARANTINED
 from tasks import segmenter
 from tasks.segment import plan_segmenting
 from tasks.segmenter import ScanSegmenter, SegmentJob
+from tasks.survey_map import UNREACHED
 from tests import broken_files, lethal_decoders
 from tests.clouds import write_las
 from tests.models.test_predictor import make_predictor
@@ -89,3 +90,45 @@ def test_neighbours_give_context_and_those_that_cannot_be_read_do_not(
     assert alone["state"] == together["state"] == DONE
     assert alone["points_in"] == together["points_in"] == 300
     assert alone["details"]["mean_confidence"] != together["details"]["mean_confidence"]
+
+
+def test_storage_that_is_away_is_no_fault_of_the_scan(
+    job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter, "_PAUSE_SECONDS", 0.0)
+    (tmp_path / "file").write_text("where a folder should be")
+    scan = write_las(tmp_path / "a.las", 300)
+    record = run(ScanSegmenter(replace(job, out=str(tmp_path / "file" / "out"))), scan)
+    assert record["state"] == UNREACHED
+    assert "cannot write" in record["error"]
+    record = run(ScanSegmenter(job), tmp_path / "gone.las")
+    assert record["state"] == UNREACHED
+    assert not list((tmp_path / "labelled").rglob("*.json")), "the ledger says nothing of it"
+    assert run(ScanSegmenter(job), scan)["state"] == DONE
+
+
+def test_storage_that_comes_back_is_waited_for(
+    job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("where a folder should be")
+    pauses: list[float] = []
+
+    def mend(seconds: float) -> None:
+        pauses.append(seconds)
+        (tmp_path / "file").unlink()
+
+    monkeypatch.setattr(segmenter.time, "sleep", mend)
+    record = run(
+        ScanSegmenter(replace(job, out=str(tmp_path / "file" / "out"))), write_las(tmp_path / "a.las", 300)
+    )
+    assert record["state"] == DONE
+    assert len(pauses) == 1
+
+
+def test_a_writer_that_dies_ends_its_scan_only(
+    job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter, "write_labels", lethal_decoders.crash)
+    record = run(ScanSegmenter(job), write_las(tmp_path / "bad.las", 300))
+    assert record["state"] == QUARANTINED
+    assert "its decoder crashed" in record["error"]

@@ -1,0 +1,77 @@
+"""The places that a person should look at, as polygons that a GIS opens: doubtful tiles, quarantined scans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyproj import CRS
+
+from pointcloud import geoparquet, storage
+
+NAME = "review.parquet"
+_SCHEMA = pa.schema(
+    [
+        ("scan", pa.string()),
+        ("reason", pa.string()),
+        ("i", pa.int64()),
+        ("j", pa.int64()),
+        ("num_points", pa.int64()),
+        ("confidence", pa.float32()),
+        ("x", pa.float64()),
+        ("y", pa.float64()),
+        ("z", pa.float64()),
+        ("footprint", pa.binary()),
+    ]
+)
+
+
+def doubtful(tiles: pa.Table, below: float) -> pa.Table:
+    """The rows of `doubt.read_tiles` with a mean confidence below a limit, as rows to review."""
+    found = tiles.filter(pc.less(tiles["confidence"], below))
+    reason = pa.array(
+        [f"mean confidence {sure:.2f}" for sure in found["confidence"].to_pylist()], pa.string()
+    )
+    columns = [reason if name == "reason" else found[name] for name in _SCHEMA.names]
+    return pa.Table.from_arrays(columns, schema=_SCHEMA.with_metadata(tiles.schema.metadata))
+
+
+def whole_scan(scan: str, reason: str, box: Sequence[float], crs: CRS | None) -> pa.Table:
+    """One row to review: all of a scan, whose header tells where it lies."""
+    row = {"scan": scan, "reason": reason, "footprint": geoparquet.rectangle(box)}
+    return pa.Table.from_pylist([row], _SCHEMA.with_metadata(geoparquet.metadata("footprint", crs)))
+
+
+def write(folder: str, found: Sequence[pa.Table]) -> list[str]:
+    """Write rows to review as GeoParquet, one file for each CRS, the most doubtful first; the files' URIs.
+
+    A review without rows is written too: it says that there is nothing to look at.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    by_crs: dict[bytes, list[pa.Table]] = {}
+    for table in found:
+        by_crs.setdefault(table.schema.metadata[b"geo"], []).append(table)
+    if not by_crs:
+        empty = _SCHEMA.with_metadata(geoparquet.metadata("footprint", None))
+        by_crs = {empty.metadata[b"geo"]: [empty.empty_table()]}
+    uris = []
+    for number, (_, tables) in enumerate(sorted(by_crs.items()), 1):
+        name = NAME if number == 1 else NAME.replace(".", f"-{number}.")
+        uris.append(storage.join(folder, name))
+        whole = pa.concat_tables(tables).sort_by([("confidence", "ascending"), ("scan", "ascending")])
+        with storage.staged(uris[-1]) as part:
+            pq.write_table(whole, part, compression="zstd")
+    return uris
+
+
+def crs_name(tiles: pa.Table) -> str:
+    """What a person calls the CRS of a table of polygons."""
+    geo: Mapping[str, Any] = json.loads(tiles.schema.metadata[b"geo"])
+    crs = geo["columns"]["footprint"]["crs"]
+    return crs["name"] if crs else "no CRS in the scan"

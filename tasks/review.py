@@ -1,0 +1,234 @@
+"""In the morning: one page about a segment run, and the polygons of what somebody should look at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from models.checkpoint import read_checkpoint
+from pointcloud import ledger, review, storage
+from pointcloud.doubt import LEAST_POINTS, NUM_PLACES, Place, read_places, read_tiles
+from pointcloud.errors import StorageError
+from tasks.report.review import Doubtful, Review, class_shares, render
+from tasks.report.words import Tile, counted, grouped, per_cent
+from tasks.segment import Collection
+from tasks.segmenter import SegmentJob
+from tasks.survey_map import boxes_of
+from tasks.watching import show_markdown
+
+REPORT = "report.html"
+_MOST_TILES = 6_000
+"""More are drawn as one rectangle per scan: a browser has to hold them."""
+_SHOWN_PLACES = 9
+_SHOWN_ROWS = 20
+_READERS = 16
+
+
+@dataclass(frozen=True)
+class ReviewOptions:
+    """What is worth a look, and what the machines cost.
+
+    Attributes:
+        below: tiles with a smaller mean confidence are among the polygons to review.
+        price_per_hour: of all machines together, in any currency; 0: not known.
+    """
+
+    below: float = 0.6
+    price_per_hour: float = 0.0
+
+
+@dataclass
+class _Gathered:
+    """What adds up over the tiles of all scans."""
+
+    to_review: list[pa.Table]
+    tiles: list[Doubtful]
+    scans: list[Doubtful]
+    worst: list[tuple[float, str]]
+    crs: dict[str, str]
+
+
+@task(name="write report", cache_policy=NO_CACHE)
+def write_report(
+    collection: Collection, records: Sequence[ledger.Record], job: SegmentJob, options: ReviewOptions, seconds: float
+) -> str:  # fmt: skip
+    """Write report.html and review.parquet beside the labelled clouds, and show the short of it in the Prefect UI.
+
+    Args:
+        collection: of the run, as it was planned.
+        records: of all its scans afterwards.
+        seconds: wall time of the labelling.
+
+    Returns:
+        The URI of the page.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    scheme = read_checkpoint(job.checkpoint, weights=False).label_scheme
+    boxes = boxes_of(collection.headers)
+    done = [r for r in records if r.state == ledger.DONE]
+    bad = [r for r in records if r.state != ledger.DONE]
+    found = _gather(done, job, options.below)
+    found.to_review += [
+        review.whole_scan(r.scan, r.error, boxes[r.scan], collection.headers[r.scan].crs)
+        for r in bad
+        if r.scan in boxes
+    ]
+    folder = storage.join(job.out, "review")
+    polygons = review.write(folder, found.to_review)
+    places = _worst_places(found, job)
+    todo = set(collection.plan.todo)
+    now = [r for r in done if r.scan in todo]
+    states = collection.states() | {r.scan: r.state for r in records if r.scan in todo or r in bad}
+    num_tiles = sum(len(table) for table in found.to_review)
+    page = Review(
+        title=f"Labelled into {job.out}",
+        subtitle=f"Run of {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}: {collection.plan}",
+        scheme=scheme,
+        records=tuple(records),
+        states=states,
+        boxes=boxes,
+        tiles=tuple(found.tiles if len(found.tiles) <= _MOST_TILES else found.scans),
+        places=tuple(places),
+        crs=found.crs,
+        figures=tuple(_figures(done, bad, now, options.price_per_hour, seconds, num_tiles)),
+        facts={
+            "checkpoint": job.checkpoint,
+            "polygons to review": "\n".join(polygons)
+            + f"\ntiles with a mean confidence below {options.below:g}, and quarantined scans; opens in QGIS",
+            "ledger": storage.join(job.out, "ledger", "segment"),
+            "time of the stages": _stages(now),
+        },
+    )
+    uri = storage.join(job.out, REPORT)
+    storage.write_bytes(uri, render(page).encode())
+    get_run_logger().info("report: %s", uri)
+    show_markdown(f"report-{job.out}", _to_markdown(page, bad), f"In the morning: {job.out}")
+    return uri
+
+
+def _gather(done: Sequence[ledger.Record], job: SegmentJob, below: float) -> _Gathered:
+    """What the tiles of all labelled scans say, scan after scan; those labelled before there were such are left out."""
+    found = _Gathered([], [], [], [], {})
+    with ThreadPoolExecutor(1 if storage.is_local(job.out) else _READERS) as readers:
+        for record, tiles in zip(done, readers.map(lambda r: _tiles(job.tiles(r.scan)), done), strict=True):
+            if tiles is None or not len(tiles):
+                continue
+            found.crs[record.scan] = review.crs_name(tiles)
+            found.to_review.append(review.doubtful(tiles, below))
+            sure = tiles["confidence"].to_numpy()
+            enough = np.flatnonzero(tiles["num_points"].to_numpy() >= LEAST_POINTS)
+            found.worst += [(float(c), record.scan) for c in np.sort(sure[enough])[:NUM_PLACES]]
+            drawn = list(_rectangles(tiles))
+            low, high = np.min(drawn, axis=0)[:2], np.max(drawn, axis=0)[2:]
+            whole = (*low.tolist(), *high.tolist())
+            found.scans.append(Doubtful(whole, record.details["mean_confidence"], record.scan))
+            if len(found.tiles) <= _MOST_TILES:
+                found.tiles += [
+                    Doubtful(box, float(c), record.scan) for box, c in zip(drawn, sure, strict=True)
+                ]
+    return found
+
+
+def _tiles(uri: str) -> pa.Table | None:
+    try:
+        return read_tiles(uri)
+    except StorageError:
+        return None
+
+
+def _rectangles(tiles: pa.Table) -> Iterator[tuple[float, float, float, float]]:
+    """The footprints: the first and the third corner of WKB polygons."""
+    for polygon in tiles["footprint"].to_pylist():
+        x0, y0, _, _, x1, y1 = np.frombuffer(polygon, "<f8", 6, 13).tolist()
+        yield x0, y0, x1, y1
+
+
+def _worst_places(found: _Gathered, job: SegmentJob) -> list[Place]:
+    scans = {scan for _, scan in sorted(found.worst)[:_SHOWN_PLACES]}
+    places = [place for scan in scans for place in read_places(job.tiles(scan))]
+    return sorted(places, key=lambda p: (p.confidence, p.scan, p.tile))[:_SHOWN_PLACES]
+
+
+def _figures(
+    done: Sequence[ledger.Record], bad: Sequence[ledger.Record], now: Sequence[ledger.Record], price: float,
+    seconds: float, num_tiles: int,
+) -> Iterator[Tile]:  # fmt: skip
+    yield Tile("Labelled", grouped(len(done)), f"{counted(len(now), 'scan', 'scans')} in this run")
+    yield Tile("Need a look", grouped(len(bad)), "scans not labelled")
+    yield Tile("To review", grouped(num_tiles), "polygons: doubtful tiles and scans")
+    points, area = sum(r.points_in for r in now), sum(r.details.get("area_km2", 0.0) for r in now)
+    yield Tile("Points", grouped(sum(r.points_in for r in done)), f"{grouped(points)} in this run")
+    if done:
+        weights = [r.points_in for r in done]
+        sure = float(np.average([r.details["mean_confidence"] for r in done], weights=weights))
+        yield Tile("Mean confidence", per_cent(sure), "of all points")
+    if now:
+        rate = points / max(seconds, 1e-9)
+        yield Tile(
+            "Points per second", grouped(round(rate)), f"whole run, {seconds:,.0f} s, start-up included"
+        )
+        yield Tile("km² labelled", f"{area:.3g}", "tiles with points, in this run")
+        if price and area:
+            cost = price * seconds / 3600 / area
+            yield Tile("Cost per km²", f"{cost:,.2f}", f"at {price:g} an hour for all machines")
+
+
+def _stages(now: Sequence[ledger.Record]) -> str:
+    """Where the actors' time went, in words."""
+    stages: dict[str, float] = {}
+    for record in now:
+        for stage, seconds in record.details.get("stages", {}).items():
+            stages[stage] = stages.get(stage, 0.0) + seconds
+    whole = sum(stages.values())
+    return ", ".join(f"{stage} {seconds / whole:.0%}" for stage, seconds in stages.items()) if whole else "–"
+
+
+def _to_markdown(page: Review, bad: Sequence[ledger.Record]) -> str:
+    """What the Prefect UI shows of the page."""
+    lines = ["| | | |", "| --- | ---: | --- |"]
+    lines += [f"| {tile.label} | {tile.value} | {tile.note} |" for tile in page.figures]
+    if bad:
+        lines += ["", "**Scans that need a look**", "", "| scan | why |", "| --- | --- |"]
+        lines += [f"| {_cell(r.scan)} | {_cell(r.error)} |" for r in bad[:_SHOWN_ROWS]]
+    drifted = [r for r in page.records if r.state == ledger.DONE and r.details.get("drift")]
+    if drifted:
+        lines += ["", "**Unlike the training**", "", "| scan | how |", "| --- | --- |"]
+        lines += [
+            f"| {_cell(r.scan)} | {_cell(' '.join(r.details['drift']))} |" for r in drifted[:_SHOWN_ROWS]
+        ]
+    if page.places:
+        lines += [
+            "",
+            "**The most doubtful places**",
+            "",
+            "| confidence | scan | x | y |",
+            "| ---: | --- | ---: | ---: |",
+        ]
+        for place in page.places:
+            x, y = place.xyz[:, :2].mean(axis=0)
+            lines.append(f"| {per_cent(place.confidence)} | {_cell(place.scan)} | {x:,.1f} | {y:,.1f} |")
+    whole, rows = class_shares(page.records, page.scheme.names)
+    if whole is not None:
+        lines += [
+            "",
+            "**Class shares**, the strangest scans first",
+            "",
+            f"| scan | {' | '.join(page.scheme.names)} |",
+        ]
+        lines.append("| --- |" + " ---: |" * len(page.scheme))
+        for row in (whole, *rows[:_SHOWN_ROWS]):
+            lines.append(f"| {_cell(row.name)} | {' | '.join(map(per_cent, row.shares))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

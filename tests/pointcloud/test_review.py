@@ -1,0 +1,44 @@
+"""Polygons to review: one file for each CRS, the most doubtful first, and a file also when nothing is to be seen."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from pyproj import CRS
+
+from pointcloud import review
+from pointcloud.doubt import read_tiles
+from tests.pointcloud.test_doubt import CRS_M, make_doubts
+
+
+def test_doubtful_tiles_and_quarantined_scans_by_crs(tmp_path: Path) -> None:
+    make_doubts()[0].write(uri := str(tmp_path / "a.parquet"))
+    tiles = read_tiles(uri)
+    feet = CRS.from_epsg(2225)
+    uris = review.write(
+        str(tmp_path / "review"),
+        [
+            review.doubtful(tiles, 0.65),
+            review.whole_scan("bad.laz", "it is damaged", (1.0, 2.0, 3.0, 4.0), CRS_M),
+            review.whole_scan("far.laz", "it is damaged", (1.0, 2.0, 3.0, 4.0), feet),
+        ],
+    )
+    assert [Path(u).name for u in uris] == ["review.parquet", "review-2.parquet"]
+    by_crs = {
+        json.loads(t.schema.metadata[b"geo"])["columns"]["footprint"]["crs"]["name"]: t.to_pylist()
+        for t in map(pq.read_table, uris)
+    }
+    metric = by_crs[CRS_M.name]
+    assert [row["scan"] for row in metric] == ["a.laz"] * 3 + ["bad.laz"]
+    assert [row["reason"] for row in metric[:2]] == ["mean confidence 0.40", "mean confidence 0.50"]
+    assert struct.unpack("<10d", metric[-1]["footprint"][13:]) == (1, 2, 3, 2, 3, 4, 1, 4, 1, 2)
+    assert [row["scan"] for row in by_crs[feet.name]] == ["far.laz"]
+    assert review.crs_name(tiles) == CRS_M.name
+
+
+def test_nothing_to_review_is_a_file_without_rows(tmp_path: Path) -> None:
+    (uri,) = review.write(str(tmp_path), [])
+    assert len(pq.read_table(uri)) == 0
