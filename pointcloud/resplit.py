@@ -23,6 +23,7 @@ from pointcloud import ledger, storage, store
 from pointcloud.blocks import Block
 from pointcloud.errors import SchemaError
 from pointcloud.features import FeatureStatistics, standardised_columns
+from pointcloud.kernels import moments
 from pointcloud.splits import SPLITS, TRAIN, UNUSED, SplitRule, plan_split, split_of_shifted
 
 Place = tuple[str, int, int, int, int]
@@ -54,8 +55,7 @@ class PlaceSums:
             labelled = block.label[block.is_core & (block.label >= 0)]
             self.class_counts += np.bincount(labelled, minlength=len(self.class_counts))
         for name, values in standardised_columns(block).items():
-            sums = np.array([len(values), values.sum(), np.square(values).sum()])
-            self.moments[name] = self.moments.get(name, 0) + sums
+            self.moments[name] = self.moments.get(name, 0) + np.array(moments(values))
         if block.source is None:
             self.scans.add(block.scan)
         else:
@@ -95,13 +95,17 @@ def resplit(
         )
         base[scan] = dict(zip(tiles, planned, strict=True))
         for tile in tiles:
-            if _is_mixed(sums[scan, *tile, 0, 0].scans, rule):
+            # Scans that share a tile and are named for different splits: it can serve neither.
+            if len(_named(sums[scan, *tile, 0, 0].scans, rule)) > 1:
                 base[scan][tile] = UNUSED
     found: dict[Place, str] = {}
     for place, of_place in sums.items():
         scan, tile, shift = place[0], place[1:3], place[3:]
         if shift == (0, 0):
             found[place] = base[scan][tile]
+        elif _named(of_place.scans, rule) != {TRAIN}:
+            # Also where the tiles below had too few points to be kept.
+            found[place] = UNUSED
         else:
             # What lies below may belong to the scans that this tile shares its core with.
             owners = (scan, *sorted(of_place.scans - {scan}))
@@ -109,11 +113,11 @@ def resplit(
     return SplitBlocks(dataset, _counted(manifest, sums, found, rule), found)
 
 
-def _is_mixed(scans: set[str], rule: SplitRule) -> bool:
-    """Whether scans that share a tile are named for different splits, so that it can serve neither."""
+def _named(scans: set[str], rule: SplitRule) -> set[str]:
+    """The splits that scans are named for as a whole; without names all train."""
     whole = SplitRule(0.0, rule.val_scans, 0.0, rule.test_scans)
     one = np.zeros((1, 2), np.int64), np.ones((1, 1), np.int64)
-    return len({plan_split(scan, *one, whole, np.inf)[0] for scan in scans}) > 1
+    return {plan_split(scan, *one, whole, np.inf)[0] for scan in scans}
 
 
 def _counted(

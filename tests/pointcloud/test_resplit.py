@@ -98,6 +98,15 @@ def test_no_point_trains_and_is_held_out(rule: SplitRule, strips: str) -> None:
     assert not seen[VAL] & seen[TEST]
 
 
+def test_a_scan_that_is_held_out_never_trains(scans: list[Source], tmp_path: Path) -> None:
+    # Of tiles with too few points nothing is left, but a shifted tile above some of them may have enough.
+    recipe = Recipe(CONFIG, PRESETS["asprs-basic"], STRIP, min_points=85)
+    store.write_manifest(str(tmp_path), cut(scans, recipe, tmp_path))
+    blocks = divided(str(tmp_path), RULES["scans"])
+    trained = {scan for block in blocks.read(TRAIN) for scan, _ in core_points(block)}
+    assert trained == {"tile_2_0.laz"}
+
+
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_counts_and_statistics_are_those_of_the_blocks_read(rule: SplitRule, strips: str) -> None:
     blocks = divided(strips, rule)
