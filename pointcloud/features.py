@@ -11,14 +11,22 @@ import numpy as np
 
 from pointcloud.blocks import Block
 from pointcloud.errors import PointloomError, ScanError, SchemaError
+from pointcloud.surroundings import ECHOES, SHAPE, echoes, shape
+
+RADII_M = {"0.5m": 0.5, "1m": 1.0, "2m": 2.0, "4m": 4.0, "8m": 8.0, "16m": 16.0, "32m": 32.0}
+"""Of surroundings, as the names of features say them."""
+
+_RETURNS = ("return_number", "number_of_returns")
 
 FEATURES: dict[str, tuple[tuple[str, ...], int]] = {
     "xyz": ((), 3),
     "height": ((), 1),
     "intensity": (("intensity",), 1),
-    "returns": (("return_number", "number_of_returns"), 2),
+    "returns": (_RETURNS, 2),
     "rgb": (("red", "green", "blue"), 3),
     "room_xyz": ((), 3),
+    **{f"shape_{radius}": ((), len(SHAPE)) for radius in RADII_M},
+    **{f"echoes_{radius}": (_RETURNS, len(ECHOES)) for radius in RADII_M},
 }
 """Feature -> (attributes it needs, channels it makes).
 
@@ -26,7 +34,8 @@ xyz: block-centred coordinates in units of half a tile. height: metres above the
 nearby, standardised. intensity: standardised over the training split. returns: return number and number of
 returns, standardised. rgb: [0, 1]. room_xyz: place in the scan, [0, 1] from its smallest to its largest
 corner (the last three of the nine channels that S3DIS networks take since PointNet); augmentation, which
-moves xyz, leaves it.
+moves xyz, leaves it. shape_0.5m … shape_32m and echoes_0.5m … echoes_32m: what surrounds a point within so many
+metres, among the points of its block (`pointcloud.surroundings`).
 """
 
 
@@ -103,6 +112,14 @@ def point_features(block: Block, features: tuple[str, ...], statistics: FeatureS
             continue
         if feature == "room_xyz":
             columns += list(_place_in_scan(block).T)
+            continue
+        kind, _, radius = feature.partition("_")
+        if kind == "shape":
+            columns += list(shape(block.position, RADII_M[radius]).T)
+            continue
+        if kind == "echoes":
+            of_point = [block.attributes[name] for name in _RETURNS]
+            columns += list(echoes(block.position, *of_point, RADII_M[radius]).T)
             continue
         names = ("height",) if feature == "height" else FEATURES[feature][0]
         values = standardised_columns(block)
