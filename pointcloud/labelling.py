@@ -112,15 +112,16 @@ def label_points(
         for next_region in {(int(i), int(j)) for i, j in home[beyond]} & wanted.keys():
             rows = beyond[(home[beyond] == next_region).all(axis=1)]
             waiting.setdefault(next_region, []).append((identity[rows], logits[rows], votes[rows]))
-        if not len(here.own_voxel):
+        own_index, own_row = here.own_points(region, grid)
+        if not len(own_index):
             continue
-        needed, row = np.unique(here.own_voxel, return_inverse=True)
+        needed, row = np.unique(own_row, return_inverse=True)
         made = summarise(logits[needed] / votes[needed, None])
         observe(here.thinned.xyz[needed], here.thinned.voxel[needed], np.bincount(row), made)
         for name, values in made.items():
             if name not in found:
                 found[name] = _allocate(folder, name, (part.num_points, *values.shape[1:]), values.dtype)
-            found[name][here.own_index] = values[row]
+            found[name][own_index] = values[row]
     return found
 
 
