@@ -71,7 +71,7 @@ def decode(scan: str, folder: Path) -> None:
     schema = pa.schema(
         [(name, pa.float32()) for name in (*"xyz", "height")]
         + [(name, kinds.get(name, pa.uint8())) for name in names]
-        + [("is_core", pa.bool_()), ("point_index", pa.int64())]
+        + [("point_index", pa.int64())]
     )
     pa.set_cpu_count(1)
     with (
@@ -89,7 +89,6 @@ def decode(scan: str, folder: Path) -> None:
             ]
             columns.append(columns[2])
             columns += [np.asarray(chunk[name]) for name in names]
-            columns.append(np.ones(len(chunk), bool))
             columns.append(np.arange(begin, begin + len(chunk)))
             begin += len(chunk)
             writer.write_table(pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema))

@@ -72,7 +72,7 @@ class BlockConfig:
 
 @dataclass(frozen=True)
 class Block:
-    """N points, the core ones first in no particular order, then none: `is_core` says which are which.
+    """N points, those of the core before those of the halo, each in no particular order.
 
     Attributes:
         scan: name of the scan.

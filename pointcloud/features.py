@@ -118,8 +118,8 @@ def point_features(block: Block, features: tuple[str, ...], statistics: FeatureS
             columns += list(shape(block.position, RADII_M[radius]).T)
             continue
         if kind == "echoes":
-            of_point = [block.attributes[name] for name in _RETURNS]
-            columns += list(echoes(block.position, *of_point, RADII_M[radius]).T)
+            number, count = (block.attributes[name] for name in _RETURNS)
+            columns += list(echoes(block.position, number, count, RADII_M[radius]).T)
             continue
         names = ("height",) if feature == "height" else FEATURES[feature][0]
         values = standardised_columns(block)

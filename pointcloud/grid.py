@@ -121,5 +121,5 @@ def squares_of(
     square, number = np.unique(found >> 1, return_index=True)
     ends = np.append(starts[1:], len(order))
     middles = np.where(found[number] & 1, starts[number], ends[number])
-    squares = np.stack(np.divmod(square, width), axis=1) + [low_i, low_j]
+    squares = np.stack([square // width + low_i, square % width + low_j], axis=1)
     return Squares(squares, place.take(order), starts[number], middles)

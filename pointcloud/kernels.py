@@ -49,7 +49,8 @@ def radix_group(key: np.ndarray, num_bits: int) -> tuple[np.ndarray, np.ndarray]
 
 @compiled
 def nearest_to_centre(
-    order: np.ndarray, starts: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray, horizontal: float, vertical: float
+    order: np.ndarray, starts: np.ndarray,
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, horizontal: float, vertical: float,
 ) -> np.ndarray:  # fmt: skip
     """The point that stands for each voxel (V,), as `Voxels` says, for points grouped by voxel.
 

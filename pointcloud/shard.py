@@ -88,10 +88,12 @@ def write_shard(
 
 def _draw(block: Block, num_points: int) -> np.ndarray:
     """Indices (num_points,) as published (DEEPGCN's S3DIS blocks are PointNet's): of more points a draw with
-    replacement, of fewer all of them and a draw for the rest. The same for a block every time.
+    replacement, of fewer all of them and a draw for the rest; those of the core first. The same for a block
+    every time.
     """
     seed = ledger.key_of(block.scan, block.tile, block.shift, block.cell)
     drawn = np.random.default_rng(int(seed, 16)).choice(
         len(block), num_points - len(block) if len(block) < num_points else num_points
     )
-    return np.concatenate([np.arange(len(block)), drawn]) if len(block) < num_points else drawn
+    rows = np.concatenate([np.arange(len(block)), drawn]) if len(block) < num_points else drawn
+    return rows[np.argsort(~block.is_core[rows], kind="stable")]

@@ -20,7 +20,7 @@ from pointcloud.errors import SchemaError
 from pointcloud.features import FeatureStatistics
 from pointcloud.labels import LabelScheme
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 ROW_GROUP_BLOCKS = 64
 """Blocks of a row group at most: some 4 MB, read at once."""
@@ -36,7 +36,6 @@ _POINTS = [
     ("height", np.float32, "metres above the lowest point nearby"),
     *((name, dtype, "as in LAS; null where the scan has none") for name, dtype in _NUMPY.items()),
     ("label", np.int8, "class index, -1 ignored; null where the scan has no labels"),
-    ("is_core", np.bool_, "false in the halo"),
     ("point_index", np.int64, "place of the point in its scan"),
     ("source", np.uint16, "its scan, as place in scans; null where all points are of scan"),
 ]
@@ -50,7 +49,7 @@ _SCALARS = [
     ("origin", pa.list_(pa.float64(), 3), "CRS units"),
     ("scan_extent", pa.list_(pa.float64(), 6), "scan's two corners (x, y, z), metres from the origin"),
     ("num_points", pa.int32(), "core and halo"),
-    ("num_core", pa.int32(), "points of the tile itself"),
+    ("num_core", pa.int32(), "points of the tile itself, before those of the halo"),
     ("class_counts", pa.list_(pa.int32()), "labelled core points by class"),
     ("footprint", pa.binary(), "the cell as WKB polygon"),
 ]
@@ -130,11 +129,7 @@ class ShardWriter:
                     # Points have no use for smallest and largest values by page: these are counted block by block.
                     write_statistics=[name for name, *_ in _SCALARS],
                     # Numbers byte by byte: all high bytes together compress well, and faster than a dictionary.
-                    column_encoding={
-                        f"{name}.list.element": "BYTE_STREAM_SPLIT"
-                        for name, dtype, _ in _POINTS
-                        if dtype != np.bool_
-                    },
+                    column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name, *_ in _POINTS},
                 )
             )
         except BaseException:
@@ -178,7 +173,12 @@ def _values(block: Block, name: str) -> np.ndarray | None:
 
 
 def _scalars(block: Block, split: str, num_classes: int) -> dict[str, Any]:
-    labelled = np.empty(0, np.int8) if block.label is None else block.label[block.is_core]
+    num_core = int(block.is_core.sum())
+    if not block.is_core[:num_core].all():
+        raise SchemaError(
+            f"block {block.tile} of scan {block.scan!r} has points of its halo before those of its core."
+        )
+    labelled = np.empty(0, np.int8) if block.label is None else block.label[:num_core]
     return {
         "scan": block.scan,
         "scans": list(block.scans) if block.source is not None else None,
@@ -189,7 +189,7 @@ def _scalars(block: Block, split: str, num_classes: int) -> dict[str, Any]:
         "origin": block.origin,
         "scan_extent": None if block.extent is None else block.extent.ravel(),
         "num_points": len(block),
-        "num_core": int(block.is_core.sum()),
+        "num_core": num_core,
         "class_counts": np.bincount(labelled[labelled >= 0], minlength=num_classes),
         "footprint": _polygon(*block.cell),
     }
@@ -248,7 +248,7 @@ def _block(batch: pa.RecordBatch, row: int) -> Block:
         height=points("height"),  # type: ignore[arg-type]
         attributes=attributes,
         label=points("label"),
-        is_core=points("is_core"),  # type: ignore[arg-type]
+        is_core=np.arange(scalar("num_points")) < scalar("num_core"),
         point_index=points("point_index"),  # type: ignore[arg-type]
         extent=None if extent is None else np.array(extent).reshape(2, 3),
         scans=tuple(scalar("scans") or ()),
