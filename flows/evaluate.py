@@ -18,7 +18,10 @@ class EvaluateParameters(BaseModel):
 
     labelled: list[str] = Field(description="Labelled LAS/LAZ files, folders or globs.")
     truth: list[str] = Field(description="The same scans with their true classes.")
-    out: str = Field(description="Folder or URI for report.html and scores.json.")
+    against: list[str] = Field(
+        [], description="The same scans labelled otherwise, to compare: another checkpoint's, or last year's."
+    )
+    out: str = Field(description="Folder or URI for report.html, scores.json, scores.md and scores.parquet.")
     label_scheme: str = Field(
         "asprs-basic", description=f"Which class codes mean what: {', '.join(PRESETS)}, or a JSON file."
     )
@@ -33,7 +36,7 @@ class EvaluateParameters(BaseModel):
     def job(self) -> EvaluateJob:
         """The job these parameters describe. Raises PointloomError where files do not pair up."""
         return EvaluateJob(
-            pairs=find_pairs(self.labelled, self.truth, self.delivered),
+            pairs=find_pairs(self.labelled, self.truth, self.delivered, self.against),
             out=self.out,
             label_scheme=find_scheme(self.label_scheme),
             checkpoint=self.checkpoint,

@@ -19,6 +19,8 @@ from pointcloud.labels import LabelScheme
 from pointcloud.reader import read_cloud
 from pointcloud.scan import SUFFIXES, read_dimension
 from tasks.report.page import Report, ScanView, render
+from tasks.scores import ScanScores, tables, to_markdown, write_parquet
+from tasks.scores import total as scores_of_all
 from tasks.watching import show_markdown
 
 _SCANS_SHOWN = 4
@@ -26,12 +28,16 @@ _SCANS_SHOWN = 4
 
 @dataclass(frozen=True)
 class Pair:
-    """One labelled cloud, its truth, and the scan as it was delivered; all hold the same points in the same order."""
+    """One labelled cloud, its truth, the scan as it was delivered, and another version of the labels, if there is one.
+
+    All hold the same points in the same order.
+    """
 
     name: str
     labelled: str
     truth: str
     delivered: str
+    against: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,32 +53,41 @@ class EvaluateJob:
     facts: dict[str, str]
 
 
-def find_pairs(labelled: list[str], truth: list[str], delivered: list[str]) -> tuple[Pair, ...]:
-    """Pair labelled clouds with truth, and with the delivered scans if given, by name.
+def find_pairs(
+    labelled: list[str], truth: list[str], delivered: list[str], against: list[str] | None = None
+) -> tuple[Pair, ...]:
+    """Pair labelled clouds with truth, and with the delivered scans and another version if given, by name.
 
     Raises:
         StorageError: nothing at a path.
-        PointloomError: a labelled cloud without truth.
+        PointloomError: a labelled cloud without one of them.
     """
-    truths = {output_name(s.name): s.uri for s in storage.expand(truth, SUFFIXES)}
-    befores = (
-        {output_name(s.name): s.uri for s in storage.expand(delivered, SUFFIXES)} if delivered else truths
+    truths = _by_name(truth)
+    befores = _by_name(delivered) if delivered else truths
+    others = _by_name(against) if against else {}
+    wanted = [("truth", truths), ("delivered scan", befores)] + (
+        [("other version", others)] if against else []
     )
     pairs = []
     for source in storage.expand(labelled, SUFFIXES):
-        for what, found in (("truth", truths), ("delivered scan", befores)):
+        for what, found in wanted:
             if source.name not in found:
                 raise PointloomError(
                     f"no {what} for {source.uri!r}: expected a file named {source.name!r} among {sorted(found)[:5]}; "
                     "name both alike."
                 )
-        pairs.append(Pair(source.name, source.uri, truths[source.name], befores[source.name]))
+        name = source.name
+        pairs.append(Pair(name, source.uri, truths[name], befores[name], others.get(name)))
     return tuple(pairs)
+
+
+def _by_name(patterns: list[str]) -> dict[str, str]:
+    return {output_name(source.name): source.uri for source in storage.expand(patterns, SUFFIXES)}
 
 
 @task(name="evaluate labelled clouds")
 def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
-    """Score all points of all pairs; write scores.json and report.html below `out`.
+    """Score all points of all pairs; write scores.json, scores.md, scores.parquet and report.html below `out`.
 
     Returns:
         The scores as `Scores.to_dict` gives them.
@@ -82,21 +97,22 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
     """
     logger = get_run_logger()
     scheme = job.label_scheme
-    total = np.zeros((len(scheme), len(scheme) + 1), np.int64)
+    found: list[ScanScores] = []
     views: list[ScanView] = []
     facts, unit = dict(job.facts), "metres assumed"
     for pair in job.pairs:
         labelled, truth = read_cloud(pair.labelled), read_cloud(pair.truth)
-        _check_same_points(pair, labelled, truth)
+        _check_same_points(pair.labelled, labelled, pair.truth, truth)
         view = _view(pair, labelled, truth, scheme)
-        counts = confusion(view.after, _indices(truth, scheme), len(scheme))
-        total += counts
+        found.append(_count(pair, view, labelled, scheme))
+        counts = found[-1].confusion
         miou = Scores.from_confusion(counts, scheme.names).miou
         logger.info("%s: %s points scored, mIoU %s", pair.name, f"{counts.sum():,}", _figure(miou))
         if len(views) < _SCANS_SHOWN:
             views.append(view)
             facts["CRS"] = labelled.crs.name if labelled.crs else "not named in the scan; metres assumed"
             unit = labelled.crs.axis_info[0].unit_name if labelled.crs else unit
+    total = scores_of_all(found).confusion
     if not total.any():
         raise PointloomError(
             f"no point of the truth has a class of the label scheme {scheme.name!r} ({', '.join(scheme.names)}); use "
@@ -114,6 +130,7 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
             scheme=scheme,
             scans=tuple(views),
             confusion=total,
+            tables=tuple(tables(found, scheme.names)),
             history=history,
             facts=facts,
             unit=unit,
@@ -124,25 +141,41 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
     storage.write_json(
         storage.join(job.out, "scores.json"), {"confusion": total.tolist(), **scores.to_dict()}
     )
+    write_parquet(storage.join(job.out, "scores.parquet"), found, scheme.names)
+    text = to_markdown(job.title, found, scheme.names)
+    storage.write_bytes(storage.join(job.out, "scores.md"), text.encode())
     storage.write_bytes(storage.join(job.out, "report.html"), page.encode())
-    show_markdown(f"scores-{job.out}", scores.to_markdown(), f"Scores of {job.title}")
+    show_markdown(f"scores-{job.out}", text, f"Scores of {job.title}")
     logger.info("mIoU %s, overall accuracy %s", _figure(scores.miou), _figure(scores.overall_accuracy))
     return scores.to_dict()
 
 
-def _check_same_points(pair: Pair, labelled: Cloud, truth: Cloud) -> None:
-    if len(labelled) != len(truth):
+def _count(pair: Pair, view: ScanView, labelled: Cloud, scheme: LabelScheme) -> ScanScores:
+    """The confusions of a scan, and how many points another version labels differently."""
+    assert view.truth is not None, "what is scored has truth"
+    counts, against, num_changed = confusion(view.after, view.truth, len(scheme)), None, 0
+    if pair.against is not None:
+        cloud = read_cloud(pair.against)
+        _check_same_points(pair.labelled, labelled, pair.against, cloud)
+        other = _indices(cloud, scheme)
+        against = confusion(other, view.truth, len(scheme))
+        num_changed = int(np.count_nonzero(other != view.after))
+    return ScanScores(pair.name, counts, against, len(labelled), num_changed)
+
+
+def _check_same_points(labelled_uri: str, labelled: Cloud, other_uri: str, other: Cloud) -> None:
+    if len(labelled) != len(other):
         raise PointloomError(
-            f"{pair.labelled!r} has {len(labelled):,} points and its truth {pair.truth!r} {len(truth):,}; expected the "
-            "same points in the same order."
+            f"{labelled_uri!r} has {len(labelled):,} points and {other_uri!r}, which it is scored against, "
+            f"{len(other):,}; expected the same points in the same order."
         )
     # Half a millimetre: the scale of either file may differ, a point may not.
     metres = np.array(metres_per_unit(labelled.crs))[[0, 0, 1]]
-    moved = np.abs((labelled.xyz - truth.xyz) * metres).max()
+    moved = np.abs((labelled.xyz - other.xyz) * metres).max()
     if moved > 5e-4:
         raise PointloomError(
-            f"points of {pair.labelled!r} lie up to {moved:.3g} m from those of its truth {pair.truth!r}; expected the "
-            "same points in the same order."
+            f"points of {labelled_uri!r} lie up to {moved:.3g} m from those of {other_uri!r}, which they are scored "
+            "against; expected the same points in the same order."
         )
 
 

@@ -61,6 +61,16 @@ class ScanView:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table of words: heads, and rows of as many cells, the first of each naming it."""
+
+    title: str
+    note: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """All of one page.
 
@@ -71,6 +81,7 @@ class Report:
         scans: the scans shown; they share one budget of points, so a handful is better than a hundred.
         confusion: (C, C + 1) or (C, C) counts as in `models.metrics`, over the whole set that was scored,
             which may be larger than the scans shown; None when nothing was scored.
+        tables: shown below the confusion.
         history: one record per epoch: epoch, train_loss, val_miou, and where known val_loss, learning_rate,
             seconds. A value may be missing or None.
         facts: key figures in their order: points, seconds per stage, checkpoint, commands, CRS …
@@ -88,6 +99,7 @@ class Report:
     scheme: LabelScheme
     scans: tuple[ScanView, ...] = ()
     confusion: np.ndarray | None = None
+    tables: tuple[Table, ...] = ()
     history: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     unit: str = "CRS units"

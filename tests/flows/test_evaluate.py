@@ -7,9 +7,10 @@ from pathlib import Path
 
 import laspy
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from flows.evaluate import EvaluateParameters, evaluate
+from flows.evaluate import EvaluateParameters, check, evaluate
 from pointcloud.errors import PointloomError
 
 
@@ -53,7 +54,7 @@ def test_other_points_than_the_truth_are_refused(scan: Path, tmp_path: Path) -> 
         cloud.points = cloud.points[:-1]
 
     for change, expected in (
-        (moved, "m from those of its truth"),
+        (moved, "m from those of"),
         (shorter, "same points in the same order"),
     ):
         labelled = relabelled(scan, tmp_path / "labelled" / scan.name, change)
@@ -75,3 +76,37 @@ def test_a_truth_without_any_class_is_refused(scan: Path, tmp_path: Path) -> Non
     truth = relabelled(scan, tmp_path / "truth" / scan.name, unclassified)
     with pytest.raises(PointloomError, match="use the scheme of the scans"):
         evaluate(parameters(scan, truth, tmp_path))
+
+
+def test_several_scans_and_two_versions_are_compared_point_by_point(survey: Path, tmp_path: Path) -> None:
+    def spoil(num_points: int):  # type: ignore[no-untyped-def]
+        def change(cloud: laspy.LasData) -> None:
+            codes = np.asarray(cloud.classification).copy()
+            codes[np.flatnonzero(codes == 2)[:num_points]] = 6
+            cloud.classification = codes
+
+        return change
+
+    scans = sorted(survey.glob("*.laz"))
+    for n, scan in enumerate(scans):
+        relabelled(scan, tmp_path / "labelled" / scan.name, spoil(10 * (n + 1)))
+        relabelled(scan, tmp_path / "last" / scan.name, spoil(100))
+    out = tmp_path / "out"
+    scores = evaluate(
+        parameters(tmp_path / "labelled", survey, out, against=[str(tmp_path / "last")], title="Night run")
+    )
+    assert scores["num_scored"] * (1 - scores["overall_accuracy"]) == pytest.approx(30)
+    rows = pq.read_table(out / "scores.parquet").to_pylist()
+    wrong = {(r["version"], r["scan"]): r["support"] - r["given"][0] for r in rows if r["class"] == "ground"}
+    names = [scan.name for scan in scans]
+    assert wrong == {
+        ("labelled", names[0]): 10, ("labelled", names[1]): 20, ("labelled", "all scans"): 30,
+        ("against", names[0]): 100, ("against", names[1]): 100, ("against", "all scans"): 200,
+    }  # fmt: skip
+    for text in ((out / "scores.md").read_text(), (out / "report.html").read_text()):
+        assert "Scores per scan" in text
+        assert "Two versions" in text
+        assert all(name in text for name in names)
+    (tmp_path / "last" / names[0]).unlink()
+    with pytest.raises(PointloomError, match="no other version for"):
+        check(parameters(tmp_path / "labelled", survey, out, against=[str(tmp_path / "last")]))

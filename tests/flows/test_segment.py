@@ -150,8 +150,8 @@ def test_in_the_morning_there_is_a_page_a_map_of_what_to_look_at_and_an_artifact
     scans, out = tmp_path / "scans", tmp_path / "morning"
     shutil.copytree(survey, scans)
     broken_files.not_a_las(scans)
-    torn = broken_files.truncated_laz(scans)
-    settings = {"max_quarantined": 2, "review_below": 0.9, "price_per_hour": 3.6}
+    stray = broken_files.huge_extent(scans)
+    settings = {"max_quarantined": 2, "review_below": 1.0, "price_per_hour": 3.6}
     segment(segmenting(scans, checkpoint, out, **settings))
     page = (out / "report.html").read_text()
     for said in (
@@ -165,8 +165,8 @@ def test_in_the_morning_there_is_a_page_a_map_of_what_to_look_at_and_an_artifact
     rows = pq.read_table(out / "review" / "review.parquet").to_pylist()
     tiles = [row for row in rows if row["i"] is not None]
     assert len(tiles) > 2
-    assert all(row["confidence"] < 0.9 for row in tiles)
-    assert [row["scan"] for row in rows if row["i"] is None] == [torn.name], "its header says where it lies"
+    assert all(row["confidence"] < 1 for row in tiles)
+    assert [row["scan"] for row in rows if row["i"] is None] == [stray.name], "its header says where it lies"
     with get_client(sync_client=True) as client:
         (artifact,) = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="report-%morning"))
