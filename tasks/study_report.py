@@ -132,7 +132,7 @@ def _words(outcomes: Sequence[Outcome]) -> list[str]:
     plan = outcomes[0].training.job.training
     waiting = [o.training.name for o in outcomes if o.checkpoint is None and not o.error]
     return [
-        f"{plan.epochs} epochs, batches of {plan.batch_size} blocks, seed {plan.seed}; shares in per cent. The best "
+        f"{plan.epochs} epoch(s), batches of {plan.batch_size} blocks, seed {plan.seed}; shares in per cent. The best "
         "epoch is that of the validation split. The test split, where there is one, is scored once, after that, on the "
         "points of its blocks.",
         *(f"\n{o.training.name} failed: {o.error}" for o in outcomes if o.error),
