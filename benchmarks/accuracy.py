@@ -4,15 +4,18 @@
 
 DeepGCN trains on blocks of the training scans with the train flow's own step, and keeps the epoch that is best on
 the validation split of the training scans; the forest (benchmarks/forest.py) trains on every labelled point of
-them, those that validate included. Both then label every point of the test scans, which nothing has seen before.
-IoU is over all test points together; a class that no point has or was given is left out and named in "absent".
-Without --test only the validation is scored: that is where settings are chosen. Ends with one JSON line.
+them. With --val-fraction 0 DeepGCN does so too, and the last epoch is kept: what --test does unless told otherwise.
+Both then label every point of the test scans, which nothing has seen before. IoU is over all test points together; a
+class that no point has or was given is left out and named in "absent". Sizes that are not given follow from the
+density of the training scans. Without --test only the validation is scored. Settings are chosen there, or by making
+one of the training scans the test. Ends with one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -22,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.forest import Forest, ForestConfig, class_indices
+from benchmarks.forest import Forest, ForestConfig, class_indices, point_spacing_m
 from benchmarks.scan_training import train_on_scans
 from models.checkpoint import Checkpoint
 from models.deepgcn import DeepGCNConfig
@@ -32,7 +35,7 @@ from models.training import TrainConfig
 from pointcloud.blocks import BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.errors import PointloomError
-from pointcloud.features import FEATURES, check_features, num_channels
+from pointcloud.features import FEATURES, RADII_M, check_features, num_channels
 from pointcloud.labels import LabelScheme, find_scheme
 from pointcloud.preprocess import Recipe
 from pointcloud.reader import find_scans, read_cloud
@@ -48,19 +51,25 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--train", nargs="+", required=True, metavar="FILE", help="scans with classes; folders and globs too")
     add("--test", nargs="+", default=[], metavar="FILE", help="scans to score; without: validation only")
     add("--classes", required=True, metavar="NAME", help="label scheme: a preset, or a JSON file")
-    add("--layers", type=int, default=7, help="graph convolutions of the ResGCN")
+    add("--layers", type=int, default=5, help="graph convolutions of the ResGCN")
     add("--channels", type=int, default=32)
     add("--k", type=int, default=16, help="neighbours of a point")
-    add("--voxel-m", type=float, default=0.25, help="one point is kept per voxel")
-    add("--tile-m", type=float, default=16.0, help="edge of a block")
+    add("--voxel-m", type=float, help="one point is kept per voxel (default: by density)")
+    add("--tile-m", type=float, help="edge of a block (default: by density)")
     add("--halo-m", type=float, default=0.0, help="context around a block")
     add("--overlap", type=int, default=2, help="shifted grids along x and y whose logits are averaged")
-    add("--features", nargs="+", default=["xyz", "height", "intensity", "returns"])
+    add(
+        "--features",
+        nargs="+",
+        metavar="NAME",
+        help="xyz first (default: returns and surroundings, by density)",
+    )
     add("--epochs", type=int, default=0, help="0: as many as --minutes allow")
-    add("--minutes", type=float, default=9.0, help="of training, estimated from its first steps")
-    add("--batch-size", type=int, default=2, help="blocks of a step")
-    add("--learning-rate", type=float, default=2e-3, help="its peak; AdamW, warm-up and cosine")
-    add("--val-fraction", type=float, default=0.2, help="of the ground of each training scan")
+    add("--minutes", type=float, default=30.0, help="of training, estimated from its first steps")
+    add("--batch-size", type=int, default=4, help="blocks of a step")
+    add("--learning-rate", type=float, default=4e-3, help="its peak; AdamW, warm-up and cosine")
+    add("--ema-decay", type=float, default=0.98, help="of a moving average of the weights; 0: none")
+    add("--val-fraction", type=float, help="of each training scan's ground (default: 0.2, with --test 0)")
     add("--trees", type=int, default=100, help="of the forest")
     add("--threads", type=int, default=2)
     add("--seed", type=int, default=0)
@@ -91,6 +100,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     scheme = find_scheme(options.classes)
     sources, tests = find_scans(options.train), find_scans(options.test) if options.test else []
+    complete(options, sources)
     both = {os.path.realpath(s.uri) for s in sources} & {os.path.realpath(s.uri) for s in tests}
     if both:
         raise PointloomError(f"{min(both)!r} is among the training and the test scans; leave it out of one.")
@@ -127,6 +137,38 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         **checkpoint.metrics,
         "options": vars(options),
     }
+
+
+def complete(options: argparse.Namespace, sources: Sequence[Source]) -> None:
+    """Fill in the options that were not given. Raises PointloomError for scans too small to tell their density."""
+    if options.val_fraction is None:
+        options.val_fraction = 0.0 if options.test else 0.2
+    if None not in (options.voxel_m, options.tile_m, options.features):
+        return
+    clouds = [read_cloud(source.uri) for source in sources]
+    spacing = float(np.median([point_spacing_m(cloud) for cloud in clouds]))
+    voxel_m, tile_m, features = sizes_for(spacing, options.overlap, options.voxel_m)
+    known = set.intersection(*(set(cloud.attributes) for cloud in clouds))
+    options.voxel_m, options.tile_m = options.voxel_m or voxel_m, options.tile_m or tile_m
+    options.features = options.features or [f for f in features if known.issuperset(FEATURES[f][0])]
+
+
+def sizes_for(spacing_m: float, overlap: int, voxel_m: float | None = None) -> tuple[float, float, list[str]]:
+    """Voxel, tile and features for scans whose points lie so far apart.
+
+    A voxel a quarter wider than that evens out where flight lines overlap and mixes few labels; above 1 m it would mix
+    more. A tile of 80 distances holds some 4000 points. Surroundings are those of a few points to thousands.
+    """
+    voxel_m = voxel_m or round(min(1.0, max(0.05, round(25 * spacing_m) * 0.05)), 2)
+    step = voxel_m * overlap
+    tile_m = round(max(1, round(80 * spacing_m / step)) * step, 2)
+    features = ["xyz", "returns"]
+    for kind, factors in (("shape", (2.5, 5, 10, 20, 40)), ("echoes", (5, 10, 20))):
+        nearest = [
+            min(RADII_M, key=lambda name: abs(math.log(RADII_M[name] / (factor * spacing_m)))) for factor in factors
+        ]  # fmt: skip
+        features += [f"{kind}_{radius}" for radius in dict.fromkeys(nearest)]
+    return voxel_m, tile_m, features
 
 
 def compare_forest(
@@ -169,6 +211,7 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
         epochs=options.epochs or 1,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
+        ema_decay=options.ema_decay,
         seed=options.seed,
     )
     return train_on_scans(sources, recipe, network, plan, 0.0 if options.epochs else options.minutes)

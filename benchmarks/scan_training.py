@@ -38,6 +38,8 @@ def train_on_scans(
 ) -> Checkpoint:  # fmt: skip
     """A network trained on scans: the weights of the epoch with the best mIoU on their validation split.
 
+    Where the recipe holds nothing out, those of the last epoch.
+
     Args:
         sources: scans with classes.
         recipe: how they are cut, labelled and split; its `required` are the network's features.
@@ -53,11 +55,11 @@ def train_on_scans(
         manifest = cut(sources, recipe, Path(folder))
         counts = manifest.class_counts
         weights = training.class_weights(counts.get(splits.TRAIN, [0]))
-        if not sum(counts.get(splits.VAL, [0])):
+        if recipe.rule.val_fraction and not sum(counts.get(splits.VAL, [0])):
             raise PointloomError(
                 "no labelled validation block; hold out a larger share or use smaller tiles."
             )
-        for split in (splits.TRAIN, splits.VAL):
+        for split in counts:
             by_class = dict(zip(scheme.names, counts[split], strict=True))
             print(f"{split}: {manifest.num_blocks(split)} blocks, points kept {by_class}", flush=True)
         train, val = (
@@ -84,7 +86,11 @@ def train_on_scans(
         label_scheme=scheme,
         features=recipe.required,
         statistics=manifest.statistics,
-        metrics={"val_miou": best["val_miou"], "epoch": best["epoch"], "epochs": plan.epochs},
+        metrics={
+            "val_miou": best["val_miou"] if len(val) else None,
+            "epoch": best["epoch"],
+            "epochs": plan.epochs,
+        },
         history=state.history,
     )
 

@@ -14,6 +14,7 @@ pytest.importorskip("jakteristics", reason="pip install 'pointloom[bench]'")
 
 from benchmarks import accuracy
 from benchmarks.forest import Forest, ForestConfig, point_spacing_m
+from pointcloud.blocks import BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.labels import PRESETS
 from pointcloud.reader import read_cloud, read_header
@@ -69,6 +70,28 @@ def test_without_a_test_only_the_validation_is_scored(tiles, capsys):
     assert not {"ours", "random_forest", "points"} & set(record)
 
 
+def test_sizes_follow_from_the_density():
+    dense = accuracy.sizes_for(0.2, overlap=2)
+    assert dense[:2] == (0.25, 16.0)
+    assert {"shape_0.5m", "shape_8m", "echoes_1m", "echoes_4m"} < set(dense[2])
+    voxel_m, tile_m, features = accuracy.sizes_for(1.85, overlap=2)
+    assert (voxel_m, tile_m) == (1.0, 148.0)
+    assert features[:3] == ["xyz", "returns", "shape_4m"]
+    assert features[-1] == "echoes_32m"
+    assert len(set(features)) == len(features)
+    for spacing in (0.01, 0.07, 0.31, 3.0, 90.0):
+        voxel_m, tile_m, _ = accuracy.sizes_for(spacing, overlap=3)
+        BlockConfig(tile_m, 0.0, voxel_m, overlap=3)
+
+
+def test_with_a_test_everything_trains_and_the_last_epoch_is_kept(tiles, capsys):
+    assert accuracy.main(small(tiles[0], "--test", str(tiles[1]))) == 0
+    record = last_line(capsys)
+    assert record["val_miou"] is None
+    assert record["epoch"] == record["epochs"] == 2
+    assert record["options"]["val_fraction"] == 0
+
+
 def test_minutes_become_epochs(tiles, capsys):
     assert accuracy.main(small(tiles[0], "--epochs", "0", "--minutes", "0.0001")) == 0
     assert last_line(capsys)["epochs"] == 1
@@ -91,7 +114,7 @@ def test_scores_are_those_of_a_confusion_made_by_hand(capsys):
         (("--features", "xyz", "rgb"), "has no red, green, blue"),
         (("--features", "height"), "expected xyz first"),
         (("--epochs", "0", "--minutes", "0"), "epochs or minutes positive"),
-        (("--voxel-m", "0.3"), "must be a multiple of"),
+        (("--voxel-m", "0.3", "--tile-m", "16"), "must be a multiple of"),
     ],
 )
 def test_bad_settings_are_one_sentence(tiles, capsys, change, sentence):
