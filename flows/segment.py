@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from prefect import flow, get_run_logger
@@ -59,6 +59,10 @@ class SegmentParameters(BaseModel):
     time_limit_s: float = Field(
         3600, gt=0, description="A scan whose decoding takes longer than this is quarantined."
     )
+    drift: Literal["warn", "quarantine"] = Field(
+        "warn",
+        description="What becomes of a scan unlike the training: in density, height, intensity, returns, colours.",
+    )
     retry_quarantined: bool = Field(True, description="Try again what could not be read, though unchanged.")
     max_quarantined: int = Field(
         0, ge=0, description="The flow fails when more scans than this are unreadable."
@@ -84,7 +88,8 @@ class SegmentParameters(BaseModel):
             self.only_unclassified, self.keep_original, self.entropy, self.probabilities, parse_codes(self.codes),
         )  # fmt: skip
         return plan_segmenting(
-            self.checkpoint, self.out, options, self.num_actors, self.cpus_per_actor, self.memory_mb, self.time_limit_s
+            self.checkpoint, self.out, options, self.num_actors, self.cpus_per_actor, self.memory_mb, self.time_limit_s,
+            self.drift == "quarantine",
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from models.deepgcn import DeepGCN, DeepGCNConfig
 from pointcloud import storage
 from pointcloud.blocks import BlockConfig
+from pointcloud.drift import Seen
 from pointcloud.errors import SchemaError, StorageError
 from pointcloud.features import FEATURES, STANDARDISED, FeatureStatistics, check_features, num_channels
 from pointcloud.labels import LabelScheme
@@ -34,6 +35,7 @@ class Checkpoint:
         metrics: validation scores of these weights.
         history: one record per epoch of training.
         provenance: dataset, settings, versions.
+        seen: what the training blocks look like; None where it is not known.
 
     Raises:
         SchemaError: features, statistics, classes and network that do not fit each other.
@@ -48,6 +50,7 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    seen: Seen | None = None
 
     def __post_init__(self) -> None:
         check_features(self.features)
@@ -107,6 +110,7 @@ def save_checkpoint(uri: str, checkpoint: Checkpoint) -> None:
             "metrics": checkpoint.metrics,
             "history": checkpoint.history,
             "provenance": checkpoint.provenance,
+            "seen": None if checkpoint.seen is None else checkpoint.seen.to_dict(),
         },
     )
     if old not in (None, file):
@@ -164,6 +168,7 @@ def read_checkpoint(uri: str, weights: bool = True) -> Checkpoint:
             metrics=record["metrics"],
             history=record["history"],
             provenance=record["provenance"],
+            seen=None if record.get("seen") is None else Seen.from_dict(record["seen"]),
         )
     except (KeyError, TypeError, SafetensorError) as error:
         raise SchemaError(

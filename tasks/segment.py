@@ -109,7 +109,7 @@ def find_scans(patterns: list[str], out: str) -> list[storage.Source]:
 
 def plan_segmenting(
     checkpoint: str, out: str, options: LabelOptions, num_actors: int, cpus_per_actor: int, memory_mb: int,
-    time_limit_s: float,
+    time_limit_s: float, quarantine_drift: bool = False,
 ) -> SegmentJob:  # fmt: skip
     """A job whose checkpoint is there and readable; 0 CPUs per actor shares out what this machine has.
 
@@ -124,8 +124,9 @@ def plan_segmenting(
         config = replace(config, overlap=options.overlap)
     cpus = cpus_per_actor or max(1, usable_cpus() // num_actors)
     return SegmentJob(
-        checkpoint, fingerprint(checkpoint), out, num_actors, cpus, memory_mb, time_limit_s, config, options
-    )
+        checkpoint, fingerprint(checkpoint), out, num_actors, cpus, memory_mb, time_limit_s, config, options,
+        quarantine_drift,
+    )  # fmt: skip
 
 
 @task(name="examine scans", cache_policy=NO_CACHE)
@@ -202,6 +203,8 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
             if record.state != ledger.DONE:
                 logger.warning("%s: %s", record.state, record.error)
             else:
+                for sentence in record.details["drift"]:
+                    logger.warning("%s is unlike what the network was trained on: %s", record.scan, sentence)
                 rate = record.points_in / record.seconds
                 logger.info("%s: %s points in %.1f s, %s points/s", record.scan, f"{record.points_in:,}",
                             record.seconds, f"{rate:,.0f}")  # fmt: skip

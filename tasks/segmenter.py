@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,8 +18,9 @@ import torch
 from models.checkpoint import read_checkpoint
 from models.predictor import Predictor
 from pointcloud import ledger, storage
-from pointcloud.blocks import BlockConfig
+from pointcloud.blocks import Block, BlockConfig
 from pointcloud.doubt import TileDoubts
+from pointcloud.drift import Sampler
 from pointcloud.errors import PointloomError, ScanError, StorageError
 from pointcloud.label_options import LabelOptions
 from pointcloud.labelled import output_name
@@ -44,6 +45,7 @@ class SegmentJob:
         num_actors, cpus_per_actor: how many, and the CPUs of each.
         memory_mb, time_limit_s: what decoding a scan may take, see `tasks.isolation`.
         config: how blocks are cut, as the checkpoint and the options say.
+        quarantine_drift: a scan unlike the training is quarantined, instead of labelled with a warning.
         options: how points are voted on, which may change, what is written.
     """
 
@@ -56,10 +58,13 @@ class SegmentJob:
     time_limit_s: float
     config: BlockConfig
     options: LabelOptions
+    quarantine_drift: bool = False
 
     def key(self, content: str, neighbours: Sequence[tuple[str, str]]) -> str:
         """Hash of all that a labelled cloud depends on: a scan's `storage.fingerprint`, its neighbours' by name."""
-        return ledger.key_of(STAGE, content, list(neighbours), self.identity, self.options.to_dict())
+        return ledger.key_of(
+            STAGE, content, list(neighbours), self.identity, self.options.to_dict(), self.quarantine_drift
+        )
 
     def output(self, scan: str) -> str:
         return storage.join(self.out, output_name(scan))
@@ -121,11 +126,13 @@ class ScanSegmenter:
         part, neighbours = self._decode(name, uri, beside, folder)
         decoded = time.monotonic()
         doubts = TileDoubts(name, self._job.config, part.crs, part.extent, len(scheme))
+        sampler = Sampler(self._job.config.tile_size_m)
         label_points(
-            part, neighbours, self._job.config, self._predictor.logits, partial(summarise, options=options),
+            part, neighbours, self._job.config, partial(self._predict, sampler), partial(summarise, options=options),
             doubts.take, folder,
         )  # fmt: skip
         labelled, in_network = time.monotonic(), self._predictor.network_seconds - in_network
+        drift = self._drift(uri, sampler)
         codes = self._isolated.call(write_labels, uri, output, folder, scheme, options)
         doubts.write(self._job.tiles(name))
         written = time.monotonic()
@@ -147,9 +154,30 @@ class ScanSegmenter:
                 "mean_confidence": round(doubts.confidence, 4),
                 "area_km2": doubts.area_km2,
                 "begun": begun,
+                "drift": drift,
                 "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
             },
         )  # fmt: skip
+
+    def _predict(self, sampler: Sampler, blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
+        """Logits of blocks that are looked at on their way."""
+
+        def looked_at() -> Iterator[Block]:
+            for block in blocks:
+                sampler.take(block)
+                yield block
+
+        yield from self._predictor.logits(looked_at())
+
+    def _drift(self, uri: str, sampler: Sampler) -> list[str]:
+        """How a scan is unlike the training. Raises ScanError where that is to end in quarantine."""
+        checkpoint = self._predictor.checkpoint
+        if checkpoint.seen is None:
+            return []
+        found = sampler.drift(checkpoint.seen, checkpoint.features)
+        if found and self._job.quarantine_drift:
+            raise ScanError(f"scan {uri!r} is unlike what the network was trained on: {' '.join(found)}")
+        return found
 
     def _decode(
         self, name: str, uri: str, beside: Mapping[str, str], folder: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import ray.train
@@ -18,8 +19,9 @@ from models.losses import class_weights
 from models.metrics import Scores
 from models.training import validate
 from pointcloud import ledger, splits, storage, store
+from pointcloud.drift import Sampler, Seen
 from pointcloud.errors import PointloomError, SchemaError
-from pointcloud.features import FEATURES, check_features
+from pointcloud.features import FEATURES, STANDARDISED, check_features
 from pointcloud.resplit import SplitBlocks
 from tasks.capacity import await_room
 from tasks.cluster import ray_session, usable_cpus
@@ -44,7 +46,9 @@ def check_dataset(dataset: str, features: tuple[str, ...]) -> store.Manifest:
     """
     check_features(features)
     manifest = store.read_manifest(dataset)
-    missing = [a for f in features for a in FEATURES[f][0] if a not in manifest.attributes]
+    # An attribute that only scans outside the training split have cannot be standardised.
+    given = set(manifest.attributes) - (set(STANDARDISED) - manifest.statistics.mean.keys())
+    missing = [a for f in features for a in FEATURES[f][0] if a not in given]
     if missing:
         raise PointloomError(
             f"the scans of dataset {dataset!r} have no {', '.join(missing)}, which the features "
@@ -129,7 +133,7 @@ def train_network(job: TrainJob) -> dict[str, Any]:
     if sum(manifest.class_counts.get(splits.TEST, [0])):
         metrics["test"] = _test_scores(job, checkpoint)
         logger.info("test split: mIoU %.3f on the points of its blocks", metrics["test"]["miou"] or 0.0)
-    save_checkpoint(job.out, checkpoint)
+    save_checkpoint(job.out, replace(checkpoint, seen=_seen(job)))
     logger.info(
         "checkpoint %s: validation mIoU %.3f in epoch %d",
         job.out,
@@ -137,6 +141,15 @@ def train_network(job: TrainJob) -> dict[str, Any]:
         metrics["epoch"],
     )
     return metrics
+
+
+def _seen(job: TrainJob) -> Seen | None:
+    """What the training blocks look like, so that segmenting can tell what is unlike them."""
+    blocks = job.blocks()
+    sampler = Sampler(blocks.manifest.block_config.tile_size_m)
+    for block in blocks.read(splits.TRAIN):
+        sampler.take(block)
+    return sampler.seen()
 
 
 def _checkpoint(

@@ -15,6 +15,7 @@ import torch
 from models.checkpoint import RECORD, Checkpoint, fingerprint, read_checkpoint, save_checkpoint
 from models.deepgcn import DeepGCN, DeepGCNConfig
 from pointcloud import storage
+from pointcloud.drift import Range, Seen
 from pointcloud.errors import PointloomError, SchemaError, StorageError
 from pointcloud.features import FeatureStatistics
 from tests.clouds import SCHEME, SMALL, assert_one_sentence
@@ -36,6 +37,7 @@ def make(seed: int = 0, **changes: Any) -> Checkpoint:
         "metrics": {"val_miou": 0.5},
         "history": [{"epoch": 1, "train_loss": 1.25, "val_miou": None}],
         "provenance": {"key": "abc"},
+        "seen": Seen(Range(1.0, 2.0, 3.0), {"height": Range(0.0, 0.5, 20.0)}),
     }
     return Checkpoint(**(known | changes))
 
@@ -72,6 +74,14 @@ def test_it_comes_back_equal(folder: Path) -> None:
 def test_the_record_alone_needs_no_weights(folder: Path) -> None:
     weights_of(folder).unlink()
     assert read_checkpoint(str(folder), weights=False).metrics == {"val_miou": 0.5}
+
+
+def test_one_from_before_what_training_saw_was_kept_is_read(folder: Path) -> None:
+    edit(folder, seen=...)
+    assert read_checkpoint(str(folder)).seen is None
+    edit(folder, seen={"density": 1})
+    with pytest.raises(SchemaError, match="what training saw"):
+        read_checkpoint(str(folder))
 
 
 def test_equal_checkpoints_are_equal_bytes_and_the_fingerprint_hears_the_weights(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.checkpoint import save_checkpoint
+from models.checkpoint import read_checkpoint, save_checkpoint
+from pointcloud.drift import Range, Seen
 from pointcloud.label_options import LabelOptions
 from pointcloud.ledger import DONE, QUARANTINED
 from tasks import segmenter
@@ -132,3 +133,22 @@ def test_a_writer_that_dies_ends_its_scan_only(
     record = run(ScanSegmenter(job), write_las(tmp_path / "bad.las", 300))
     assert record["state"] == QUARANTINED
     assert "its decoder crashed" in record["error"]
+
+
+def test_a_scan_unlike_the_training_is_labelled_with_a_warning_or_quarantined(
+    job: SegmentJob, tmp_path: Path
+) -> None:
+    checkpoint = read_checkpoint(job.checkpoint)
+    dense = Seen(Range(500.0, 600.0, 700.0), {"intensity": Range(0.0, 9.0, 10.0)})
+    save_checkpoint(job.checkpoint, replace(checkpoint, seen=dense))
+    scan = write_las(tmp_path / "a.las", 300)
+    record = run(ScanSegmenter(job), scan)
+    assert record["state"] == DONE
+    density, intensity = record["details"]["drift"]
+    assert "points per m²" in density
+    assert "values of intensity" in intensity
+    record = run(ScanSegmenter(replace(job, quarantine_drift=True)), scan)
+    assert record["state"] == QUARANTINED
+    assert "unlike what the network was trained on" in record["error"]
+    assert "a.las" in record["error"]
+    assert replace(job, quarantine_drift=True).key("a", []) != job.key("a", [])
