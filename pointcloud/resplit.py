@@ -126,13 +126,13 @@ def _counted(
     """The manifest with the counts and statistics that these splits have."""
     blocks: dict[str, Counter[str]] = {shard.scan: Counter() for shard in manifest.shards}
     counts = {split: np.zeros(len(manifest.label_scheme), np.int64) for split in SPLITS}
-    moments: dict[str, np.ndarray] = {}
+    sums_of: dict[str, np.ndarray] = {}
     for place, split in splits.items():
         blocks[place[0]][split] += sums[place].num_blocks
         counts[split] = counts.get(split, 0) + sums[place].class_counts
         if split == TRAIN:
             for name, of_place in sums[place].moments.items():
-                moments[name] = moments.get(name, 0) + of_place
+                sums_of[name] = sums_of.get(name, 0) + of_place
     return replace(
         manifest,
         split_rule=rule.to_dict(),
@@ -140,7 +140,7 @@ def _counted(
         class_counts={split: of_split.tolist() for split, of_split in sorted(counts.items())},
         statistics=FeatureStatistics.from_moments(
             # As in the dataset's own: those that every scan has.
-            {name: moments[name] for name in sorted(moments.keys() & manifest.statistics.mean.keys())}
+            {name: sums_of[name] for name in sorted(sums_of.keys() & manifest.statistics.mean.keys())}
         ),
     )
 

@@ -110,17 +110,20 @@ def test_a_scan_that_is_held_out_never_trains(scans: list[Source], tmp_path: Pat
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_counts_and_statistics_are_those_of_the_blocks_read(rule: SplitRule, strips: str) -> None:
     blocks = divided(strips, rule)
-    heights = []
+    columns: dict[str, list[np.ndarray]] = {"height": [], "intensity": []}
     for split in SPLITS:
         read = list(blocks.read(split))
         assert len(read) == blocks.manifest.num_blocks(split)
         labels = np.concatenate([b.label[b.is_core & (b.label >= 0)] for b in read if b.label is not None])
         counts = np.bincount(labels, minlength=len(blocks.manifest.label_scheme))
         assert blocks.manifest.class_counts[split] == counts.tolist()
-        heights += [b.height.astype(float) for b in read if split == TRAIN]
-    height = np.concatenate(heights)
-    assert blocks.manifest.statistics.mean["height"] == pytest.approx(height.mean())
-    assert blocks.manifest.statistics.std["height"] == pytest.approx(height.std())
+        for block in read if split == TRAIN else ():
+            columns["height"].append(block.height.astype(float))
+            columns["intensity"].append(block.attributes["intensity"].astype(float))
+    for name, values in columns.items():
+        column = np.concatenate(values)
+        assert blocks.manifest.statistics.mean[name] == pytest.approx(column.mean())
+        assert blocks.manifest.statistics.std[name] == pytest.approx(column.std())
 
 
 def test_a_split_file_gives_the_same_split_back(strips: str, tmp_path: Path) -> None:
