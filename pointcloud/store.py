@@ -6,7 +6,7 @@ import json
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from pointcloud import storage
 from pointcloud.blocks import Block, BlockConfig
 from pointcloud.errors import SchemaError
 from pointcloud.features import FeatureStatistics
+from pointcloud.filling import fill
 from pointcloud.labels import LabelScheme
 
 SCHEMA_VERSION = 3
@@ -81,7 +82,8 @@ class Manifest:
         shards: its files.
         statistics: of the standardised channels over the training split.
         class_counts: split -> labelled core points by class.
-        attributes: those that every scan has.
+        attributes: those that its blocks give.
+        filled: of these the ones that some scans lack -> what their blocks give instead (`pointcloud.filling`).
         quarantined: scan -> why it is not in here.
     """
 
@@ -93,6 +95,7 @@ class Manifest:
     class_counts: dict[str, list[int]]
     attributes: tuple[str, ...]
     quarantined: dict[str, str]
+    filled: dict[str, int] = field(default_factory=dict)
 
     def num_blocks(self, split: str) -> int:
         return sum(shard.num_blocks.get(split, 0) for shard in self.shards)
@@ -201,7 +204,7 @@ def _polygon(x0: float, y0: float, x1: float, y1: float) -> bytes:
 
 
 def read_blocks(dataset: str, manifest: Manifest, split: str) -> Iterator[Block]:
-    """The blocks of one split, shard after shard.
+    """The blocks of one split, shard after shard, with every attribute of the manifest.
 
     Raises:
         SchemaError: a shard of another schema version, or a damaged one.
@@ -214,7 +217,7 @@ def read_blocks(dataset: str, manifest: Manifest, split: str) -> Iterator[Block]
         for batch in _batches(uri):
             for row in range(len(batch)):
                 if batch.column("split")[row].as_py() == split:
-                    yield _block(batch, row)
+                    yield fill(_block(batch, row), manifest.filled)
 
 
 def _batches(uri: str) -> Iterator[pa.RecordBatch]:
@@ -269,6 +272,7 @@ def write_manifest(dataset: str, manifest: Manifest) -> None:
             "class_counts": manifest.class_counts,
             "attributes": manifest.attributes,
             "quarantined": manifest.quarantined,
+            "filled": manifest.filled,
         },
     )
 
@@ -297,6 +301,7 @@ def read_manifest(dataset: str) -> Manifest:
             class_counts=record["class_counts"],
             attributes=tuple(record["attributes"]),
             quarantined=record["quarantined"],
+            filled=record["filled"],
         )
     except (KeyError, TypeError) as error:
         raise SchemaError(f"{uri!r} lacks {error}; run the preprocess flow again.") from error

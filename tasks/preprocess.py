@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from pointcloud import ledger, splits, storage, store
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.features import FeatureStatistics
+from pointcloud.filling import values_to_fill
 from pointcloud.header import ScanHeader
 from pointcloud.neighbours import find_neighbours, reading_order
 from pointcloud.parts import Part
@@ -187,12 +188,11 @@ def write_manifest(
         raise PointloomError(
             f"none of {len(records)} scans could be read: {next(iter(records.values())).error}"
         )
-    moments = [r.details["moments"] for r in good]
-    names = sorted(set.intersection(*[set(m) for m in moments if m] or [set()]))
-    sums = {name: np.sum([m[name] for m in moments if m], axis=0) for name in names}
-    mean = {name: float(s[1] / s[0]) for name, s in sums.items()}
-    # A constant column has no spread to divide by; its standardised value is zero.
-    std = {n: float(np.sqrt(max(s[2] / s[0] - mean[n] ** 2, 0.0))) or 1.0 for n, s in sums.items()}
+    moments: dict[str, np.ndarray] = {}
+    for record in good:
+        for name, of_scan in record.details["moments"].items():
+            moments[name] = moments.get(name, 0) + np.array(of_scan)
+    statistics = FeatureStatistics.from_moments(dict(sorted(moments.items())))
     counts: dict[str, np.ndarray] = {}
     for record in good:
         for split, of_scan in record.details["class_counts"].items():
@@ -202,21 +202,23 @@ def write_manifest(
                 "%s: class codes outside the scheme, points: %s", record.scan, record.details["codes_ignored"]
             )
     given = [set(r.details["attributes"]) for r in good]
-    for name in sorted(set.union(*given) - set.intersection(*given)):
+    filled = values_to_fill(given, statistics)
+    for name in filled:
         lacking = [r.scan for r, names_of_scan in zip(good, given, strict=True) if name not in names_of_scan]
         logger.warning(
-            "%d of %d scans have no %s (%s first): no feature of a training can use it; leave these scans out, or name "
-            "the features you need in features, which quarantines them", len(lacking), len(good), name, lacking[0],
+            "%d of %d scans have no %s (%s first): their blocks give %d instead; name the features that every scan "
+            "must give in features to have these quarantined", len(lacking), len(good), name, lacking[0], filled[name],
         )  # fmt: skip
     manifest = store.Manifest(
         block_config=recipe.config,
         label_scheme=recipe.scheme,
         split_rule=recipe.rule.to_dict(),
         shards=tuple(store.Shard(r.details["path"], r.scan, r.details["num_blocks"]) for r in good),
-        statistics=FeatureStatistics(mean, std),
+        statistics=statistics,
         class_counts={split: c.tolist() for split, c in sorted(counts.items())},
-        attributes=tuple(sorted(set.intersection(*given))),
+        attributes=tuple(sorted(set.union(*given))),
         quarantined={scan: r.error for scan, r in sorted(records.items()) if r.state == ledger.QUARANTINED},
+        filled=filled,
     )
     store.write_manifest(out, manifest)
     for record in gone.values():

@@ -24,6 +24,7 @@ from pointcloud.reader import read_header
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.rooms import RoomsConfig, write_rooms
 from pointcloud.simulate.survey import SurveyConfig
+from tasks.train import check_dataset
 from tests import broken_files
 from tests.clouds import real_files, write_las
 from tests.flows.test_main_job import preprocessing
@@ -123,6 +124,25 @@ def test_a_required_feature_that_a_scan_lacks(survey: Path, tmp_path: Path) -> N
         preprocess(preprocessing([survey], tmp_path, features=["xyz", "rgb"]))
     preprocess(preprocessing([survey], tmp_path, features=["xyz", "height", "intensity", "returns"]))
     assert set(FEATURES["returns"][0]) <= set(store.read_manifest(str(tmp_path)).attributes)
+
+
+def test_an_attribute_that_a_scan_lacks_is_filled_and_named(
+    survey: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (first, *_), out = sorted(survey.glob("*.laz")), tmp_path / "blocks"
+    np.savez(tmp_path / "bare.npz", xyz=np.random.default_rng(0).random((900, 3)) * (30.0, 30.0, 2.0))
+    preprocess(preprocessing([first, tmp_path / "bare.npz"], out, across_scans=False))
+    manifest = store.read_manifest(str(out))
+    expected = round(manifest.statistics.mean["intensity"])
+    assert manifest.filled == {"intensity": expected, "number_of_returns": 1, "return_number": 1}
+    assert (
+        f"1 of 2 scans have no intensity (bare.npz first): their blocks give {expected} instead"
+        in caplog.text
+    )
+    bare = [b for b in store.read_blocks(str(out), manifest, "train") if b.scan == "bare.npz"]
+    assert bare
+    assert {int(v) for b in bare for v in b.attributes["intensity"]} == {expected}
+    assert check_dataset(str(out), ("xyz", "intensity", "returns")) == manifest
 
 
 def test_a_window_is_all_that_is_read(survey: Path, tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ def test_a_scan_without_labels_and_colours_has_nulls(tmp_path: Path) -> None:
     manifest = write(tmp_path, [bare], [TRAIN])
     (found,) = read_blocks(str(tmp_path), manifest, TRAIN)
     assert_same(bare, found)
+    (found,) = read_blocks(str(tmp_path), replace(manifest, filled={"intensity": 40}), TRAIN)
+    assert found.attributes["intensity"].tolist() == [40] * len(bare)
     row = pq.read_table(tmp_path / "shards" / "a.parquet").to_pylist()[0]
     for column in ("label", "red", "green", "blue", "intensity", "return_number", "number_of_returns"):
         assert row[column] is None
