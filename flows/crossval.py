@@ -84,7 +84,7 @@ def crossval(parameters: CrossvalParameters) -> str:
             Training(
                 fold.name,
                 "folds",
-                "the rest trains, this tests",
+                "tests what the rest has trained",
                 replace(base, out=join(parameters.out, "trainings", fold.name), split_file=files[fold.name]),
             )
             for fold in folds

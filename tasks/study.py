@@ -73,24 +73,20 @@ def run_study(
         PointloomError: trainings failed; what the others gave is in the report.
     """
     logger = get_run_logger()
-    outcomes = [
-        Outcome(t, None if t.job.fresh else finished_checkpoint(t.job)) for t in trainings
-    ]  # a finished one needs no Ray
-    jobs = {o.training.job.out: o.training for o in outcomes if o.checkpoint is None}
-    logger.info(
-        "%s: %d trainings, %d of them finished, %d to do, %d at a time",
-        title, len(trainings), len(trainings) - sum(o.checkpoint is None for o in outcomes), len(jobs), at_once,
-    )  # fmt: skip
-    watch = StudyWatch(title, out, report, len(jobs))
+    # Finished ones need no Ray, and those of one folder are one.
+    outcomes = [Outcome(t, None if t.job.fresh else finished_checkpoint(t.job)) for t in trainings]
+    todo = {o.training.job.out: o.training for o in outcomes if o.checkpoint is None}
+    logger.info("%s: %d rows, %d trainings to do, %d at a time", title, len(trainings), len(todo), at_once)
+    watch = StudyWatch(title, out, report, len(todo))
     watch.show(outcomes)
-    cpus = max((t.job.num_workers * t.job.cpus_per_worker for t in jobs.values()), default=0)
+    cpus = max((t.job.num_workers * t.job.cpus_per_worker for t in todo.values()), default=0)
     runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=at_once)
-    with ray_session(min(at_once, len(jobs)) * cpus) if jobs else nullcontext(), runner as threads:
+    with ray_session(min(at_once, len(todo)) * cpus) if todo else nullcontext(), runner as threads:
         futures: dict[PrefectFuture[Any], str] = {
             threads.submit(
                 train_network.with_options(task_run_name=f"train {training.name}"), {"job": training.job}
-            ): job_out
-            for job_out, training in jobs.items()
+            ): folder
+            for folder, training in todo.items()
         }
         for future in as_completed(list(futures)):
             failure = future.result(raise_on_failure=False)
@@ -100,7 +96,7 @@ def run_study(
                 for outcome in outcomes
             ]
             if error:
-                logger.warning("%s failed: %s", jobs[futures[future]].name, error)
+                logger.warning("%s failed: %s", todo[futures[future]].name, error)
             watch.show(outcomes, step=True)
     failed = [outcome for outcome in outcomes if outcome.error]
     if failed:

@@ -108,7 +108,10 @@ def _panels_of_groups(outcomes: Sequence[Outcome]) -> list[Panel]:
             (o, colours[key], by_depth and o.training.job.network.layer == "plain")
             for key, o in zip(keys, rows, strict=True)
         ]
-        panels += _panels(group, [*reference, *drawn])
+        # The reference may be one of the rows under another name.
+        folders = {o.training.job.out for o in rows}
+        beside = [each for each in reference if each[0].training.job.out not in folders]
+        panels += _panels(group, [*beside, *drawn])
     return panels or _panels(_REFERENCE, reference)
 
 
