@@ -78,8 +78,8 @@ def summary_rows(rows: Sequence[dict[str, Any]], names: tuple[str, ...]) -> list
     }
     pooled = np.sum([row["test_confusion"] for row in tested], axis=0)
     return [
-        _empty(f"mean of {len(tested)} folds", names) | mean,
-        _empty(f"{len(tested)} folds together", names) | _test_columns(pooled, names),
+        _empty("mean of the folds", names) | mean,
+        _empty("the folds together", names) | _test_columns(pooled, names),
     ]
 
 
