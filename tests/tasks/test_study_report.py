@@ -56,8 +56,8 @@ def test_folds_are_averaged_and_summed() -> None:
         "Area_0",
         "Area_1",
         "Area_2",
-        "mean of 2 folds",
-        "2 folds together",
+        "mean of the folds",
+        "the folds together",
     ]
     assert [row["state"] for row in rows[:3]] == ["done", "done", "failed"]
     scores = [Scores.from_confusion(np.array(c), NAMES) for c in CONFUSIONS]
