@@ -15,7 +15,7 @@ from pointcloud.lock import held
 from tasks.isolation import isolated
 from tasks.quarantine import check_quarantine
 from tasks.review import REPORT, ReviewOptions, write_report
-from tasks.segment import SegmentJob, examine_collection, find_scans, plan_segmenting, segment_scans
+from tasks.segment import SegmentJob, examine_collection, find_scans, foresee, plan_segmenting, segment_scans
 from tasks.watching import show_markdown
 
 
@@ -50,6 +50,14 @@ class SegmentParameters(BaseModel):
     codes: list[str] = Field(
         [],
         description="name=code, as vegetation=4,water=9: class codes to write instead of the checkpoint's.",
+    )
+    format: Literal["same", "las", "laz", "ply", "parquet"] = Field(
+        "same",
+        description="Of the labelled clouds: the scan's, the other LAS, or all points with all dimensions and the CRS.",
+    )
+    upgrade_format: bool = Field(
+        False,
+        description="Where a class code above 31 needs it, point formats 0 to 5 become 6 to 10, in LAS 1.4.",
     )
     num_actors: int = Field(1, ge=1, description="Ray actors, each with the network and one scan at a time.")
     cpus_per_actor: int = Field(0, ge=0, description="CPUs of each; 0 shares out what this machine has.")
@@ -86,6 +94,7 @@ class SegmentParameters(BaseModel):
         options = LabelOptions(
             self.overlap, self.rotations, self.min_confidence, tuple(sorted(set(self.preserve))),
             self.only_unclassified, self.keep_original, self.entropy, self.probabilities, parse_codes(self.codes),
+            self.format, self.upgrade_format,
         )  # fmt: skip
         return plan_segmenting(
             self.checkpoint, self.out, options, self.num_actors, self.cpus_per_actor, self.memory_mb, self.time_limit_s,
@@ -96,7 +105,7 @@ class SegmentParameters(BaseModel):
 def check(parameters: SegmentParameters) -> None:
     """What can be told before work starts. Raises PointloomError."""
     parameters.job()
-    find_scans(parameters.scans, parameters.out)
+    find_scans(parameters.scans, parameters.out, parameters.format)
 
 
 @flow(name="segment")
@@ -108,14 +117,14 @@ def segment(parameters: SegmentParameters) -> list[str]:
     labelled clouds, or of a dry run the plan.
     """
     logger, out, job = get_run_logger(), parameters.out, parameters.job()
-    sources = find_scans(parameters.scans, out)
+    sources = find_scans(parameters.scans, out, parameters.format)
     num_readers = parameters.num_actors
     with isolated(num_readers, parameters.memory_mb, parameters.time_limit_s) as processes:
         if parameters.dry_run:
             collection = examine_collection(
                 sources, job, processes, num_readers, parameters.retry_quarantined
             )
-            text = f"{collection.plan.to_markdown()}\n{collection.estimate(job.num_actors)}\n"
+            text = f"{collection.plan.to_markdown()}\n{collection.estimate(job.num_actors)}\n{foresee(collection, job)}"
             show_markdown(f"plan-{out}", text, f"What would be done in {out}")
             return [text]
         with held(out, parameters.wait_s):
@@ -123,6 +132,8 @@ def segment(parameters: SegmentParameters) -> list[str]:
                 sources, job, processes, num_readers, parameters.retry_quarantined
             )
             logger.info("%s; %s", collection.plan, collection.estimate(job.num_actors))
+            if said := foresee(collection, job):
+                logger.warning(said)
             began = time.monotonic()
             records = segment_scans(collection, job)
             review = ReviewOptions(parameters.review_below, parameters.price_per_hour)

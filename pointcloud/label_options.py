@@ -13,6 +13,8 @@ from pointcloud.labels import LabelScheme
 
 UNCLASSIFIED = 1  # ASPRS LAS 1.4 R16, table 17; 0 is "created, never classified"
 CONFIDENCE_STEP = 0.01
+FORMATS = ("same", "las", "laz", "ply", "parquet")
+"""The scan's own, LAS or LAZ with all that a LAS file holds, or every point with all its dimensions and the CRS."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class LabelOptions:
         keep_original: keep the delivered classification in an extra dimension.
         entropy, probabilities: write them as extra dimensions.
         codes: (class name, code written for it), instead of the label scheme's.
+        format: of the labelled clouds, one of `FORMATS`.
+        upgrade: a scan of point format 0 to 5 becomes 6 to 10 where its codes do not fit.
 
     Raises:
         PointloomError: a number out of its range, or a class with two codes.
@@ -42,6 +46,8 @@ class LabelOptions:
     entropy: bool = False
     probabilities: bool = False
     codes: tuple[tuple[str, int], ...] = ()
+    format: str = "same"
+    upgrade: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_confidence <= 1 or self.rotations < 1:

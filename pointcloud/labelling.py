@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pointcloud import exported
 from pointcloud.blocks import Block, BlockConfig
 from pointcloud.crs import metres_per_unit
 from pointcloud.decoding import reading
+from pointcloud.exported import write_exported
 from pointcloud.extra_dimensions import ENTROPY, probability_dimensions
 from pointcloud.grid import Grid
 from pointcloud.label_options import LabelOptions
@@ -29,7 +31,14 @@ Observe = Callable[[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]], 
 """Is shown the scan's labelled voxels of a region: xyz (V, 3), voxel (V, 3), points of each (V,), what was made."""
 
 
-def decode_for_labels(scan: str, uri: str, path: Path, config: BlockConfig, scheme: LabelScheme) -> Part:
+def decode_for_labels(
+    scan: str,
+    uri: str,
+    path: Path,
+    config: BlockConfig,
+    scheme: LabelScheme,
+    options: LabelOptions | None = None,
+) -> Part:
     """All that labelling a scan reads of it, its EVLRs too; all its points as a part at a local path.
 
     What a decoder does to the process that it runs in, it does here: call it in one that may end.
@@ -38,7 +47,7 @@ def decode_for_labels(scan: str, uri: str, path: Path, config: BlockConfig, sche
         ScanError: it cannot be read, or cannot hold the scheme's codes.
     """
     with open_scan(uri) as reader, reading(uri):
-        check_codes(reader.header, scheme)
+        check_codes(reader.header, scheme, options)
         len(reader.evlrs or [])
     return write_part(scan, uri, path, config, every_point=True)
 
@@ -63,7 +72,8 @@ def write_labels(
     if options.probabilities:
         measures |= zip(probability_dimensions(scheme), found["probabilities"].T, strict=True)
     codes = scheme.to_codes(found["classes"])
-    return write_labelled(scan_uri, out_uri, codes, found["confidence"], options, measures)
+    write = write_exported if out_uri.lower().endswith(exported.SUFFIXES) else write_labelled
+    return write(scan_uri, out_uri, codes, found["confidence"], options, measures)
 
 
 _Votes = tuple[np.ndarray, np.ndarray, np.ndarray]

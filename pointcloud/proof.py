@@ -12,9 +12,15 @@ import numpy as np
 from pointcloud.decoding import reading
 from pointcloud.extra_dimensions import ORIGINAL, ours
 from pointcloud.label_options import LabelOptions
+from pointcloud.point_formats import SUCCESSOR, angle_of_rank
 from pointcloud.scan import iterate_chunks, open_scan
 
 REWRITTEN_VLRS = ("ExtraBytesVlr", "LasZipVlr", "CopcInfoVlr", "CopcHierarchyVlr")
+_WKT_BIT = 0x10
+_MAY_COME = {
+    2112,
+    65535,
+}  # records of an upgraded copy: the CRS in WKT, the waveforms that LAS 1.3 does not list
 _FIELDS = (
     "version", "point_count", "scales", "offsets", "file_source_id", "uuid", "system_identifier",
     "generating_software", "creation_date", "extra_header_bytes", "extra_vlr_bytes",
@@ -36,7 +42,7 @@ def find_difference(
     """
     options = options or LabelOptions()
     with open_scan(scan_uri) as scan, open_scan(copy_uri) as copy, reading(scan_uri):
-        difference = _header_difference(scan, copy)
+        difference = _header_difference(scan, copy, options.upgrade)
         if difference:
             return difference
         ignored = {"classification"} | (ours(scan.header) if written is None else set(written))
@@ -60,19 +66,26 @@ def find_difference(
     return None
 
 
-def _header_difference(scan: laspy.LasReader, copy: laspy.LasReader) -> str | None:
+def _header_difference(scan: laspy.LasReader, copy: laspy.LasReader, may_upgrade: bool) -> str | None:
+    upgraded = copy.header.point_format.id == SUCCESSOR.get(scan.header.point_format.id)
     for field in _FIELDS:
+        if upgraded and field == "version":
+            continue
         if not np.array_equal(getattr(scan.header, field), getattr(copy.header, field)):
             return f"header field {field}"
-    if scan.header.global_encoding.value != copy.header.global_encoding.value:
+    encodings = [reader.header.global_encoding.value for reader in (scan, copy)]
+    if encodings[0] != encodings[1] & (~_WKT_BIT if upgraded and not encodings[0] & _WKT_BIT else ~0):
         return "header field global_encoding"
-    if scan.header.point_format.id != copy.header.point_format.id:
+    if scan.header.point_format.id != copy.header.point_format.id and not (upgraded and may_upgrade):
         return "point format"
     for kind, mine, other in (
         ("VLR", scan.header.vlrs, copy.header.vlrs),
         ("EVLR", scan.evlrs or [], copy.evlrs or []),
     ):
-        if _records(mine) != _records(other):
+        had, there = _records(mine), _records(other)
+        if upgraded:
+            there = [record for record in there if record in had or record[1] not in _MAY_COME]
+        if had != there:
             return f"a {kind}"
     kept, found = _described(scan.header), _described(copy.header)
     if {name: d for name, d in found.items() if name in kept} != kept:
@@ -87,8 +100,10 @@ def _find_original(header: laspy.LasHeader) -> str | None:
 
 
 def _same(mine: laspy.ScaleAwarePointRecord, other: laspy.ScaleAwarePointRecord, name: str) -> bool:
+    if name == "scan_angle_rank" and name not in (other.array.dtype.names or ()):
+        return np.array_equal(angle_of_rank(mine.array[name]), other.array["scan_angle"])
     # Raw stored values, not scaled ones, and bytes rather than numbers, so that NaN equals itself.
-    if name in (mine.array.dtype.names or ()):
+    if name in (mine.array.dtype.names or ()) and name in (other.array.dtype.names or ()):
         return (
             np.ascontiguousarray(mine.array[name]).tobytes()
             == np.ascontiguousarray(other.array[name]).tobytes()

@@ -47,7 +47,7 @@ def whole_scan(scan: str, reason: str, box: Sequence[float], crs: CRS | None) ->
 
 
 def write(folder: str, found: Sequence[pa.Table]) -> list[str]:
-    """Write rows to review as GeoParquet, one file for each CRS, the most doubtful first; the files' URIs.
+    """Write rows to review as GeoParquet, one file for each CRS, the one with most rows first; the files' URIs.
 
     A review without rows is written too: it says that there is nothing to look at.
 
@@ -61,7 +61,8 @@ def write(folder: str, found: Sequence[pa.Table]) -> list[str]:
         empty = _SCHEMA.with_metadata(geoparquet.metadata("footprint", None))
         by_crs = {empty.metadata[b"geo"]: [empty.empty_table()]}
     uris = []
-    for number, (_, tables) in enumerate(sorted(by_crs.items()), 1):
+    most_first = sorted(by_crs, key=lambda geo: (-sum(map(len, by_crs[geo])), geo))
+    for number, tables in enumerate((by_crs[geo] for geo in most_first), 1):
         name = NAME if number == 1 else NAME.replace(".", f"-{number}.")
         uris.append(storage.join(folder, name))
         whole = pa.concat_tables(tables).sort_by([("confidence", "ascending"), ("scan", "ascending")])

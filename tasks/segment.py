@@ -17,8 +17,9 @@ from pointcloud import ledger, storage
 from pointcloud.errors import PointloomError, StorageError
 from pointcloud.header import ScanHeader
 from pointcloud.label_options import LabelOptions
-from pointcloud.labelled import output_name
+from pointcloud.labelled import fits, output_name
 from pointcloud.neighbours import find_neighbours
+from pointcloud.point_formats import LAST_SHORT_CODE
 from pointcloud.scan import SUFFIXES
 from tasks.cluster import ray_session, usable_cpus
 from tasks.examining import examine_all
@@ -85,22 +86,42 @@ class Collection:
         )
 
 
+def foresee(collection: Collection, job: SegmentJob) -> str:
+    """What the headers tell of scans that cannot be labelled with these codes, a sentence; empty when all can."""
+    scheme = job.options.scheme(read_checkpoint(job.checkpoint, weights=False).label_scheme)
+    headers = [collection.headers[scan] for scan in collection.plan.todo if scan in collection.headers]
+    small = [header.uri for header in headers if not fits(header.dimensions, scheme, job.options)]
+    if not small:
+        return ""
+    largest = max(label.code for label in scheme.classes)
+    return (
+        f"{len(small)} scans, such as {small[0]!r}, will be quarantined: their point formats end at class code "
+        f"{LAST_SHORT_CODE} and the largest to write is {largest}; ask for upgrade_format, or other codes."
+    )
+
+
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def find_scans(patterns: list[str], out: str) -> list[storage.Source]:
+def find_scans(patterns: list[str], out: str, format: str = "same") -> list[storage.Source]:
     """The LAS and LAZ files that paths, folders and globs mean.
 
     Raises:
         StorageError: nothing there, or two scans with one name.
-        PointloomError: the labelled clouds would overwrite their scans.
+        PointloomError: the labelled clouds would overwrite their scans, or each other.
     """
-    sources = storage.expand(patterns, SUFFIXES)
+    sources, outputs = storage.expand(patterns, SUFFIXES), dict[str, storage.Source]()
     for source in sources:
-        if storage.same(source.uri, storage.join(out, output_name(source.name))):
+        name = output_name(source.name, format)
+        other = outputs.setdefault(name, source)
+        if other is not source:
+            raise PointloomError(
+                f"{other.uri!r} and {source.uri!r} would both become {name!r}; label them into two folders."
+            )
+        if storage.same(source.uri, storage.join(out, name)):
             raise PointloomError(
                 f"the labelled cloud would overwrite its scan {source.uri!r}; give another out folder."
             )

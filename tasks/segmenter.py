@@ -67,7 +67,7 @@ class SegmentJob:
         )
 
     def output(self, scan: str) -> str:
-        return storage.join(self.out, output_name(scan))
+        return storage.join(self.out, output_name(scan, self.options.format))
 
     def tiles(self, scan: str) -> str:
         """Where a scan's doubt by tile is kept."""
@@ -185,7 +185,7 @@ class ScanSegmenter:
         """The parts of a scan and its neighbours (name -> URI), decoded where a decoder may crash."""
         config, neighbours = self._job.config, []
         part: Part = self._isolated.call(
-            decode_for_labels, name, uri, folder / "scan.arrow", config, self._scheme
+            decode_for_labels, name, uri, folder / "scan.arrow", config, self._scheme, self._job.options
         )
         for number, (other, at) in enumerate(sorted(beside.items())):
             # A neighbour that cannot be read, or has no point so near, gives no context; its own record says why.
