@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from pyproj import CRS
 
-CHUNK_POINTS = 1_000_000
+CHUNK_POINTS = 250_000
 """The most points of a scan that are decoded at once."""
 
 Columns = tuple[np.ndarray, dict[str, np.ndarray]]

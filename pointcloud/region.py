@@ -59,11 +59,13 @@ def read_region(
     own = next(n for n, part in enumerate(parts) if part.scan == scan)
     grid = Grid.of(config, parts[own].crs)
     tables = [(n, table) for n, part in enumerate(parts) for table in _read(part, region)]
-    joined = {
-        name: np.concatenate([table[name] for _, table in tables]) for name in ("x", "y", "z", "point_index")
-    }
-    source = np.concatenate([np.full(len(table["x"]), n, np.uint16) for n, table in tables])
-    xyz = np.stack([joined[axis] for axis in "xyz"]).T
+    counts = [len(table["x"]) for _, table in tables]
+    source = np.repeat(np.array([n for n, _ in tables], np.uint16), counts)
+    index = np.concatenate([table["point_index"] for _, table in tables])
+    xyz = np.empty((3, len(index)))
+    for axis, name in zip(xyz, "xyz", strict=True):
+        np.concatenate([table[name] for _, table in tables], out=axis)
+    xyz = xyz.T
     voxel = cells_of(xyz, grid.voxel_size)
     order, starts = group(voxel_key(voxel))
     if config.thin:
@@ -81,7 +83,7 @@ def read_region(
     label = None
     if scheme is not None and any("classification" in part.attributes for part in present):
         label = np.concatenate([_labels(table, scheme) for _, table in tables]).take(kept)
-    index, is_own = joined["point_index"], source == own
+    is_own = source == own
     xyz = xyz.T.take(kept, axis=1).T
     ground = occupied_cells(
         np.concatenate([part.ground_cells for part in parts]),
