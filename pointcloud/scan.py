@@ -41,7 +41,7 @@ def open_scan(uri: str, attributes_only: bool = False) -> Iterator[laspy.LasRead
     """A laspy reader over a scan in storage, its header checked against the file's size first.
 
     Args:
-        attributes_only: leave compressed what a cloud cannot carry (GPS time, angles, …); it then reads as zero.
+        attributes_only: leave compressed what a cloud cannot carry (GPS time, angles, …): what is read of it is no use.
 
     Raises:
         ScanError: not a LAS/LAZ file, or a header that promises more than the file can hold.

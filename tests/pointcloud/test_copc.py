@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointcloud import copc, header
+from pointcloud import copc
 from pointcloud.cloud import Cloud
 from pointcloud.errors import ScanError
 from pointcloud.reader import iterate_clouds, read_cloud, read_header
