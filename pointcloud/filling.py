@@ -20,10 +20,10 @@ def values_to_fill(given: Sequence[Collection[str]], statistics: FeatureStatisti
     Args:
         given: the attributes of each scan.
     """
-    present = [set(names) for names in given]
     return {
         name: _PLAIN.get(name, round(statistics.mean.get(name, 0.0)))
-        for name in sorted(set.union(*present) - set.intersection(*present))
+        for name in sorted({name for names in given for name in names})
+        if not all(name in names for names in given)
     }
 
 

@@ -161,8 +161,8 @@ class _Found:
     def _take_cells(self, cloud: Cloud) -> None:
         x, y = cloud.xyz.T[:2]
         code = cloud.attributes.get("classification", np.zeros(len(cloud), np.uint8))
-        runs = coded_runs(x, y, code, self.grid.voxel_size[0], self.grid.cell_voxels)
-        self.cells.append(occupied_cells(*runs, np.add))
+        cell, count = coded_runs(x, y, code, self.grid.voxel_size[0], self.grid.cell_voxels)
+        self.cells.append(occupied_cells(cell, count, np.add))
         self.ground.append(lowest_points(cloud.xyz, 3 * self.grid.ground_size))
         if len(self.cells) >= _CHUNKS_ADDED_UP:
             self.cells, self.ground = [_add_up(self.cells, np.add)], [_add_up(self.ground, np.minimum)]
