@@ -51,13 +51,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--train", nargs="+", required=True, metavar="FILE", help="scans with classes; folders and globs too")
     add("--test", nargs="+", default=[], metavar="FILE", help="scans to score; without: validation only")
     add("--classes", required=True, metavar="NAME", help="label scheme: a preset, or a JSON file")
-    add("--layers", type=int, default=5, help="graph convolutions of the ResGCN")
+    add("--layers", type=int, default=4, help="graph convolutions of the ResGCN")
     add("--channels", type=int, default=32)
     add("--k", type=int, default=16, help="neighbours of a point")
     add("--voxel-m", type=float, help="one point is kept per voxel (default: by density)")
     add("--tile-m", type=float, help="edge of a block (default: by density)")
-    add("--halo-m", type=float, default=0.0, help="context around a block")
-    add("--overlap", type=int, default=2, help="shifted grids along x and y whose logits are averaged")
+    add("--halo-m", type=float, help="context around a block (default: by density)")
+    add("--overlap", type=int, default=1, help="shifted grids along x and y whose logits are averaged")
     add(
         "--features",
         nargs="+",
@@ -66,8 +66,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--epochs", type=int, default=0, help="0: as many as --minutes allow")
     add("--minutes", type=float, default=30.0, help="of training, estimated from its first steps")
-    add("--batch-size", type=int, default=4, help="blocks of a step")
-    add("--learning-rate", type=float, default=4e-3, help="its peak; AdamW, warm-up and cosine")
+    add("--batch-size", type=int, default=2, help="blocks of a step")
+    add("--learning-rate", type=float, default=3e-3, help="its peak; AdamW, warm-up and cosine")
     add("--ema-decay", type=float, default=0.98, help="of a moving average of the weights; 0: none")
     add("--val-fraction", type=float, help="of each training scan's ground (default: 0.2, with --test 0)")
     add("--trees", type=int, default=100, help="of the forest")
@@ -143,32 +143,37 @@ def complete(options: argparse.Namespace, sources: Sequence[Source]) -> None:
     """Fill in the options that were not given. Raises PointloomError for scans too small to tell their density."""
     if options.val_fraction is None:
         options.val_fraction = 0.0 if options.test else 0.2
-    if None not in (options.voxel_m, options.tile_m, options.features):
+    if None not in (options.voxel_m, options.tile_m, options.halo_m, options.features):
         return
     clouds = [read_cloud(source.uri) for source in sources]
     spacing = float(np.median([point_spacing_m(cloud) for cloud in clouds]))
-    voxel_m, tile_m, features = sizes_for(spacing, options.overlap, options.voxel_m)
+    voxel_m, tile_m, halo_m, features = sizes_for(spacing, options.overlap, options.voxel_m)
     known = set.intersection(*(set(cloud.attributes) for cloud in clouds))
     options.voxel_m, options.tile_m = options.voxel_m or voxel_m, options.tile_m or tile_m
+    options.halo_m = halo_m if options.halo_m is None else options.halo_m
     options.features = options.features or [f for f in features if known.issuperset(FEATURES[f][0])]
 
 
-def sizes_for(spacing_m: float, overlap: int, voxel_m: float | None = None) -> tuple[float, float, list[str]]:
-    """Voxel, tile and features for scans whose points lie so far apart.
+def sizes_for(
+    spacing_m: float, overlap: int, voxel_m: float | None = None
+) -> tuple[float, float, float, list[str]]:
+    """Voxel, tile, halo and features for scans whose points lie so far apart.
 
-    A voxel a quarter wider than that evens out where flight lines overlap and mixes few labels; above 1 m it would mix
-    more. A tile of 80 distances holds some 4000 points. Surroundings are those of a few points to thousands.
+    A voxel twice as wide evens out where flight lines overlap, and half as many points make a step twice as fast; above
+    1 m it would mix labels. A tile of 80 distances and a halo of 10 hold some 3000 points. Surroundings are those of a
+    few points to hundreds.
     """
-    voxel_m = voxel_m or round(min(1.0, max(0.05, round(25 * spacing_m) * 0.05)), 2)
+    voxel_m = voxel_m or round(min(1.0, max(0.05, round(40 * spacing_m) * 0.05)), 2)
     step = voxel_m * overlap
     tile_m = round(max(1, round(80 * spacing_m / step)) * step, 2)
+    halo_m = round(min(tile_m, 10 * spacing_m), 1)
     features = ["xyz", "returns"]
-    for kind, factors in (("shape", (2.5, 5, 10, 20, 40)), ("echoes", (5, 10, 20))):
+    for kind, factors in (("shape", (5, 10, 20, 40)), ("echoes", (5, 10, 20))):
         nearest = [
             min(RADII_M, key=lambda name: abs(math.log(RADII_M[name] / (factor * spacing_m)))) for factor in factors
         ]  # fmt: skip
         features += [f"{kind}_{radius}" for radius in dict.fromkeys(nearest)]
-    return voxel_m, tile_m, features
+    return voxel_m, tile_m, halo_m, features
 
 
 def compare_forest(

@@ -71,17 +71,17 @@ def test_without_a_test_only_the_validation_is_scored(tiles, capsys):
 
 
 def test_sizes_follow_from_the_density():
-    dense = accuracy.sizes_for(0.2, overlap=2)
-    assert dense[:2] == (0.25, 16.0)
-    assert {"shape_0.5m", "shape_8m", "echoes_1m", "echoes_4m"} < set(dense[2])
-    voxel_m, tile_m, features = accuracy.sizes_for(1.85, overlap=2)
-    assert (voxel_m, tile_m) == (1.0, 148.0)
-    assert features[:3] == ["xyz", "returns", "shape_4m"]
+    dense = accuracy.sizes_for(0.2, overlap=1)
+    assert dense[:3] == (0.4, 16.0, 2.0)
+    assert {"shape_1m", "shape_8m", "echoes_1m", "echoes_4m"} < set(dense[3])
+    voxel_m, tile_m, halo_m, features = accuracy.sizes_for(1.85, overlap=2)
+    assert (voxel_m, tile_m, halo_m) == (1.0, 148.0, 18.5)
+    assert features[:3] == ["xyz", "returns", "shape_8m"]
     assert features[-1] == "echoes_32m"
     assert len(set(features)) == len(features)
     for spacing in (0.01, 0.07, 0.31, 3.0, 90.0):
-        voxel_m, tile_m, _ = accuracy.sizes_for(spacing, overlap=3)
-        BlockConfig(tile_m, 0.0, voxel_m, overlap=3)
+        voxel_m, tile_m, halo_m, _ = accuracy.sizes_for(spacing, overlap=3)
+        BlockConfig(tile_m, halo_m, voxel_m, overlap=3)
 
 
 def test_with_a_test_everything_trains_and_the_last_epoch_is_kept(tiles, capsys):
