@@ -13,8 +13,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -62,6 +64,15 @@ class IsolatedProcesses:
         if isinstance(result, Exception):
             raise result
         return result
+
+    def prepare(self, module: str) -> None:
+        """Let a process begin to import what calls will need, without waiting for it."""
+
+        def begin() -> None:
+            with suppress(ScanError):  # the first call that matters says what is wrong
+                self.call(_import, module)
+
+        threading.Thread(target=begin, daemon=True).start()
 
     def _sentence(self, ended: _Ended) -> str:
         if ended.took_too_long:
@@ -145,6 +156,10 @@ class _Process:
         self._process.kill()
         self._process.wait(_ENDING_SECONDS)
         self._connection.close()
+
+
+def _import(module: str) -> None:
+    import_module(module)
 
 
 def serve(handle: int, memory_mb: int) -> None:

@@ -80,10 +80,11 @@ class ScanSegmenter:
     def __init__(self, job: SegmentJob) -> None:
         torch.set_num_threads(job.cpus_per_actor)
         self._job = job
+        self._isolated = IsolatedProcesses(1, job.memory_mb, job.time_limit_s)
+        self._isolated.prepare(decode_for_labels.__module__)
         checkpoint = replace(read_checkpoint(job.checkpoint), block_config=job.config)
         self._scheme = job.options.scheme(checkpoint.label_scheme)
         self._predictor = Predictor(checkpoint, job.options.rotations)
-        self._isolated = IsolatedProcesses(1, job.memory_mb, job.time_limit_s)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         uri, name, key, beside = (str(batch[column][0]) for column in ("uri", "name", "key", "neighbours"))
