@@ -71,6 +71,12 @@ class TrainParameters(BaseModel):
     )
     seed: int = Field(TrainConfig.seed, description="Of weights, order and augmentation.")
     num_workers: int = Field(1, ge=1, description="Ray workers.")
+    min_workers: int = Field(
+        0,
+        ge=0,
+        description="Fewest Ray workers to go on with when nodes are lost or not there yet; 0: all of num_workers.",
+    )
+    gpu: bool = Field(False, description="Each Ray worker trains on a GPU of its own (NCCL).")
     cpus_per_worker: int = Field(0, ge=0, description="CPUs of each; 0 shares out what this machine has.")
     wait_s: float = Field(
         120.0, ge=0, description="Seconds a Ray cluster may take until it has room for all Ray workers."
@@ -104,7 +110,10 @@ class TrainParameters(BaseModel):
             fusion_channels=self.fusion_channels,
         )
         training = recipe(self.recipe, **{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
-        training.blocks_at_once(self.num_workers)
+        if self.min_workers > self.num_workers:
+            raise PointloomError(f"min_workers {self.min_workers} is more than num_workers {self.num_workers}.")
+        for num_workers in range(self.min_workers or self.num_workers, self.num_workers + 1):
+            training.blocks_at_once(num_workers)
         return TrainJob(
             dataset=self.dataset,
             out=self.out,
@@ -114,6 +123,8 @@ class TrainParameters(BaseModel):
             num_workers=self.num_workers,
             cpus_per_worker=cpus_of_each(self.num_workers * at_once, self.cpus_per_worker),
             wait_s=self.wait_s,
+            min_workers=self.min_workers,
+            gpu=self.gpu,
             fresh=self.fresh,
         )
 

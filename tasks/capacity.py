@@ -12,37 +12,41 @@ from pointcloud.errors import PointloomError
 _POLL_SECONDS = 1.0
 
 
-def await_room(num_workers: int, cpus_per_worker: int, limit_s: float) -> None:
-    """Wait until the cluster that Ray is connected to has the CPUs, an autoscaled one being asked to grow.
+def await_room(num_workers: int, resources: dict[str, int], limit_s: float) -> None:
+    """Wait until the cluster that Ray is connected to has what is needed, an autoscaled one being asked to grow.
 
-    CPUs that others use now count as room: Ray Train waits for them.
+    CPUs and GPUs that others use now count as room: Ray Train waits for them.
 
     Args:
         num_workers: Ray workers, each on one node.
-        cpus_per_worker: CPUs of each.
+        resources: "CPU" and "GPU" -> how many of them each needs.
         limit_s: seconds to wait.
 
     Raises:
         PointloomError: the cluster is still too small after the limit.
     """
+    needed = {name: count for name, count in resources.items() if count}
     deadline = time.monotonic() + limit_s
-    if _room(cpus_per_worker) >= num_workers:
+    if _room(needed) >= num_workers:
         return
-    request_resources(bundles=[{"CPU": cpus_per_worker}] * num_workers)
+    request_resources(bundles=[needed] * num_workers)
     try:
-        while (room := _room(cpus_per_worker)) < num_workers:
+        while (room := _room(needed)) < num_workers:
             if time.monotonic() >= deadline:
+                each = " and ".join(f"{count} {name}(s)" for name, count in needed.items())
                 raise PointloomError(
-                    f"{num_workers} Ray workers with {cpus_per_worker} CPU(s) each were asked for and after "
-                    f"{limit_s:.0f} s the Ray cluster has room for {room}; use fewer, or a larger cluster."
+                    f"{num_workers} Ray workers with {each} each were asked for and after {limit_s:.0f} s the Ray "
+                    f"cluster has room for {room}; use fewer, or a larger cluster."
                 )
             time.sleep(_POLL_SECONDS)
     finally:
         request_resources(bundles=[])
 
 
-def _room(cpus_per_worker: int) -> int:
+def _room(needed: dict[str, int]) -> int:
     """Ray workers that the nodes alive can hold."""
     return sum(
-        int(node["Resources"].get("CPU", 0)) // cpus_per_worker for node in ray.nodes() if node["Alive"]
+        min(int(node["Resources"].get(name, 0)) // count for name, count in needed.items())
+        for node in ray.nodes()
+        if node["Alive"]
     )

@@ -102,13 +102,16 @@ def train_network(job: TrainJob) -> dict[str, Any]:
         ray_session(job.num_workers * job.cpus_per_worker),
         relayed_epochs(job, name, manifest.label_scheme.names, logger, stopped) as queue,
     ):
-        await_room(job.num_workers, job.cpus_per_worker, job.wait_s)
+        await_room(job.workers_needed, {"CPU": job.cpus_per_worker, "GPU": int(job.gpu)}, job.wait_s)
         trainer = TorchTrainer(
             train_loop,
             train_loop_config={"job": job, "queue": queue},
-            torch_config=TorchConfig(backend="gloo"),
+            torch_config=TorchConfig(backend="nccl" if job.gpu else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=job.num_workers, resources_per_worker={"CPU": job.cpus_per_worker}
+                # A range is elastic: the training goes on with the Ray workers that a lost node leaves.
+                num_workers=(job.min_workers, job.num_workers) if job.min_workers else job.num_workers,
+                use_gpu=job.gpu,
+                resources_per_worker={"CPU": job.cpus_per_worker, **({"GPU": 1} if job.gpu else {})},
             ),
             run_config=RunConfig(
                 name=name,

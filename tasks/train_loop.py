@@ -30,8 +30,9 @@ _STATE_FILE = "state.pt"
 class TrainJob:
     """One training: which blocks, which network, how, and on how many Ray workers.
 
-    `wait_s` is how long a Ray cluster may take until it has room for them; `split_file` names another split of the
-    blocks than their own (`pointcloud.resplit`).
+    `wait_s` is how long a Ray cluster may take until it has room for them, or for `min_workers` of them where the
+    training may go on with fewer; with `gpu` each has one. `split_file` names another split of the blocks than
+    their own (`pointcloud.resplit`).
     """
 
     dataset: str
@@ -44,6 +45,12 @@ class TrainJob:
     wait_s: float
     fresh: bool
     split_file: str = ""
+    min_workers: int = 0
+    gpu: bool = False
+
+    @property
+    def workers_needed(self) -> int:
+        return self.min_workers or self.num_workers
 
     def key(self) -> str:
         """Hash of everything the weights depend on."""

@@ -107,6 +107,8 @@ def test_recipes_are_named_and_changed_field_by_field(blocks: Path, tmp_path: Pa
     [
         ({"batch_size": 3, "num_workers": 2}, "multiple of 2"),
         ({"accumulation": 3}, "multiple of 3"),
+        ({"batch_size": 4, "num_workers": 4, "min_workers": 2}, "multiple of 3"),
+        ({"min_workers": 2}, "min_workers 2 is more than num_workers 1"),
         ({"features": ["xyz", "rgb"]}, "red, green, blue"),
         ({"learning_rate": -1.0}, "learning_rate"),
     ],
