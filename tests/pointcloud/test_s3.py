@@ -128,14 +128,19 @@ def test_readers_see_the_old_or_the_new_and_nothing_between(
     assert seen == sorted(seen)
 
 
-def test_a_killed_upload_leaves_nothing_under_the_name(bucket: str) -> None:
+def test_a_killed_upload_leaves_nothing_under_the_name(bucket: str, tmp_path: Path) -> None:
     uri = storage.join(bucket, "never.bin")
     # Long enough that it cannot be complete when it is killed.
-    uploader = subprocess.Popen([sys.executable, "-c", UPLOADER, uri, str(1 << 30)])
+    uploader = subprocess.Popen(
+        [sys.executable, "-c", UPLOADER, uri, str(1 << 30)],
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # what it leaves there goes with the test
+    )
     time.sleep(2.5)
     assert not storage.exists(uri)
     uploader.send_signal(signal.SIGKILL)
     uploader.wait(10)
+    for left in tmp_path.iterdir():
+        left.unlink()
     assert not storage.exists(uri)
     assert storage.list_files(bucket) == []
 
