@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from flows.running import run
 from models.configurations import DeepGCNConfig
 from models.recipes import Loss, Optimizer, RecipeName, Schedule, TrainConfig, recipe
+from pointcloud.errors import PointloomError
 from pointcloud.features import FEATURES, num_channels
 from pointcloud.resplit import open_blocks
 from tasks.train import TrainJob, check_dataset, check_splits, cpus_of_each, train_network

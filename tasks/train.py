@@ -109,7 +109,8 @@ def train_network(job: TrainJob) -> dict[str, Any]:
             torch_config=TorchConfig(backend="nccl" if job.gpu else "gloo"),
             scaling_config=ScalingConfig(
                 # A range is elastic: the training goes on with the Ray workers that a lost node leaves.
-                num_workers=(job.min_workers, job.num_workers) if job.min_workers else job.num_workers,
+                # (Its type is Tune's, which knows no pair; Ray Train does.)
+                num_workers=(job.min_workers, job.num_workers) if job.min_workers else job.num_workers,  # type: ignore[arg-type]
                 use_gpu=job.gpu,
                 resources_per_worker={"CPU": job.cpus_per_worker, **({"GPU": 1} if job.gpu else {})},
             ),
