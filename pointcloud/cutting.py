@@ -12,7 +12,7 @@ from pointcloud.grid import Grid
 from pointcloud.labels import LabelScheme
 from pointcloud.parts import Part
 from pointcloud.region import read_region
-from pointcloud.splits import UNUSED, SplitRule, plan_split, split_of_shifted
+from pointcloud.splits import TRAIN, UNUSED, SplitRule, plan_split, split_of_shifted
 from pointcloud.voxels import occupied_cells
 
 Shift = tuple[int, int]
@@ -71,37 +71,66 @@ def plan_cutting(
     """
     parts = tuple(sorted((part, *neighbours), key=lambda each: each.scan))
     position = [each.scan for each in parts].index(part.scan)
-    splits: dict[Shift, dict[Tile, str]] = {}
-    base: dict[Tile, str] = {}
+    holders = _holders(parts, position, (0, 0), config)
+    own = sorted(_own_tiles(parts, position, holders))
+    tiles = np.array(own, np.int64).reshape(-1, 2)
+    counts = _class_counts(parts, tiles, config, scheme)
+    planned = plan_split(part.scan, tiles, counts, rule, config.tile_size_m)
+    base = {
+        tile: UNUSED if _is_mixed([parts[n].scan for n in holders[tile]], rule) else split
+        for tile, split in zip(own, planned, strict=True)
+    }
+    splits: dict[Shift, dict[Tile, str]] = {(0, 0): base}
+    # A shifted tile may reach into ground that other scans hold out.
+    around = base | {
+        tile: _split_of_others(tile, [parts[n].scan for n in _by_rank(parts, of)], rule, config)
+        for tile, of in holders.items()
+        if tile not in base
+    }
     for a in range(config.overlap):
         for b in range(config.overlap):
-            own = _own_tiles(parts, position, (a, b), config)
-            if (a, b) == (0, 0):
-                tiles = np.array(sorted(own), np.int64).reshape(-1, 2)
-                counts = _class_counts(parts, tiles, config, scheme)
-                planned = plan_split(part.scan, tiles, counts, rule, config.tile_size_m)
-                base = {
-                    tile: UNUSED if _is_mixed([parts[n].scan for n in own[tile]], rule) else split
-                    for tile, split in zip(sorted(own), planned, strict=True)
-                }
-                splits[a, b] = base
-            else:
-                splits[a, b] = {tile: split_of_shifted(tile, (a, b), base) for tile in sorted(own)}
+            if (a, b) != (0, 0):
+                shifted = _own_tiles(parts, position, _holders(parts, position, (a, b), config))
+                splits[a, b] = {tile: split_of_shifted(tile, (a, b), around) for tile in sorted(shifted)}
     return Cutting(part.scan, parts, config, scheme, splits)
 
 
-def _own_tiles(parts: tuple[Part, ...], own: int, shift: Shift, config: BlockConfig) -> dict[Tile, list[int]]:
-    """The tiles of one part's scan -> which parts have points in them."""
-    counts: dict[Tile, dict[int, int]] = {}
-    for n in (own, *(n for n in range(len(parts)) if n != own)):
-        tile = (parts[n].cells[:, :2] - shift) // config.overlap
-        tiles, points = occupied_cells(tile, parts[n].cell_points, np.add)
+def _holders(
+    parts: tuple[Part, ...], own: int, shift: Shift, config: BlockConfig
+) -> dict[Tile, dict[int, int]]:
+    """The tiles in and beside those of one part's scan -> which parts have points in them, and how many."""
+    found: dict[Tile, dict[int, int]] = {}
+    cells = parts[own].cells[:, :2]
+    low, high = (
+        (cells.min(axis=0) - shift) // config.overlap - 1,
+        (cells.max(axis=0) - shift) // config.overlap + 1,
+    )
+    for n, part in enumerate(parts):
+        tile = (part.cells[:, :2] - shift) // config.overlap
+        near = ((tile >= low) & (tile <= high)).all(axis=1)
+        tiles, points = occupied_cells(tile[near], part.cell_points[near], np.add)
         for (i, j), count in zip(tiles.tolist(), points.tolist(), strict=True):
-            if n == own or (i, j) in counts:
-                counts.setdefault((i, j), {})[n] = count
-    return {
-        tile: list(of) for tile, of in counts.items() if min(of, key=lambda n: (-of[n], parts[n].scan)) == own
-    }
+            found.setdefault((i, j), {})[n] = count
+    return found
+
+
+def _by_rank(parts: tuple[Part, ...], of: dict[int, int]) -> list[int]:
+    """The parts that have points in a tile, first the one whose scan the tile belongs to."""
+    return sorted(of, key=lambda n: (-of[n], parts[n].scan))
+
+
+def _own_tiles(parts: tuple[Part, ...], own: int, holders: dict[Tile, dict[int, int]]) -> list[Tile]:
+    return [tile for tile, of in holders.items() if own in of and _by_rank(parts, of)[0] == own]
+
+
+def _split_of_others(tile: Tile, scans: list[str], rule: SplitRule, config: BlockConfig) -> str:
+    """The split of a tile that belongs to another scan; unused where that scan's strips, not known here, decide."""
+    if _is_mixed(scans, rule):
+        return UNUSED
+    place = np.array([tile]), np.ones((1, 1), np.int64)
+    named = plan_split(scans[0], *place, rule, config.tile_size_m)[0]
+    by_strips = not (rule.area_size_m or rule.val_scans) and (rule.val_fraction or rule.test_fraction)
+    return UNUSED if named == TRAIN and by_strips else named
 
 
 def _class_counts(

@@ -186,6 +186,36 @@ def test_scans_of_different_times_stay_apart(nine: list[Path], tmp_path: Path) -
         assert block.scans == ()
 
 
+@pytest.mark.parametrize("rule", [
+    SplitRule(0.0, test_scans=("?",)), SplitRule(0.3), SplitRule(0.3, area_size_m=16.0),
+], ids=["scans", "strips", "squares"])  # fmt: skip
+def test_no_shifted_tile_trains_on_what_a_neighbour_holds_out(
+    nine: list[Path], tmp_path: Path, rule: SplitRule
+) -> None:
+    if rule.test_scans:
+        rule = replace(rule, test_scans=(nine[4].name,))
+    config, neighbours = replace(CONFIG, overlap=2), [path.name for path in nine]
+    parts = parts_of(nine, config, tmp_path)
+    plans = {
+        name: plan_cutting(
+            parts[name], [parts[other] for other in neighbours if other != name], config, SCHEME, rule
+        )
+        for name in neighbours
+    }
+    held = {
+        tile for plan in plans.values() for tile, split in plan.splits[0, 0].items() if split in ("val", TEST)
+    }
+    assert held
+    trained = 0
+    for plan in plans.values():
+        for (a, b), splits in plan.splits.items():
+            for (i, j), split in splits.items():
+                if (a, b) != (0, 0) and split == TRAIN:
+                    trained += 1
+                    assert not held & {(i + di, j + dj) for di in range(1 + a) for dj in range(1 + b)}
+    assert trained
+
+
 def test_a_tile_of_scans_for_different_splits_serves_neither(nine: list[Path], tmp_path: Path) -> None:
     left, right = nine[0].name, nine[3].name  # side by side
     rule = SplitRule(0.0, test_scans=(right,))
