@@ -43,6 +43,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--points-per-m2", type=float, default=16.0, help="pulses; returns are about 1.3 times that"
     )
+    parser.add_argument(
+        "--voxel-m",
+        type=float,
+        default=0.25,
+        help="one point is kept per voxel; 0.25 is preprocessing's default",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side; medians are shown")
     parser.add_argument("--measure", nargs=2, metavar=("WHAT", "SCAN"), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -62,8 +68,8 @@ def write_scan(tile: laspy.LasData, millions: float, path: Path) -> int:
     return num_copies * len(tile.points)
 
 
-def decode(scan: str, folder: Path) -> None:
-    """laspy and pyarrow alone, the columns and their encodings those of the blocks dataset."""
+def decode(scan: str, folder: Path, voxel_m: float) -> None:
+    """laspy and pyarrow alone, the columns and their encodings those of the blocks dataset; voxels are no matter."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -95,43 +101,43 @@ def decode(scan: str, folder: Path) -> None:
             writer.write_table(pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema))
 
 
-def preprocess(scan: str, folder: Path) -> None:
-    """What the preprocess flow does with a scan, with its defaults."""
+def preprocess(scan: str, folder: Path, voxel_m: float) -> None:
+    """What the preprocess flow does with a scan, with its defaults but for the voxels."""
     from pointcloud.blocks import BlockConfig
     from pointcloud.labels import PRESETS
     from pointcloud.preprocess import Recipe, cut_scan, read_scan
     from pointcloud.splits import SplitRule
     from pointcloud.storage import Source
 
-    recipe = Recipe(BlockConfig(), PRESETS["asprs-basic"], SplitRule())
+    recipe = Recipe(BlockConfig(voxel_size_m=voxel_m), PRESETS["asprs-basic"], SplitRule())
     part = read_scan(Source(scan, Path(scan).name), recipe, folder)
     cut_scan(part, [], recipe, str(folder / f"{Path(scan).name}.parquet"))
     part.path.unlink()
 
 
-def measure(what: str, scan: str) -> dict[str, float]:
+def measure(what: str, scan: str, voxel_m: float) -> dict[str, float]:
     """Seconds and peak memory of one side on one core, in a process that has done a small scan before."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
     do = {"decode": decode, "preprocess": preprocess}[what]
     with tempfile.TemporaryDirectory(dir=Path(scan).parent) as folder:
-        do(str(Path(scan).with_name("small.laz")), Path(folder))
+        do(str(Path(scan).with_name("small.laz")), Path(folder), voxel_m)
         began = time.perf_counter()
-        do(scan, Path(folder))
+        do(scan, Path(folder), voxel_m)
         seconds = time.perf_counter() - began
     return {"seconds": seconds, "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def in_new_process(what: str, scan: Path) -> dict[str, Any]:
+def in_new_process(what: str, scan: Path, voxel_m: float) -> dict[str, Any]:
     """`measure` in a new Python, its memory nobody else's."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.preprocess", "--measure", what, str(scan)],
+        [sys.executable, "-m", "benchmarks.preprocess", "--voxel-m", str(voxel_m), "--measure", what, str(scan)],
         env={**os.environ, "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, text=True, check=True, timeout=3600,
     )  # fmt: skip
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def over_scans(scans: list[Path], num_processes: int, folder: Path) -> float:
+def over_scans(scans: list[Path], num_processes: int, folder: Path, voxel_m: float) -> float:
     """Seconds for several scans in so many isolated processes, started and warm."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -139,16 +145,18 @@ def over_scans(scans: list[Path], num_processes: int, folder: Path) -> float:
     from tasks.isolation import isolated
 
     with isolated(num_processes, 3000, 3600) as processes, ThreadPoolExecutor(num_processes) as threads:
-        list(threads.map(lambda scan: processes.call(once, str(scan), folder), scans[:num_processes]))
+        list(
+            threads.map(lambda scan: processes.call(once, str(scan), folder, voxel_m), scans[:num_processes])
+        )
         began = time.perf_counter()
-        list(threads.map(lambda scan: processes.call(once, str(scan), folder), scans))
+        list(threads.map(lambda scan: processes.call(once, str(scan), folder, voxel_m), scans))
         return time.perf_counter() - began
 
 
 def main() -> None:
     options = arguments()
     if options.measure:
-        print(json.dumps(measure(*options.measure)))
+        print(json.dumps(measure(*options.measure, options.voxel_m)))
         return
     from pointcloud.simulate.files import write_survey
     from pointcloud.simulate.survey import SurveyConfig
@@ -165,7 +173,7 @@ def main() -> None:
             f"{scan.stat().st_size >> 20} MB"
         )
         rounds = [
-            {what: in_new_process(what, scan) for what in ("decode", "preprocess")}
+            {what: in_new_process(what, scan, options.voxel_m) for what in ("decode", "preprocess")}
             for _ in range(options.rounds)
         ]
         seconds = {what: median(r[what]["seconds"] for r in rounds) for what in ("decode", "preprocess")}
@@ -176,12 +184,14 @@ def main() -> None:
         write_scan(tile, options.millions / options.scans, copies[0])
         for copy in copies[1:]:
             copy.write_bytes(copies[0].read_bytes())
-        times = [[over_scans(copies, n, folder) for n in (1, 2)] for _ in range(options.rounds)]
+        times = [
+            [over_scans(copies, n, folder, options.voxel_m) for n in (1, 2)] for _ in range(options.rounds)
+        ]
         pair = median(one / two for one, two in times)
         print(f"{options.scans} scans: {pair:.2f} times as fast in two processes as in one")
         num_large = write_scan(tile, options.large, large)
         rss = {"small": median(r["preprocess"]["peak_rss_mb"] for r in rounds)}
-        found = in_new_process("preprocess", large)
+        found = in_new_process("preprocess", large, options.voxel_m)
         rss["large"] = found["peak_rss_mb"]
         print(
             f"peak memory: {rss['small']:.0f} MB for {num_points / 1e6:.0f} million points, {rss['large']:.0f} MB for "

@@ -12,7 +12,7 @@ from pointcloud.grid import Grid
 from pointcloud.labels import LabelScheme
 from pointcloud.parts import Part
 from pointcloud.region import read_region
-from pointcloud.splits import TRAIN, UNUSED, SplitRule, plan_split, split_of_shifted
+from pointcloud.splits import TRAIN, UNUSED, SplitRule, is_mixed, plan_split, split_of_shifted
 from pointcloud.voxels import occupied_cells
 
 Shift = tuple[int, int]
@@ -77,7 +77,7 @@ def plan_cutting(
     counts = _class_counts(parts, tiles, config, scheme)
     planned = plan_split(part.scan, tiles, counts, rule, config.tile_size_m)
     base = {
-        tile: UNUSED if _is_mixed([parts[n].scan for n in holders[tile]], rule) else split
+        tile: UNUSED if is_mixed([parts[n].scan for n in holders[tile]], rule) else split
         for tile, split in zip(own, planned, strict=True)
     }
     splits: dict[Shift, dict[Tile, str]] = {(0, 0): base}
@@ -125,7 +125,7 @@ def _own_tiles(parts: tuple[Part, ...], own: int, holders: dict[Tile, dict[int, 
 
 def _split_of_others(tile: Tile, scans: list[str], rule: SplitRule, config: BlockConfig) -> str:
     """The split of a tile that belongs to another scan; unused where that scan's strips, not known here, decide."""
-    if _is_mixed(scans, rule):
+    if is_mixed(scans, rule):
         return UNUSED
     place = np.array([tile]), np.ones((1, 1), np.int64)
     named = plan_split(scans[0], *place, rule, config.tile_size_m)[0]
@@ -148,12 +148,3 @@ def _class_counts(
         here = (rows >= 0) & (index >= 0)
         np.add.at(counts, (rows[here], index[here]), part.cell_points[here])
     return counts
-
-
-def _is_mixed(scans: list[str], rule: SplitRule) -> bool:
-    """Whether scans that share a tile are named for different splits, so that it can serve neither."""
-    if not (rule.val_scans or rule.test_scans):
-        return False
-    whole = SplitRule(0.0, rule.val_scans, 0.0, rule.test_scans)
-    one = np.zeros((1, 2), np.int64), np.ones((1, 1), np.int64)
-    return len({plan_split(scan, *one, whole, np.inf)[0] for scan in scans}) > 1

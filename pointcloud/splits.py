@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -127,6 +127,15 @@ def split_of_shifted(
         for dj in range(1 + (shift[1] > 0))
     ]
     return TRAIN if set(below) == {TRAIN} else UNUSED
+
+
+def is_mixed(scans: Iterable[str], rule: SplitRule) -> bool:
+    """Whether scans that share a tile are named for different splits, so that it can serve neither."""
+    if not (rule.val_scans or rule.test_scans):
+        return False
+    whole = SplitRule(0.0, rule.val_scans, 0.0, rule.test_scans)
+    one = np.zeros((1, 2), np.int64), np.ones((1, 1), np.int64)
+    return len({plan_split(scan, *one, whole, math.inf)[0] for scan in scans}) > 1
 
 
 def _matches(scan: str, patterns: tuple[str, ...]) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyproj import CRS
 
-from pointcloud import storage
+from pointcloud import geoparquet, storage
 from pointcloud.blocks import Block, BlockConfig
 from pointcloud.errors import SchemaError
 from pointcloud.features import FeatureStatistics
@@ -110,12 +108,8 @@ class ShardWriter:
 
     def __init__(self, uri: str, num_classes: int, crs: CRS | None) -> None:
         self._num_classes = num_classes
-        geometry: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"]}
-        # GeoParquet reads a missing CRS as longitude and latitude; null says that it is not known.
-        geometry["crs"] = crs.to_json_dict() if crs is not None else None
-        geo = {"version": "1.1.0", "primary_column": "footprint", "columns": {"footprint": geometry}}
         self._schema = BLOCK_SCHEMA.with_metadata(
-            {"geo": json.dumps(geo, sort_keys=True), "pointloom.schema_version": str(SCHEMA_VERSION)}
+            geoparquet.metadata("footprint", crs) | {"pointloom.schema_version": str(SCHEMA_VERSION)}
         )
         self._uri = uri
         self._stack = ExitStack()
@@ -194,13 +188,8 @@ def _scalars(block: Block, split: str, num_classes: int) -> dict[str, Any]:
         "num_points": len(block),
         "num_core": num_core,
         "class_counts": np.bincount(labelled[labelled >= 0], minlength=num_classes),
-        "footprint": _polygon(*block.cell),
+        "footprint": geoparquet.rectangle(block.cell),
     }
-
-
-def _polygon(x0: float, y0: float, x1: float, y1: float) -> bytes:
-    ring = (x0, y0, x1, y0, x1, y1, x0, y1, x0, y0)
-    return struct.pack("<BIII10d", 1, 3, 1, 5, *ring)
 
 
 def read_blocks(dataset: str, manifest: Manifest, split: str) -> Iterator[Block]:
