@@ -8,8 +8,8 @@ lowest point of the scan). Blocks hold the points of halos again, some 40 to 60 
 writing them is on our side of the ratio. Both sides run in processes of their own on one core, in turn, after a
 small scan that has their modules imported and their kernels loaded, as in a flow of many scans. Two processes are
 compared with one over several scans through the flow's own isolated processes. Peak memory is that of the process
-that decodes and cuts. The scans are simulated: one tile,
-laid side by side as often as needed. Prints a table and ends with one JSON line.
+that decodes and cuts. The scans are simulated: one tile, laid side by side as often as needed. Prints a table and
+ends with one JSON line.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from typing import Any
 
 import laspy
 import numpy as np
+
+from tasks.isolation import HEAP, isolated
 
 TILE_M = 250.0
 """Edge of the simulated tile that scans are laid out of."""
@@ -131,7 +133,7 @@ def in_new_process(what: str, scan: Path, voxel_m: float) -> dict[str, Any]:
     """`measure` in a new Python, its memory nobody else's."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.preprocess", "--voxel-m", str(voxel_m), "--measure", what, str(scan)],
-        env={**os.environ, "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **HEAP, "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, text=True, check=True, timeout=3600,
     )  # fmt: skip
     return json.loads(done.stdout.splitlines()[-1])
@@ -142,7 +144,6 @@ def over_scans(scans: list[Path], num_processes: int, folder: Path, voxel_m: flo
     from concurrent.futures import ThreadPoolExecutor
 
     from benchmarks.preprocess import preprocess as once  # by a name that another process can import
-    from tasks.isolation import isolated
 
     with isolated(num_processes, 3000, 3600) as processes, ThreadPoolExecutor(num_processes) as threads:
         list(

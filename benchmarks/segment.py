@@ -2,14 +2,13 @@
 
     python -m benchmarks.segment [--scan shared/data/ahn3_delft/ahn3_cropped_1.laz --forest …]
 
-Overhead: how much longer the whole flow (reading, cutting, Ray, records, writing, proof) takes than the predictor on
-the same blocks in memory, one thread each. Start-up is left out: the flow's time counts from when its first actor
-begins its first scan. Two actors: the same scans with one actor and with two, one thread each, start-up left out.
-Seams: one survey
-labelled as one file and as nine, the edges wherever they fall, and as nine without their neighbours, which shows
-the seam that there would be. Stages: where the seconds of a scan go, LAZ to labelled LAZ, as its ledger record says.
-Scans are simulated unless --scan names one. The network is trained for --minutes first, because weights as drawn
-would make the agreement say nothing. Prints tables and ends with one JSON line.
+Overhead: how much longer the whole flow (reading, cutting, Ray, records, writing, proof) takes than the predictor
+on the same blocks in memory, one thread each. Start-up is left out: the flow's time counts from when its first
+actor begins its first scan. Two actors: the same scans with one actor and with two, one thread each, start-up left
+out. Seams: one survey labelled as one file and as nine, the edges wherever they fall, and as nine without their
+neighbours, which shows the seam that there would be. Stages: where the seconds of a scan go, LAZ to labelled LAZ,
+as its ledger record says. Scans are simulated unless --scan names one. The network is trained for --minutes first,
+because weights as drawn would make the agreement say nothing. Prints tables and ends with one JSON line.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def squares_reached(
                 place[num] = n
                 key[num] = 2 * ((i + di - low[0]) * width + j + dj - low[1]) + (di != 0 or dj != 0)
                 num += 1
-    return place[:num].copy(), key[:num].copy()
+    return place[:num], key[:num]
 
 
 @compiled

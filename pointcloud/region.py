@@ -66,8 +66,7 @@ def read_region(
     for axis, name in zip(xyz, "xyz", strict=True):
         np.concatenate([table[name] for _, table in tables], out=axis)
     xyz = xyz.T
-    voxel = cells_of(xyz, grid.voxel_size)
-    order, starts = group(voxel_key(voxel))
+    order, starts = group(voxel_key(cells_of(xyz, grid.voxel_size)))
     if config.thin:
         kept = nearest_to_centre(order, starts, *xyz.T, *grid.voxel_size)
     else:
@@ -96,7 +95,7 @@ def read_region(
         height=height_above(xyz, 3 * grid.ground_size, *ground),
         attributes=attributes,
         label=label,
-        voxel=voxel.T.take(kept, axis=1).T,
+        voxel_size=grid.voxel_size,
         point_index=index.take(kept),
         extent=parts[own].extent,
         crs=parts[own].crs,

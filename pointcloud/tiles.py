@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from pyproj import CRS
@@ -17,7 +18,7 @@ from pointcloud.grid import squares_of
 from pointcloud.height import height_above, lowest_points
 from pointcloud.kernels import inside_and_free, local_positions
 from pointcloud.labels import LabelScheme
-from pointcloud.voxels import Voxels, every_point, voxelize
+from pointcloud.voxels import Voxels, cells_of, every_point, voxelize
 
 _DEEPEST_SPLIT = 6
 
@@ -52,7 +53,7 @@ def iterate_blocks(
         height=height,
         attributes={name: v for name, v in kept.attributes.items() if name != "classification"},
         label=label,
-        voxel=voxels.index,
+        voxel_size=voxels.size,
         point_index=voxels.representative,
         extent=cloud.corners(),
         crs=cloud.crs,
@@ -68,7 +69,7 @@ class ThinnedPoints:
         scan, crs: of the blocks.
         xyz: (V, 3) float64, CRS units; height: (V,) float64, CRS units.
         attributes: name -> (V,), without the classification; label: (V,) int8, or None.
-        voxel: (V, 3) int64 on the grid of the CRS.
+        voxel_size: edge length in CRS units, horizontal and vertical.
         point_index: (V,) int64 in the scan each point is from.
         extent: (2, 3) float64 of the whole scan, CRS units.
         scans, source: as in `Block`.
@@ -79,12 +80,17 @@ class ThinnedPoints:
     height: np.ndarray
     attributes: dict[str, np.ndarray]
     label: np.ndarray | None
-    voxel: np.ndarray
+    voxel_size: tuple[float, float]
     point_index: np.ndarray
     extent: np.ndarray
     crs: CRS | None
     scans: tuple[str, ...] = ()
     source: np.ndarray | None = None
+
+    @cached_property
+    def voxel(self) -> np.ndarray:
+        """(V, 3) int64, each point's voxel on the grid of the CRS."""
+        return cells_of(self.xyz, self.voxel_size)
 
     def cut(
         self, config: BlockConfig, wanted: Mapping[tuple[int, int], Collection[tuple[int, int]]] | None = None

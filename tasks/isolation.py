@@ -22,6 +22,9 @@ from typing import Any
 
 from pointcloud.errors import PointloomError, ScanError
 
+HEAP = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "134217728"}
+"""Columns and row groups come and go by the megabyte: glibc keeps their pages instead of having them zeroed anew."""
+
 _START = "from tasks.isolation import serve; serve({}, {})"
 _ENDING_SECONDS = 5.0
 
@@ -133,7 +136,11 @@ class _Process:
                 [sys.executable, "-c", _START.format(theirs.fileno(), memory_mb)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+                env={
+                    **os.environ,
+                    **HEAP,
+                    "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+                },
             )
         self._connection = Connection(ours.detach())
 
