@@ -41,7 +41,7 @@ def _same_threads_afterwards():
 def small(train: Path, *more: str) -> list[str]:
     return [
         "--train", str(train), "--classes", GVB.name, "--layers", "2", "--channels", "8", "--k", "4", "--voxel-m", "1",
-        "--overlap", "1", "--epochs", "2", "--threads", "1", "--trees", "5", *more,
+        "--overlap", "1", "--epochs", "40", "--ema-decay", "0.8", "--threads", "1", "--trees", "5", *more,
     ]  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_with_a_test_everything_trains_and_the_last_epoch_is_kept(tiles, capsys)
     assert accuracy.main(small(tiles[0], "--test", str(tiles[1]))) == 0
     record = last_line(capsys)
     assert record["val_miou"] is None
-    assert record["epoch"] == record["epochs"] == 2
+    assert record["epoch"] == record["epochs"] == 40
     assert record["options"]["val_fraction"] == 0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from prefect import get_client
+from prefect.client.schemas.sorting import ArtifactSort
 
 from flows import ablate as ablation
 from flows import crossval as crossvalidation
@@ -73,7 +74,7 @@ def test_each_fold_trains_once_and_all_of_them_are_one_table(blocks: Path, tmp_p
         parse(str(tmp_path / f"{picture}.svg"))
     text = (tmp_path / "table.md").read_text()
     with get_client(sync_client=True) as client:
-        shown = [a.data for a in client.read_artifacts() if str(tmp_path) in (a.description or "")]
+        shown = [a.data for a in client.read_artifacts(sort=ArtifactSort.CREATED_DESC) if str(tmp_path) in (a.description or "")]
     assert text in shown
 
     before, table = written(tmp_path), (tmp_path / "table.parquet").read_bytes()
