@@ -74,7 +74,8 @@ def test_each_fold_trains_once_and_all_of_them_are_one_table(blocks: Path, tmp_p
         parse(str(tmp_path / f"{picture}.svg"))
     text = (tmp_path / "table.md").read_text()
     with get_client(sync_client=True) as client:
-        shown = [a.data for a in client.read_artifacts(sort=ArtifactSort.CREATED_DESC) if str(tmp_path) in (a.description or "")]
+        latest = client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
+        shown = [a.data for a in latest if str(tmp_path) in (a.description or "")]
     assert text in shown
 
     before, table = written(tmp_path), (tmp_path / "table.parquet").read_bytes()
