@@ -81,7 +81,9 @@ def demo(parameters: DemoParameters) -> DemoResult:
                 dataset=blocks,
                 out=checkpoint,
                 features=list(data.features),
+                num_layers=data.num_layers,
                 epochs=parameters.epochs or data.epochs,
+                ema_decay=data.ema_decay,
             )
         ),
     )

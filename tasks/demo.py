@@ -52,7 +52,9 @@ class DemoData:
     voxel_size_m: float
     ground_window_m: float
     val_fraction: float
+    num_layers: int
     epochs: int
+    ema_decay: float
 
 
 @task(name="prepare demo data")
@@ -132,13 +134,15 @@ def _real(tile: Path, scans: str) -> DemoData:
         source="real airborne LiDAR, Nebraska (the tile in laspy's source distribution, BSD-2-Clause): trained on its "
         "east part, scored on its west part",
         label_scheme="ground-vegetation-building",
-        features=("xyz", "height", "intensity"),
+        features=("xyz", "height", "shape_0.5m", "shape_1m", "shape_2m", "shape_4m"),
         tile_size_m=4.0,
         halo_m=1.0,
         voxel_size_m=0.2,
         ground_window_m=30.0,
         val_fraction=0.15,
-        epochs=22,
+        num_layers=4,
+        epochs=16,
+        ema_decay=0.95,
     )
 
 
@@ -161,7 +165,9 @@ def _simulated(scans: str) -> DemoData:
         voxel_size_m=1.0,
         ground_window_m=30.0,
         val_fraction=0.2,
+        num_layers=7,
         epochs=10,
+        ema_decay=0.0,
     )
 
 
