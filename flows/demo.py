@@ -83,7 +83,7 @@ def demo(parameters: DemoParameters) -> DemoResult:
                 features=list(data.features),
                 num_layers=data.num_layers,
                 epochs=parameters.epochs or data.epochs,
-                ema_decay=data.ema_decay,
+                **data.training,
             )
         ),
     )

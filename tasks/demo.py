@@ -39,6 +39,7 @@ class DemoData:
         delivered: the held-out scan, all points unclassified, as a customer would send it.
         truth: the same points with their classes; only the evaluation opens it.
         source: one line that says where the data come from.
+        training: what is changed of the recipe.
     """
 
     train: str
@@ -54,7 +55,7 @@ class DemoData:
     val_fraction: float
     num_layers: int
     epochs: int
-    ema_decay: float
+    training: dict[str, float]
 
 
 @task(name="prepare demo data")
@@ -141,8 +142,8 @@ def _real(tile: Path, scans: str) -> DemoData:
         ground_window_m=30.0,
         val_fraction=0.15,
         num_layers=4,
-        epochs=16,
-        ema_decay=0.95,
+        epochs=30,
+        training={"batch_size": 2, "learning_rate": 0.003, "ema_decay": 0.98},
     )
 
 
@@ -167,7 +168,7 @@ def _simulated(scans: str) -> DemoData:
         val_fraction=0.2,
         num_layers=7,
         epochs=10,
-        ema_decay=0.0,
+        training={},
     )
 
 
