@@ -78,7 +78,8 @@ def test_up_a_flow_run_and_down(project: Path) -> None:
     assert f"Prefect UI   {state.url}" in up.stdout
 
     names = prefect_api.deployments(state.api_url)
-    assert names == ["evaluate/evaluate", "preprocess/preprocess", "segment/segment", "train/train"]
+    flows = ("ablate", "crossval", "evaluate", "preprocess", "segment", "train")
+    assert names == [f"{flow}/{flow}" for flow in flows]
     automations = prefect_api.ask(state.api_url, "/automations/filter", {})
     assert [a["name"] for a in automations] == ["pointloom-lost-flow-runs"]
 
