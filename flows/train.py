@@ -112,7 +112,9 @@ class TrainParameters(BaseModel):
         )
         training = recipe(self.recipe, **{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
         if self.min_workers > self.num_workers:
-            raise PointloomError(f"min_workers {self.min_workers} is more than num_workers {self.num_workers}.")
+            raise PointloomError(
+                f"min_workers {self.min_workers} is more than num_workers {self.num_workers}."
+            )
         for num_workers in range(self.min_workers or self.num_workers, self.num_workers + 1):
             training.blocks_at_once(num_workers)
         return TrainJob(
