@@ -39,9 +39,9 @@ def decode_for_labels(
     scheme: LabelScheme,
     options: LabelOptions | None = None,
 ) -> Part:
-    """All that labelling a scan reads of it, its EVLRs too; all its points as a part at a local path.
+    """What labelling reads of a scan first: its EVLRs, and all its points as a part at a local path.
 
-    What a decoder does to the process that it runs in, it does here: call it in one that may end.
+    Decoders run here and in `write_labels`, and may end the process: call both in one that may.
 
     Raises:
         ScanError: it cannot be read, or cannot hold the scheme's codes.

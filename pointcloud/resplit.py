@@ -69,7 +69,7 @@ def sum_places(dataset: str, manifest: store.Manifest) -> dict[Place, PlaceSums]
         SchemaError, StorageError: as `store.read_blocks`.
     """
     sums: dict[Place, PlaceSums] = {}
-    for block in _all_blocks(dataset, manifest):
+    for block in store.read_blocks(dataset, manifest):
         place = _place(block)
         if place not in sums:
             sums[place] = PlaceSums(0, np.zeros(len(manifest.label_scheme), np.int64), {}, set())
@@ -167,7 +167,7 @@ class SplitBlocks:
         stored = store.read_manifest(self.dataset)
         wanted = {shard.scan for shard in self.manifest.shards if shard.num_blocks.get(split)}
         shards = tuple(shard for shard in stored.shards if shard.scan in wanted)
-        for block in _all_blocks(self.dataset, replace(stored, shards=shards)):
+        for block in store.read_blocks(self.dataset, replace(stored, shards=shards)):
             if self.splits[_place(block)] == split:
                 yield block
 
@@ -241,11 +241,6 @@ def _read(uri: str) -> tuple[dict[str, Any], pa.Table]:
         return json.loads(table.schema.metadata[_RECORD]), table
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise SchemaError(f"{uri!r} is not a split file; delete it and run the study again.") from error
-
-
-def _all_blocks(dataset: str, manifest: store.Manifest) -> Iterator[Block]:
-    for split in (*SPLITS, UNUSED):
-        yield from store.read_blocks(dataset, manifest, split)
 
 
 def _place(block: Block) -> Place:

@@ -192,20 +192,20 @@ def _scalars(block: Block, split: str, num_classes: int) -> dict[str, Any]:
     }
 
 
-def read_blocks(dataset: str, manifest: Manifest, split: str) -> Iterator[Block]:
-    """The blocks of one split, shard after shard, with every attribute of the manifest.
+def read_blocks(dataset: str, manifest: Manifest, split: str | None = None) -> Iterator[Block]:
+    """The blocks of one split, or all, shard after shard, with every attribute of the manifest.
 
     Raises:
         SchemaError: a shard of another schema version, or a damaged one.
         StorageError: a shard that the manifest names is missing.
     """
     for shard in manifest.shards:
-        if not shard.num_blocks.get(split):
+        if not (any(shard.num_blocks.values()) if split is None else shard.num_blocks.get(split)):
             continue
         uri = storage.join(dataset, shard.path)
         for batch in _batches(uri):
             for row in range(len(batch)):
-                if batch.column("split")[row].as_py() == split:
+                if split in (None, batch.column("split")[row].as_py()):
                     yield fill(_block(batch, row), manifest.filled)
 
 

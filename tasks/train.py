@@ -10,6 +10,7 @@ import torch
 from prefect import get_run_logger, task
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Queue
 from torch.utils.data import DataLoader
 
 from models.checkpoint import RECORD, Checkpoint, read_checkpoint, save_checkpoint
@@ -95,7 +96,6 @@ def train_network(job: TrainJob) -> dict[str, Any]:
         job.network.num_layers, f"{parameters:,}", manifest.num_blocks(splits.TRAIN), job.training.epochs,
         job.num_workers, job.cpus_per_worker,
     )  # fmt: skip
-    runs = storage.join(job.out, "runs")
     name = f"{key}-{ledger.key_of(torch.rand(()).item())[:8]}" if job.fresh else key
     stopped: list[str] = []
     with (
@@ -103,25 +103,7 @@ def train_network(job: TrainJob) -> dict[str, Any]:
         relayed_epochs(job, name, manifest.label_scheme.names, logger, stopped) as queue,
     ):
         await_room(job.workers_needed, {"CPU": job.cpus_per_worker, "GPU": int(job.gpu)}, job.wait_s)
-        trainer = TorchTrainer(
-            train_loop,
-            train_loop_config={"job": job, "queue": queue},
-            torch_config=TorchConfig(backend="nccl" if job.gpu else "gloo"),
-            scaling_config=ScalingConfig(
-                # A range is elastic: the training goes on with the Ray workers that a lost node leaves.
-                # (Its type is Tune's, which knows no pair; Ray Train does.)
-                num_workers=(job.min_workers, job.num_workers) if job.min_workers else job.num_workers,  # type: ignore[arg-type]
-                use_gpu=job.gpu,
-                resources_per_worker={"CPU": job.cpus_per_worker, **({"GPU": 1} if job.gpu else {})},
-            ),
-            run_config=RunConfig(
-                name=name,
-                storage_path=_ray_path(runs),
-                checkpoint_config=CheckpointConfig(num_to_keep=2),
-                # Ray Train owns the retry: a lost Ray worker costs at most the epoch it was in.
-                failure_config=FailureConfig(max_failures=2),
-            ),
-        )
+        trainer = _trainer(job, name, queue)
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
@@ -145,6 +127,29 @@ def train_network(job: TrainJob) -> dict[str, Any]:
         metrics["epoch"],
     )
     return metrics
+
+
+def _trainer(job: TrainJob, name: str, queue: Queue) -> TorchTrainer:
+    """Ray Train's part: which Ray workers, where their epochs are kept, how often a lost one is replaced."""
+    return TorchTrainer(
+        train_loop,
+        train_loop_config={"job": job, "queue": queue},
+        torch_config=TorchConfig(backend="nccl" if job.gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            # A range is elastic: the training goes on with the Ray workers that a lost node leaves.
+            # (Its type is Tune's, which knows no pair; Ray Train does.)
+            num_workers=(job.min_workers, job.num_workers) if job.min_workers else job.num_workers,  # type: ignore[arg-type]
+            use_gpu=job.gpu,
+            resources_per_worker={"CPU": job.cpus_per_worker, **({"GPU": 1} if job.gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=_ray_path(storage.join(job.out, "runs")),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            # Ray Train owns the retry: a lost Ray worker costs at most the epoch it was in.
+            failure_config=FailureConfig(max_failures=2),
+        ),
+    )
 
 
 def _seen(job: TrainJob) -> Seen | None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -19,6 +18,7 @@ from tasks.report.charts import Chart
 from tasks.report.content import Report, ScanView
 from tasks.report.pictures import Panel
 from tasks.report.scene import Scene
+from tasks.report.templates import render_page
 
 __all__ = ["Report", "ScanView", "render"]
 
@@ -65,16 +65,13 @@ def render(report: Report) -> str:
         "scans": [None if part is None else _payload(part) for part in parts],
         "curves": {f"curve-{i}": chart.figure for i, chart in enumerate(curves)},
     }
-    here = files("tasks.report")
-    own_script = here.joinpath("page.js").read_text(encoding="utf-8")
+    own_script = files("tasks.report").joinpath("page.js").read_text(encoding="utf-8")
     # Without the newlines the template would add: the policy names the scripts by their hash.
     scripts = [get_plotlyjs().strip(), own_script.strip()]
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(grouped=words.grouped, per_cent=words.per_cent)
-    page = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
-    return page.render(
+    return render_page(
+        "page.html",
+        title=report.title,
+        subtitle=report.subtitle,
         report=report,
         scores=scores,
         tiles=words.tiles(report, scores),
@@ -89,7 +86,6 @@ def render(report: Report) -> str:
             zip(report.scheme.names, map(colouring.safe_colour, report.scheme.colours), strict=True)
         ),
         policy=_policy(scripts),
-        styles=Markup(here.joinpath("page.css").read_text(encoding="utf-8")),
         data=Markup(_script_safe(data)),
         plotly=Markup(scripts[0]),
         script=Markup(scripts[1]),

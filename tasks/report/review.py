@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from plotly.colors import sample_colorscale, sequential
@@ -14,8 +12,9 @@ from plotly.colors import sample_colorscale, sequential
 from pointcloud.doubt import Place
 from pointcloud.labels import LabelScheme
 from pointcloud.ledger import DONE, Record
-from tasks.report import colouring, pictures, words
+from tasks.report import colouring, pictures
 from tasks.report.colouring import Colouring
+from tasks.report.templates import render_page
 from tasks.report.words import Tile
 from tasks.survey_map import Box, draw_boxes, draw_map
 
@@ -107,13 +106,10 @@ def render(review: Review) -> str:
     """The page as HTML text that asks the network for nothing and runs no script; some 100 kB and up."""
     whole, rows = class_shares(review.records, review.scheme.names)
     bad = [r for r in review.records if r.state != DONE]
-    here = files("tasks.report")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(grouped=words.grouped, per_cent=words.per_cent)
-    page = environment.from_string(here.joinpath("review.html").read_text(encoding="utf-8"))
-    return page.render(
+    return render_page(
+        "review.html",
+        title=review.title,
+        subtitle=review.subtitle,
         review=review,
         bad=sorted(bad, key=lambda r: r.scan),
         drifted=[r for r in review.records if r.state == DONE and r.details.get("drift")],
@@ -126,7 +122,6 @@ def render(review: Review) -> str:
         legend=colouring.of_classes(review.scheme, "no class given").swatches[:-1],
         ramp=doubt_colours(np.linspace(_CALM_CONFIDENCE, 1, 9)),
         calm=_CALM_CONFIDENCE,
-        styles=Markup(here.joinpath("page.css").read_text(encoding="utf-8")),
     )
 
 

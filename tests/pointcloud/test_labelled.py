@@ -195,7 +195,7 @@ UNREADABLE = (
 )  # fmt: skip
 
 
-def label_real(path: Path, folder: Path) -> None:
+def assert_kept(path: Path, folder: Path) -> None:
     out = folder / output_name(path.name)
     if path.name in UNREADABLE:
         head = path.read_bytes()[:227].ljust(227, b"\0")
@@ -214,13 +214,13 @@ def label_real(path: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("path", real_files("*/*.la[sz]", max_bytes=1_300_000))
 def test_real_files_are_kept(path: Path, tmp_path: Path) -> None:
-    label_real(path, tmp_path)
+    assert_kept(path, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", real_files("*/*.la[sz]", min_bytes=1_300_001))
 def test_large_real_files_are_kept(path: Path, tmp_path: Path) -> None:
-    label_real(path, tmp_path)
+    assert_kept(path, tmp_path)
 
 
 # --- confidence
