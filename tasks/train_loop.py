@@ -92,7 +92,7 @@ def _train(job: TrainJob, queue: Queue) -> None:
     network = ray.train.torch.prepare_model(
         DeepGCN(job.network, gradient_checkpointing=job.training.gradient_checkpointing),
         # `fit` averages batch norm's statistics over the Ray workers; a broadcast would drop all but the first's.
-        parallel_strategy_kwargs={"broadcast_buffers": False},
+        parallel_strategy_kwargs={"forward_sync_buffers": False},
     )
     state = training.begin(network, job.training, math.ceil(len(train) / job.training.accumulation))
     resumed = ray.train.get_checkpoint()
