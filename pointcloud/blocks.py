@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,13 @@ class Block:
 
     def __len__(self) -> int:
         return len(self.position)
+
+    @cached_property
+    def core_counts(self) -> np.ndarray:
+        """(K,) int64, labelled core points by class, up to the last class that there is; (0,) without labels."""
+        if self.label is None:
+            return np.empty(0, np.int64)
+        return np.bincount(self.label[self.is_core] + 1)[1:]
 
     def __getitem__(self, rows: np.ndarray) -> Block:
         """The points chosen, in the order given, also several times."""

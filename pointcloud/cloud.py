@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from pyproj import CRS
@@ -38,8 +39,8 @@ class Cloud:
                 raise ScanError(f"unknown attribute {name!r}; a cloud may carry {', '.join(ATTRIBUTES)}.")
             if values.shape != (len(self),):
                 raise ScanError(f"attribute {name!r} has shape {values.shape}, expected ({len(self)},).")
-        # A sum is finite only where every coordinate is: one pass, and no array of answers.
-        if not np.isfinite([column.sum() for column in self.xyz.T]).all() and not np.isfinite(self.xyz).all():
+        # NaN and infinity show in the smallest and largest coordinates.
+        if not np.isfinite(self.corners()).all():
             bad = int(np.count_nonzero(~np.isfinite(self.xyz).all(axis=1)))
             raise ScanError(f"{bad} of {len(self)} points have NaN or infinite coordinates.")
 
@@ -48,6 +49,10 @@ class Cloud:
 
     def corners(self) -> np.ndarray:
         """(2, 3) float64, smallest and largest coordinates; (0, 3) of no points."""
+        return self._corners
+
+    @cached_property
+    def _corners(self) -> np.ndarray:
         if not len(self):
             return np.empty((0, 3))
         return np.array([[axis.min() for axis in self.xyz.T], [axis.max() for axis in self.xyz.T]])

@@ -14,17 +14,16 @@ def radix_group(key: np.ndarray, num_bits: int) -> tuple[np.ndarray, np.ndarray]
     A radix sort from the lowest digit, its digits as wide as the caches bear.
 
     Args:
-        key: (P,) int64 ≥ 0, below 2 ** num_bits.
+        key: (P,) uint32, or int64 ≥ 0, below 2 ** num_bits.
     """
     num = len(key)
-    order, keys = np.empty(num, np.int64), np.empty(num, np.int64)
-    for n in range(num):
-        order[n], keys[n] = n, key[n]
+    order, keys = np.arange(num), key
     num_rounds = max(1, (num_bits + 9) // 10)
     width = (num_bits + num_rounds - 1) // num_rounds
     mask = (1 << width) - 1
     place = np.empty(mask + 1, np.int64)
-    other_order, other_keys = np.empty(num, np.int64), np.empty(num, np.int64)
+    other_order, other_keys = np.empty(num, np.int64), np.empty_like(key)
+    spare_keys = np.empty_like(key)
     for turn in range(num_rounds):
         shift = turn * width
         place[:] = 0
@@ -38,13 +37,14 @@ def radix_group(key: np.ndarray, num_bits: int) -> tuple[np.ndarray, np.ndarray]
             at = place[digit]
             place[digit] = at + 1
             other_order[at], other_keys[at] = order[n], keys[n]
-        order, other_order, keys, other_keys = other_order, order, other_keys, keys
-    num_groups = 0
+        order, other_order = other_order, order
+        keys, other_keys = other_keys, keys if turn else spare_keys
+    starts, num_groups = other_order, 0
     for n in range(num):
         if n == 0 or keys[n] != keys[n - 1]:
-            other_keys[num_groups] = n
+            starts[num_groups] = n
             num_groups += 1
-    return order, other_keys[:num_groups].copy()
+    return order, starts[:num_groups].copy()
 
 
 @compiled
@@ -131,6 +131,33 @@ def moments(values: np.ndarray) -> tuple[int, float, float]:
 
 
 @compiled
+def cell_keys(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, horizontal: float, vertical: float,
+    low: tuple[int, int, int], span: tuple[int, int, int], key: np.ndarray,
+) -> None:  # fmt: skip
+    """Numbers ≥ 0 of the cells that points (P,) lie in, in the order of x, y, z, into `key` (P,).
+
+    Args:
+        x, y, z: (P,) float64; horizontal, vertical: a cell's edges.
+        low, span: the first cell along each axis, and how many there are.
+    """
+    for n in range(len(x)):
+        i, j = np.int64(np.floor(x[n] / horizontal)) - low[0], np.int64(np.floor(y[n] / horizontal)) - low[1]
+        key[n] = (i * span[1] + j) * span[2] + np.int64(np.floor(z[n] / vertical)) - low[2]
+
+
+@compiled
+def surely_between(first: int, end: int, size: float) -> tuple[float, float]:
+    """Bounds between which every x has first <= floor(x / size) < end, however x / size is rounded.
+
+    A division is dear, and neighbouring points mostly share a square. So far from 0 that rounding counts: none.
+    """
+    if abs(first) > 1 << 40 or abs(end) > 1 << 40:
+        return np.inf, -np.inf
+    return (first + 1 / 1024) * size, (end - 1 / 1024) * size
+
+
+@compiled
 def squares_reached(
     x: np.ndarray, y: np.ndarray, voxel: float, first: tuple[int, int], size: int, before: int, after: int,
     low: tuple[int, int], width: int,
@@ -146,23 +173,28 @@ def squares_reached(
         low, width: of a range that holds all squares reached.
     """
     place, key = np.empty(len(x) + len(x) // 2 + 16, np.int64), np.empty(len(x) + len(x) // 2 + 16, np.int64)
-    i = j = np.int64(0)
+    x_low = y_low = np.inf
+    x_high = y_high = -np.inf
+    own = np.int64(0)
     num = 0
     for n in range(len(x)):
         if num + 9 > len(place):
             place, key = np.append(place, np.empty_like(place)), np.append(key, np.empty_like(key))
-        u = np.int64(np.floor(x[n] / voxel)) - first[0] - i * size
-        v = np.int64(np.floor(y[n] / voxel)) - first[1] - j * size
-        # Neighbouring points mostly share a square, and a division is dear.
-        if u < 0 or u >= size:
-            i, u = i + u // size, u % size
-        if v < 0 or v >= size:
-            j, v = j + v // size, v % size
+        if x_low < x[n] < x_high and y_low < y[n] < y_high:  # in the square of the last, and far from all others
+            place[num], key[num] = n, own
+            num += 1
+            continue
+        u, v = np.int64(np.floor(x[n] / voxel)) - first[0], np.int64(np.floor(y[n] / voxel)) - first[1]
+        i, j = u // size, v // size
+        u, v = u - i * size, v - j * size
         for di in range(-1 if u < after else 0, 2 if u >= size - before else 1):
             for dj in range(-1 if v < after else 0, 2 if v >= size - before else 1):
                 place[num] = n
                 key[num] = 2 * ((i + di - low[0]) * width + j + dj - low[1]) + (di != 0 or dj != 0)
                 num += 1
+        own = 2 * ((i - low[0]) * width + j - low[1])
+        x_low, x_high = surely_between(first[0] + i * size + after, first[0] + (i + 1) * size - before, voxel)
+        y_low, y_high = surely_between(first[1] + j * size + after, first[1] + (j + 1) * size - before, voxel)
     return place[:num], key[:num]
 
 
@@ -177,13 +209,20 @@ def coded_runs(
     """
     runs, count = np.empty((len(x), 3), np.int64), np.empty(len(x), np.int64)
     i = j = np.int64(0)
+    x_low = y_low = np.inf
+    x_high = y_high = -np.inf
     num = 0
     for n in range(len(x)):
-        u, v = np.int64(np.floor(x[n] / voxel)) - i * size, np.int64(np.floor(y[n] / voxel)) - j * size
-        if n and code[n] == code[n - 1] and 0 <= u < size and 0 <= v < size:
+        if not (x_low < x[n] < x_high and y_low < y[n] < y_high):
+            at_i = np.int64(np.floor(x[n] / voxel)) // size
+            at_j = np.int64(np.floor(y[n] / voxel)) // size
+            if at_i != i or at_j != j or num == 0:
+                i, j = at_i, at_j
+                x_low, x_high = surely_between(i * size, (i + 1) * size, voxel)
+                y_low, y_high = surely_between(j * size, (j + 1) * size, voxel)
+        if num and runs[num - 1, 0] == i and runs[num - 1, 1] == j and runs[num - 1, 2] == code[n]:
             count[num - 1] += 1
             continue
-        i, j = i + u // size, j + v // size
         runs[num, 0], runs[num, 1], runs[num, 2], count[num] = i, j, code[n], 1
         num += 1
     return runs[:num].copy(), count[:num].copy()
@@ -193,12 +232,18 @@ def coded_runs(
 def square_runs(x: np.ndarray, y: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
     """Points in turn in one square of an edge: (R, 2) int64 squares, and the first point of each run (R,) int64."""
     runs, first = np.empty((len(x), 2), np.int64), np.empty(len(x), np.int64)
+    x_low = y_low = np.inf
+    x_high = y_high = -np.inf
     num = 0
     for n in range(len(x)):
+        if x_low < x[n] < x_high and y_low < y[n] < y_high:
+            continue
         i, j = np.int64(np.floor(x[n] / size)), np.int64(np.floor(y[n] / size))
         if num == 0 or runs[num - 1, 0] != i or runs[num - 1, 1] != j:
             runs[num, 0], runs[num, 1], first[num] = i, j, n
             num += 1
+            x_low, x_high = surely_between(i, i + 1, size)
+            y_low, y_high = surely_between(j, j + 1, size)
     return runs[:num].copy(), first[:num].copy()
 
 
@@ -209,3 +254,14 @@ def local_positions(
     """Coordinates of some points (n,) along one axis, in metres from an origin, into (n,) float32."""
     for n in range(len(rows)):
         position[n] = (column[rows[n]] - origin) * metres
+
+
+@compiled
+def scaled_coordinates(records: np.ndarray, scales: np.ndarray, offsets: np.ndarray, xyz: np.ndarray) -> None:
+    """Coordinates of LAS point records (P, bytes), which begin with X, Y and Z in four bytes each, into (3, P)."""
+    for n in range(len(records)):
+        for axis in range(3):
+            number = np.uint32(0)
+            for byte in range(4):
+                number |= np.uint32(records[n, 4 * axis + byte]) << np.uint32(8 * byte)
+            xyz[axis, n] = np.int32(number) * scales[axis] + offsets[axis]

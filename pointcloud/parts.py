@@ -22,7 +22,7 @@ from pointcloud.grid import Grid
 from pointcloud.height import lowest_points
 from pointcloud.kernels import coded_runs, nearest_to_centre
 from pointcloud.reader import Window, colour_scale, iterate_clouds
-from pointcloud.voxels import cells_of, check_extent, group, occupied_cells, voxel_key
+from pointcloud.voxels import check_extent, group_by_cell, occupied_cells
 
 _CHUNKS_ADDED_UP = 8
 _WORTH_THINNING = 0.7
@@ -130,7 +130,7 @@ class _Found:
         kept: np.ndarray | None = None
         xyz = cloud.xyz
         if self.thins:
-            order, starts = group(voxel_key(cells_of(xyz, self.grid.voxel_size)))
+            order, starts = group_by_cell(xyz, self.grid.voxel_size)
             kept = nearest_to_centre(order, starts, *xyz.T, *self.grid.voxel_size)
             # A part may hold several points of a voxel; where thinning takes few away it is done once, when cutting.
             self.thins = len(kept) < _WORTH_THINNING * len(cloud)

@@ -16,7 +16,7 @@ from pointcloud.kernels import nearest_to_centre
 from pointcloud.labels import IGNORE, LabelScheme
 from pointcloud.parts import Part
 from pointcloud.tiles import ThinnedPoints
-from pointcloud.voxels import cells_of, group, occupied_cells, voxel_key
+from pointcloud.voxels import group_by_cell, occupied_cells
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def read_region(
     for axis, name in zip(xyz, "xyz", strict=True):
         np.concatenate([table[name] for _, table in tables], out=axis)
     xyz = xyz.T
-    order, starts = group(voxel_key(cells_of(xyz, grid.voxel_size)))
+    order, starts = group_by_cell(xyz, grid.voxel_size)
     if config.thin:
         kept = nearest_to_centre(order, starts, *xyz.T, *grid.voxel_size)
     else:

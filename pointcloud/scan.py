@@ -21,6 +21,7 @@ from pointcloud import storage
 from pointcloud.cloud import ATTRIBUTES
 from pointcloud.decoding import reading, unreadable
 from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
+from pointcloud.kernels import scaled_coordinates
 
 SUFFIXES = (".las", ".laz")
 _CHUNK_BYTES = 256 << 20  # a header may claim records of 65,535 bytes
@@ -181,11 +182,8 @@ def columns_of(points: laspy.ScaleAwarePointRecord, header: ScanHeader) -> Colum
     """Scaled coordinates and attributes of decoded points."""
     # Axis after axis in memory: whoever gathers or compares one axis reads nothing else.
     xyz = np.empty((3, len(points)))
-    # X, Y and Z lead every record; out of its odd length they come faster together than one by one.
-    stored = points.array.view(np.uint8).reshape(len(points), -1)[:, :12].copy().view("<i4")
-    for axis, column, scale, offset in zip(xyz, stored.T, points.scales, points.offsets, strict=True):
-        np.multiply(column, scale, out=axis)
-        axis += offset
+    records = points.array.view(np.uint8).reshape(len(points), -1)
+    scaled_coordinates(records, np.asarray(points.scales), np.asarray(points.offsets), xyz)
     return xyz.T, {name: np.asarray(points[name]) for name in header.attributes}
 
 

@@ -39,8 +39,8 @@ class ShardSums:
         if block.shift == (0, 0):
             self.num_core += int(block.is_core.sum())
         if block.label is not None:
-            labelled = np.bincount(block.label[block.is_core & (block.label >= 0)], minlength=num_classes)
-            self.class_counts[split] = self.class_counts.get(split, 0) + labelled
+            counts = self.class_counts.setdefault(split, np.zeros(num_classes, np.int64))
+            counts[: len(block.core_counts)] += block.core_counts
         if split == TRAIN:
             for name, values in standardised_columns(block).items():
                 self.moments[name] = self.moments.get(name, 0) + np.array(moments(values))

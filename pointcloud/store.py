@@ -175,7 +175,8 @@ def _scalars(block: Block, split: str, num_classes: int) -> dict[str, Any]:
         raise SchemaError(
             f"block {block.tile} of scan {block.scan!r} has points of its halo before those of its core."
         )
-    labelled = np.empty(0, np.int8) if block.label is None else block.label[:num_core]
+    class_counts = np.zeros(num_classes, np.int64)
+    class_counts[: len(block.core_counts)] = block.core_counts
     return {
         "scan": block.scan,
         "scans": list(block.scans) if block.source is not None else None,
@@ -187,7 +188,7 @@ def _scalars(block: Block, split: str, num_classes: int) -> dict[str, Any]:
         "scan_extent": None if block.extent is None else block.extent.ravel(),
         "num_points": len(block),
         "num_core": num_core,
-        "class_counts": np.bincount(labelled[labelled >= 0], minlength=num_classes),
+        "class_counts": class_counts,
         "footprint": geoparquet.rectangle(block.cell),
     }
 

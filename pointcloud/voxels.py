@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from pointcloud.cloud import Cloud
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import ScanError
-from pointcloud.kernels import add_by_key, lowest_by_key, nearest_to_centre, radix_group
+from pointcloud.kernels import add_by_key, cell_keys, lowest_by_key, nearest_to_centre, radix_group
 
 _MAX_CELLS = 1 << 21  # three indices of 21 bits make one 63-bit key
 
@@ -46,7 +47,7 @@ def voxelize(cloud: Cloud, voxel_size_m: float) -> Voxels:
         ScanError: an extent of more than 2²¹ voxels along an axis, as stray points make it.
     """
     cell, size = on_grid(cloud, voxel_size_m)
-    order, starts = group(voxel_key(cell))
+    order, starts = group_by_cell(cloud.xyz, size)
     representative = nearest_to_centre(order, starts, *cloud.xyz.T, *size)
     inverse = np.empty(len(order), np.int64)
     inverse[order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
@@ -80,6 +81,20 @@ def occupied_cells(cell: np.ndarray, values: np.ndarray, how: np.ufunc) -> tuple
     (add_by_key if how is np.add else lowest_by_key)(key, values, table, first)
     occupied = first >= 0
     return cell[first[occupied]], table[occupied]
+
+
+def group_by_cell(xyz: np.ndarray, size: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Points (P, 3) by the cells of `cells_of`, in the order of x, y, z, as `group` gives them."""
+    if not len(xyz):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    edges = np.array([size[0], size[0], size[1]])
+    low, high = (np.floor([how(axis) for axis in xyz.T] / edges).astype(np.int64) for how in (np.min, np.max))
+    span = (high - low + 1).tolist()
+    num_cells = math.prod(span)
+    # Half as wide a key is sorted in two thirds of the time.
+    key = np.empty(len(xyz), np.uint32 if num_cells <= 1 << 32 else np.int64)
+    cell_keys(*xyz.T, *size, tuple(low.tolist()), tuple(span), key)
+    return radix_group(key, (num_cells - 1).bit_length())
 
 
 def group(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
