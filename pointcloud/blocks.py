@@ -118,7 +118,7 @@ class Block:
         """(K,) int64, labelled core points by class, up to the last class that there is; (0,) without labels."""
         if self.label is None:
             return np.empty(0, np.int64)
-        return np.bincount(self.label[self.is_core] + 1)[1:]
+        return np.bincount(self.label[: np.count_nonzero(self.is_core)] + 1)[1:]
 
     def __getitem__(self, rows: np.ndarray) -> Block:
         """The points chosen, in the order given, also several times."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pointcloud.kernels import square_runs
-from pointcloud.voxels import group, occupied_cells, voxel_key
+from pointcloud.kernels import less_by_square, square_runs
+from pointcloud.voxels import occupied_cells
 
 
 def lowest_points(xyz: np.ndarray, window: float) -> tuple[np.ndarray, np.ndarray]:
@@ -20,15 +20,16 @@ def height_above(xyz: np.ndarray, window: float, cells: np.ndarray, lowest: np.n
     A stand-in for the height above ground that needs no ground: right where the window holds some, as it does
     around most buildings. Cells and lowest as from `lowest_points`; the points' own cells must be among them.
     """
-    cell, first = square_runs(*xyz.T[:2], window / 3)
-    corner = cell.min(axis=0) - 1
-    shape = cell.max(axis=0) - corner + 2
-    inside = ((cells >= corner) & (cells < corner + shape)).all(axis=1)
-    at = {(int(i), int(j)): z for (i, j), z in zip(cells[inside] - corner, lowest[inside], strict=True)}
-    around = [(di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
-    nearby = {(i, j): min(at[i + di, j + dj] for di, dj in around if (i + di, j + dj) in at) for i, j in at}
-    order, starts = group(voxel_key(cell))
-    of_cell = [nearby[int(i), int(j)] for i, j in cell[order[starts]] - corner]
-    ground = np.empty(len(cell))
-    ground[order] = np.repeat(of_cell, np.diff(starts, append=len(order)))
-    return xyz[:, 2] - np.repeat(ground, np.diff(first, append=len(xyz)))
+    size = window / 3
+    corners = np.array([[axis.min(), axis.max()] for axis in xyz.T[:2]])
+    low, high = np.floor(corners / size).astype(np.int64).T
+    beside = ((cells >= low - 1) & (cells <= high + 1)).all(axis=1)
+    cells, lowest = cells[beside], lowest[beside]
+    # Two more along each axis, so that no neighbour of a cell has the number of another.
+    corner, width = low - 2, int(high[1] - low[1]) + 5
+    key = (cells[:, 0] - corner[0]) * width + cells[:, 1] - corner[1]
+    nearby = lowest.copy()
+    for beyond in (di * width + dj for di in (-1, 0, 1) for dj in (-1, 0, 1)):
+        at = np.minimum(np.searchsorted(key, key + beyond), len(key) - 1)
+        nearby = np.where(key[at] == key + beyond, np.minimum(nearby, lowest[at]), nearby)
+    return less_by_square(*xyz.T, size, tuple(corner.tolist()), width, key, nearby)

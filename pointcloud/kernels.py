@@ -6,6 +6,8 @@ import numpy as np
 
 from pointcloud.compiling import compiled
 
+_POINTS_AT_ONCE = 4096
+
 
 @compiled
 def radix_group(key: np.ndarray, num_bits: int) -> tuple[np.ndarray, np.ndarray]:
@@ -21,15 +23,14 @@ def radix_group(key: np.ndarray, num_bits: int) -> tuple[np.ndarray, np.ndarray]
     num_rounds = max(1, (num_bits + 9) // 10)
     width = (num_bits + num_rounds - 1) // num_rounds
     mask = (1 << width) - 1
-    place = np.empty(mask + 1, np.int64)
+    places = np.zeros((num_rounds, mask + 1), np.int64)
+    for n in range(num):
+        for turn in range(num_rounds):
+            places[turn, (key[n] >> (turn * width)) & mask] += 1
     other_order, other_keys = np.empty(num, np.int64), np.empty_like(key)
     spare_keys = np.empty_like(key)
     for turn in range(num_rounds):
-        shift = turn * width
-        place[:] = 0
-        for n in range(num):
-            place[(keys[n] >> shift) & mask] += 1
-        below = 0
+        shift, place, below = turn * width, places[turn], 0
         for digit in range(mask + 1):
             below, place[digit] = below + place[digit], below
         for n in range(num):
@@ -101,33 +102,34 @@ def lowest_by_key(key: np.ndarray, values: np.ndarray, table: np.ndarray, first:
 
 
 @compiled
-def inside_and_free(
-    x: np.ndarray, y: np.ndarray, points: np.ndarray, taken: np.ndarray,
-    x_low: float, y_low: float, x_high: float, y_high: float,
-) -> np.ndarray:  # fmt: skip
-    """Those of some points (n,) that lie in a half-open box and are not taken."""
+def inside(
+    x: np.ndarray, y: np.ndarray, points: np.ndarray, x_low: float, y_low: float, x_high: float, y_high: float
+) -> np.ndarray:
+    """Those of some points (n,) that lie in a half-open box."""
     found = np.empty(len(points), np.int64)
     num = 0
     for point in points:
         found[num] = point
-        num += (
-            (x[point] >= x_low)
-            & (x[point] < x_high)
-            & (y[point] >= y_low)
-            & (y[point] < y_high)
-            & ~taken[point]
-        )
+        num += (x[point] >= x_low) & (x[point] < x_high) & (y[point] >= y_low) & (y[point] < y_high)
     return found[:num].copy()
 
 
 @compiled
 def moments(values: np.ndarray) -> tuple[int, float, float]:
     """Number, sum and sum of squares in float64 of values (P,) of any type."""
-    total, squares = 0.0, 0.0
-    for value in values:
-        total += float(value)
-        squares += float(value) * float(value)
-    return len(values), total, squares
+    # Two sums each, that none waits for the one before; an odd last value goes to the first.
+    total, squares, other_total, other_squares = 0.0, 0.0, 0.0, 0.0
+    for n in range(0, len(values) - 1, 2):
+        one, other = float(values[n]), float(values[n + 1])
+        total += one
+        squares += one * one
+        other_total += other
+        other_squares += other * other
+    if len(values) % 2:
+        last = float(values[-1])
+        total += last
+        squares += last * last
+    return len(values), total + other_total, squares + other_squares
 
 
 @compiled
@@ -158,6 +160,40 @@ def surely_between(first: int, end: int, size: float) -> tuple[float, float]:
 
 
 @compiled
+def _squares_reached_by(
+    x: np.ndarray, y: np.ndarray, begin: int, voxel: float, first: tuple[int, int], size: int,
+    before: int, after: int, low: tuple[int, int], width: int, place: np.ndarray, key: np.ndarray,
+) -> int:  # fmt: skip
+    """`squares_reached` for points from a number on, into arrays with room for nine squares a point; how many."""
+    x_low = y_low = np.inf
+    x_high = y_high = -np.inf
+    i = j = own = np.int64(0)
+    num = 0
+    for n in range(len(x)):
+        if x_low < x[n] < x_high and y_low < y[n] < y_high:  # in the square of the last, and far from all others
+            place[num], key[num] = begin + n, own
+            num += 1
+            continue
+        u = np.int64(np.floor(x[n] / voxel)) - first[0] - i * size
+        v = np.int64(np.floor(y[n] / voxel)) - first[1] - j * size
+        if n == 0 or u < 0 or u >= size or v < 0 or v >= size:
+            i, u = i + u // size, u % size
+            j, v = j + v // size, v % size
+            own = 2 * ((i - low[0]) * width + j - low[1])
+            x_low, x_high = surely_between(first[0] + i * size + after, first[0] + (i + 1) * size - before, voxel)
+            y_low, y_high = surely_between(first[1] + j * size + after, first[1] + (j + 1) * size - before, voxel)
+        left, right, below, above = u < after, u >= size - before, v < after, v >= size - before
+        # All nine are written and those that count are kept: no branch that the processor could guess wrong.
+        for di in range(-1, 2):
+            for dj in range(-1, 2):
+                place[num], key[num] = begin + n, own + 2 * (di * width + dj) + (di != 0 or dj != 0)
+                reaches_x = di == 0 or (di < 0 and left) or (di > 0 and right)
+                reaches_y = dj == 0 or (dj < 0 and below) or (dj > 0 and above)
+                num += reaches_x & reaches_y
+    return num
+
+
+@compiled
 def squares_reached(
     x: np.ndarray, y: np.ndarray, voxel: float, first: tuple[int, int], size: int, before: int, after: int,
     low: tuple[int, int], width: int,
@@ -172,29 +208,17 @@ def squares_reached(
         before, after: voxels around a square that it needs, towards smaller and larger coordinates, at most `size`.
         low, width: of a range that holds all squares reached.
     """
-    place, key = np.empty(len(x) + len(x) // 2 + 16, np.int64), np.empty(len(x) + len(x) // 2 + 16, np.int64)
-    x_low = y_low = np.inf
-    x_high = y_high = -np.inf
-    own = np.int64(0)
+    room = len(x) + len(x) // 2 + 9 * _POINTS_AT_ONCE
+    place, key = np.empty(room, np.int64), np.empty(room, np.int64)
     num = 0
-    for n in range(len(x)):
-        if num + 9 > len(place):
+    for begin in range(0, len(x), _POINTS_AT_ONCE):
+        end = min(begin + _POINTS_AT_ONCE, len(x))
+        if num + 9 * _POINTS_AT_ONCE > len(place):
             place, key = np.append(place, np.empty_like(place)), np.append(key, np.empty_like(key))
-        if x_low < x[n] < x_high and y_low < y[n] < y_high:  # in the square of the last, and far from all others
-            place[num], key[num] = n, own
-            num += 1
-            continue
-        u, v = np.int64(np.floor(x[n] / voxel)) - first[0], np.int64(np.floor(y[n] / voxel)) - first[1]
-        i, j = u // size, v // size
-        u, v = u - i * size, v - j * size
-        for di in range(-1 if u < after else 0, 2 if u >= size - before else 1):
-            for dj in range(-1 if v < after else 0, 2 if v >= size - before else 1):
-                place[num] = n
-                key[num] = 2 * ((i + di - low[0]) * width + j + dj - low[1]) + (di != 0 or dj != 0)
-                num += 1
-        own = 2 * ((i - low[0]) * width + j - low[1])
-        x_low, x_high = surely_between(first[0] + i * size + after, first[0] + (i + 1) * size - before, voxel)
-        y_low, y_high = surely_between(first[1] + j * size + after, first[1] + (j + 1) * size - before, voxel)
+        some = x[begin:end], y[begin:end]
+        num += _squares_reached_by(
+            *some, begin, voxel, first, size, before, after, low, width, place[num:], key[num:]
+        )
     return place[:num], key[:num]
 
 
@@ -207,25 +231,24 @@ def coded_runs(
     Args:
         x, y: (P,) float64; code: (P,) uint8; voxel: a voxel's edge; size: voxels along a cell.
     """
-    runs, count = np.empty((len(x), 3), np.int64), np.empty(len(x), np.int64)
+    runs, first = np.empty((len(x), 3), np.int64), np.empty(len(x) + 1, np.int64)
     i = j = np.int64(0)
     x_low = y_low = np.inf
     x_high = y_high = -np.inf
-    num = 0
+    num, last = 0, -1
     for n in range(len(x)):
         if not (x_low < x[n] < x_high and y_low < y[n] < y_high):
-            at_i = np.int64(np.floor(x[n] / voxel)) // size
-            at_j = np.int64(np.floor(y[n] / voxel)) // size
-            if at_i != i or at_j != j or num == 0:
-                i, j = at_i, at_j
+            u, v = np.int64(np.floor(x[n] / voxel)) - i * size, np.int64(np.floor(y[n] / voxel)) - j * size
+            if n == 0 or u < 0 or u >= size or v < 0 or v >= size:
+                i, j, last = i + u // size, j + v // size, -1
                 x_low, x_high = surely_between(i * size, (i + 1) * size, voxel)
                 y_low, y_high = surely_between(j * size, (j + 1) * size, voxel)
-        if num and runs[num - 1, 0] == i and runs[num - 1, 1] == j and runs[num - 1, 2] == code[n]:
-            count[num - 1] += 1
-            continue
-        runs[num, 0], runs[num, 1], runs[num, 2], count[num] = i, j, code[n], 1
-        num += 1
-    return runs[:num].copy(), count[:num].copy()
+        # Written in any case, and kept where a run begins: classes change too often to be guessed right.
+        runs[num, 0], runs[num, 1], runs[num, 2], first[num] = i, j, code[n], n
+        num += code[n] != last
+        last = code[n]
+    first[num] = len(x)
+    return runs[:num].copy(), np.diff(first[: num + 1])
 
 
 @compiled
@@ -245,6 +268,40 @@ def square_runs(x: np.ndarray, y: np.ndarray, size: float) -> tuple[np.ndarray, 
             x_low, x_high = surely_between(i, i + 1, size)
             y_low, y_high = surely_between(j, j + 1, size)
     return runs[:num].copy(), first[:num].copy()
+
+
+@compiled
+def less_by_square(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, size: float,
+    low: tuple[int, int], width: int, key: np.ndarray, value: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """z (P,) less the value of the square of an edge that each point lies in (P,).
+
+    Args:
+        x, y, z: (P,) float64; size: a square's edge.
+        key: (S,) int64, (i - low_i) width + j - low_j of each square (i, j), rising; value: (S,) float64.
+    """
+    found = np.empty(len(x))
+    x_low = y_low = np.inf
+    x_high = y_high = -np.inf
+    taken = 0.0
+    for n in range(len(x)):
+        if not (x_low < x[n] < x_high and y_low < y[n] < y_high):
+            i, j = np.int64(np.floor(x[n] / size)), np.int64(np.floor(y[n] / size))
+            taken = value[np.searchsorted(key, (i - low[0]) * width + j - low[1])]
+            x_low, x_high = surely_between(i, i + 1, size)
+            y_low, y_high = surely_between(j, j + 1, size)
+        found[n] = z[n] - taken
+    return found
+
+
+@compiled
+def lowest(column: np.ndarray, rows: np.ndarray) -> float:
+    """The smallest of some values (n,) of a column."""
+    low = column[rows[0]]
+    for row in rows:
+        low = min(low, column[row])
+    return low
 
 
 @compiled

@@ -16,7 +16,7 @@ from pointcloud.crs import metres_per_unit
 from pointcloud.errors import ScanError
 from pointcloud.grid import squares_of
 from pointcloud.height import height_above, lowest_points
-from pointcloud.kernels import inside_and_free, local_positions
+from pointcloud.kernels import inside, local_positions, lowest
 from pointcloud.labels import LabelScheme
 from pointcloud.voxels import Voxels, cells_of, every_point, voxelize
 
@@ -92,6 +92,11 @@ class ThinnedPoints:
         """(V, 3) int64, each point's voxel on the grid of the CRS."""
         return cells_of(self.xyz, self.voxel_size)
 
+    @cached_property
+    def height_m(self) -> np.ndarray:
+        """(V,) float32, `height` in metres."""
+        return (self.height * metres_per_unit(self.crs)[1]).astype(np.float32)
+
     def cut(
         self, config: BlockConfig, wanted: Mapping[tuple[int, int], Collection[tuple[int, int]]] | None = None
     ) -> Iterator[Block]:
@@ -102,19 +107,18 @@ class ThinnedPoints:
             for b in range(config.overlap):
                 tiles = None if wanted is None else wanted.get((a, b), ())
                 if tiles is None or tiles:
-                    cut = _Cut(self, config, metres, (a, b), np.zeros(len(self.xyz), bool))
+                    cut = _Cut(self, config, metres, (a, b))
                     yield from cut.tiles((a * step, b * step), tiles)
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """One of the shifted grids laid over points; `taken` (V,) is scratch, all False between blocks."""
+    """One of the shifted grids laid over points."""
 
     points: ThinnedPoints
     config: BlockConfig
     metres: tuple[float, float]
     shift: tuple[int, int]
-    taken: np.ndarray
 
     def tiles(self, offset: tuple[int, int], wanted: Collection[tuple[int, int]] | None) -> Iterator[Block]:
         config, unit = self.config, self.config.voxel_size_m / self.metres[0]
@@ -122,17 +126,16 @@ class _Cut:
         for (i, j), core, around in squares_of(self.points.xyz, unit, offset, size, halo, halo):
             if len(core) and (wanted is None or (i, j) in wanted):
                 low = np.array([i * size + offset[0], j * size + offset[1]]) * unit
-                yield from self._cells((i, j), core, np.concatenate([core, around]), low, size * unit, 0)
+                yield from self._cells((i, j), core, around, low, size * unit, 0)
 
     def _cells(
         self, tile: tuple[int, int], core: np.ndarray, nearby: np.ndarray, low: np.ndarray, size: float, depth: int
     ) -> Iterator[Block]:  # fmt: skip
+        """The blocks of a square; those of its points that are not `core` but may be around it are `nearby`."""
         halo = self.config.halo_m / self.metres[0]
         (x_low, y_low), high = (low - halo).tolist(), size + 2 * halo
-        self.taken[core] = True
         x, y = self.points.xyz.T[:2]
-        context = inside_and_free(x, y, nearby, self.taken, x_low, y_low, x_low + high, y_low + high)
-        self.taken[core] = False
+        context = inside(x, y, nearby, x_low, y_low, x_low + high, y_low + high)
         if len(core) + len(context) <= self.config.max_points:
             yield self._block(tile, core, context, low, size)
             return
@@ -145,17 +148,17 @@ class _Cut:
         upper = self.points.xyz[core, :2] >= low + half
         for right in (False, True):
             for top in (False, True):
-                part = core[(upper[:, 0] == right) & (upper[:, 1] == top)]
-                if len(part):
-                    corner = low + half * np.array([right, top])
-                    yield from self._cells(tile, part, nearby, corner, half, depth + 1)
+                is_part = (upper[:, 0] == right) & (upper[:, 1] == top)
+                if is_part.any():
+                    corner, others = low + half * np.array([right, top]), np.concatenate([core[~is_part], nearby])
+                    yield from self._cells(tile, core[is_part], others, corner, half, depth + 1)
 
     def _block(
         self, tile: tuple[int, int], core: np.ndarray, context: np.ndarray, low: np.ndarray, size: float
     ) -> Block:  # fmt: skip
         points, rows = self.points, np.concatenate([core, context])
         x, y, z = points.xyz.T
-        origin = np.array([*(low + size / 2), z.take(rows).min()])
+        origin = np.array([*(low + size / 2), lowest(z, rows)])
         metres = np.array([self.metres[0], self.metres[0], self.metres[1]])
         position = np.empty((3, len(rows)), np.float32)
         for n, axis in enumerate((x, y, z)):
@@ -168,7 +171,7 @@ class _Cut:
             cell=(*low.tolist(), *(low + size).tolist()),
             origin=origin,
             position=position.T,
-            height=(points.height.take(rows) * self.metres[1]).astype(np.float32),
+            height=points.height_m.take(rows),
             attributes={name: values.take(rows) for name, values in points.attributes.items()},
             label=None if points.label is None else points.label.take(rows),
             is_core=np.arange(len(rows)) < len(core),
