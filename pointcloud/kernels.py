@@ -19,7 +19,6 @@ def radix_group(key: np.ndarray, num_bits: int) -> tuple[np.ndarray, np.ndarray]
         key: (P,) uint32, or int64 ≥ 0, below 2 ** num_bits.
     """
     num = len(key)
-    order, keys = np.arange(num), key
     num_rounds = max(1, (num_bits + 9) // 10)
     width = (num_bits + num_rounds - 1) // num_rounds
     mask = (1 << width) - 1
@@ -27,6 +26,20 @@ def radix_group(key: np.ndarray, num_bits: int) -> tuple[np.ndarray, np.ndarray]
     for n in range(num):
         for turn in range(num_rounds):
             places[turn, (key[n] >> (turn * width)) & mask] += 1
+    if num_rounds == 1:  # where keys start is known without the sorted keys
+        order, place = np.empty(num, np.int64), places[0]
+        starts, below, num_groups = np.empty(min(num, mask + 1), np.int64), 0, 0
+        for digit in range(mask + 1):
+            if place[digit]:
+                starts[num_groups] = below
+                num_groups += 1
+            below, place[digit] = below + place[digit], below
+        for n in range(num):
+            at = place[key[n]]
+            place[key[n]] = at + 1
+            order[at] = n
+        return order, starts[:num_groups].copy()
+    order, keys = np.arange(num), key
     other_order, other_keys = np.empty(num, np.int64), np.empty_like(key)
     spare_keys = np.empty_like(key)
     for turn in range(num_rounds):
@@ -170,7 +183,9 @@ def _squares_reached_by(
     i = j = own = np.int64(0)
     num = 0
     for n in range(len(x)):
-        if x_low < x[n] < x_high and y_low < y[n] < y_high:  # in the square of the last, and far from all others
+        if (
+            x_low < x[n] < x_high and y_low < y[n] < y_high
+        ):  # in the square of the last, and far from all others
             place[num], key[num] = begin + n, own
             num += 1
             continue
@@ -180,8 +195,12 @@ def _squares_reached_by(
             i, u = i + u // size, u % size
             j, v = j + v // size, v % size
             own = 2 * ((i - low[0]) * width + j - low[1])
-            x_low, x_high = surely_between(first[0] + i * size + after, first[0] + (i + 1) * size - before, voxel)
-            y_low, y_high = surely_between(first[1] + j * size + after, first[1] + (j + 1) * size - before, voxel)
+            x_low, x_high = surely_between(
+                first[0] + i * size + after, first[0] + (i + 1) * size - before, voxel
+            )
+            y_low, y_high = surely_between(
+                first[1] + j * size + after, first[1] + (j + 1) * size - before, voxel
+            )
         left, right, below, above = u < after, u >= size - before, v < after, v >= size - before
         # All nine are written and those that count are kept: no branch that the processor could guess wrong.
         for di in range(-1, 2):
@@ -296,21 +315,26 @@ def less_by_square(
 
 
 @compiled
-def lowest(column: np.ndarray, rows: np.ndarray) -> float:
-    """The smallest of some values (n,) of a column."""
-    low = column[rows[0]]
-    for row in rows:
-        low = min(low, column[row])
-    return low
-
-
-@compiled
 def local_positions(
-    column: np.ndarray, rows: np.ndarray, origin: float, metres: float, position: np.ndarray
-) -> None:
-    """Coordinates of some points (n,) along one axis, in metres from an origin, into (n,) float32."""
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, rows: np.ndarray, x_origin: float, y_origin: float,
+    metres: tuple[float, float], position: np.ndarray,
+) -> float:  # fmt: skip
+    """Coordinates of some points (n,), n ≥ 1, in metres from an origin, into (3, n) float32; z of the origin.
+
+    Args:
+        x, y, z: (P,) float64; rows: (n,).
+        x_origin, y_origin: of the origin, which lies as low as the lowest of the points.
+        metres: in a unit, horizontally and vertically.
+    """
+    z_origin = z[rows[0]]
+    for row in rows:
+        z_origin = min(z_origin, z[row])
     for n in range(len(rows)):
-        position[n] = (column[rows[n]] - origin) * metres
+        row = rows[n]
+        position[0, n] = (x[row] - x_origin) * metres[0]
+        position[1, n] = (y[row] - y_origin) * metres[0]
+        position[2, n] = (z[row] - z_origin) * metres[1]
+    return z_origin
 
 
 @compiled

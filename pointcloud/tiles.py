@@ -16,7 +16,7 @@ from pointcloud.crs import metres_per_unit
 from pointcloud.errors import ScanError
 from pointcloud.grid import squares_of
 from pointcloud.height import height_above, lowest_points
-from pointcloud.kernels import inside, local_positions, lowest
+from pointcloud.kernels import inside, local_positions
 from pointcloud.labels import LabelScheme
 from pointcloud.voxels import Voxels, cells_of, every_point, voxelize
 
@@ -150,19 +150,21 @@ class _Cut:
             for top in (False, True):
                 is_part = (upper[:, 0] == right) & (upper[:, 1] == top)
                 if is_part.any():
-                    corner, others = low + half * np.array([right, top]), np.concatenate([core[~is_part], nearby])
+                    corner, others = (
+                        low + half * np.array([right, top]),
+                        np.concatenate([core[~is_part], nearby]),
+                    )
                     yield from self._cells(tile, core[is_part], others, corner, half, depth + 1)
 
     def _block(
         self, tile: tuple[int, int], core: np.ndarray, context: np.ndarray, low: np.ndarray, size: float
     ) -> Block:  # fmt: skip
         points, rows = self.points, np.concatenate([core, context])
-        x, y, z = points.xyz.T
-        origin = np.array([*(low + size / 2), lowest(z, rows)])
-        metres = np.array([self.metres[0], self.metres[0], self.metres[1]])
+        x, y = low + size / 2
         position = np.empty((3, len(rows)), np.float32)
-        for n, axis in enumerate((x, y, z)):
-            local_positions(axis, rows, origin[n], metres[n], position[n])
+        z = local_positions(*points.xyz.T, rows, x, y, self.metres, position)
+        origin = np.array([x, y, z])
+        metres = np.array([self.metres[0], self.metres[0], self.metres[1]])
         source = None if points.source is None else points.source[rows]
         return Block(
             scan=points.scan,
