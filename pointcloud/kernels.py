@@ -183,9 +183,8 @@ def _squares_reached_by(
     i = j = own = np.int64(0)
     num = 0
     for n in range(len(x)):
-        if (
-            x_low < x[n] < x_high and y_low < y[n] < y_high
-        ):  # in the square of the last, and far from all others
+        # In the square of the last, and far from all others?
+        if x_low < x[n] < x_high and y_low < y[n] < y_high:
             place[num], key[num] = begin + n, own
             num += 1
             continue
@@ -208,7 +207,7 @@ def _squares_reached_by(
                 place[num], key[num] = begin + n, own + 2 * (di * width + dj) + (di != 0 or dj != 0)
                 reaches_x = di == 0 or (di < 0 and left) or (di > 0 and right)
                 reaches_y = dj == 0 or (dj < 0 and below) or (dj > 0 and above)
-                num += reaches_x & reaches_y
+                num += int(reaches_x & reaches_y)
     return num
 
 
