@@ -85,6 +85,7 @@ class ScanSegmenter:
         checkpoint = replace(read_checkpoint(job.checkpoint), block_config=job.config)
         self._scheme = job.options.scheme(checkpoint.label_scheme)
         self._predictor = Predictor(checkpoint, job.options.rotations)
+        self._predictor.warm_up()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         uri, name, key, beside = (str(batch[column][0]) for column in ("uri", "name", "key", "neighbours"))
