@@ -35,6 +35,11 @@ class SegmentParameters(BaseModel):
         ge=1,
         description="Turns of each block about the vertical whose logits are averaged; costs as often.",
     )
+    smoothing: int = Field(
+        0,
+        ge=0,
+        description="Nearest points, itself among them, whose logits are averaged for each point's; 0: none.",
+    )
     min_confidence: float = Field(0, ge=0, le=1, description="Points below it become unclassified (code 1).")
     preserve: list[int] = Field([], description="Class codes of the scans that never change.")
     only_unclassified: bool = Field(False, description="Change only points whose code is 0 or 1.")
@@ -92,7 +97,7 @@ class SegmentParameters(BaseModel):
     def job(self) -> SegmentJob:
         """The job these parameters describe. Raises PointloomError for a checkpoint or options that cannot be used."""
         options = LabelOptions(
-            self.overlap, self.rotations, self.min_confidence, tuple(sorted(set(self.preserve))),
+            self.overlap, self.rotations, self.smoothing, self.min_confidence, tuple(sorted(set(self.preserve))),
             self.only_unclassified, self.keep_original, self.entropy, self.probabilities, parse_codes(self.codes),
             self.format, self.upgrade_format,
         )  # fmt: skip

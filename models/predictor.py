@@ -13,6 +13,7 @@ from torch_geometric.data import Batch
 
 from models.checkpoint import Checkpoint
 from models.dataset import collate, network_input, to_data
+from models.graph import neighbours, strided_ranks
 from pointcloud.blocks import Block
 from pointcloud.cloud import ATTRIBUTES, Cloud
 from pointcloud.merge import VoxelVotes
@@ -28,12 +29,18 @@ class Predictor:
         network_seconds: wall time spent inside the network and its graph so far.
     """
 
-    def __init__(self, checkpoint: Checkpoint, rotations: int = 1) -> None:
-        """With `rotations` above 1 each block is seen that often, turned by 360° / rotations, its logits averaged."""
+    def __init__(self, checkpoint: Checkpoint, rotations: int = 1, smoothing: int = 0) -> None:
+        """A network, and what is done beyond running it once.
+
+        Args:
+            rotations: turns of each block about the vertical, by 360° / rotations, whose logits are averaged.
+            smoothing: nearest points of the block in space, the point itself among them, whose logits are averaged
+                for a point's; 0 or 1: none.
+        """
         self.checkpoint = checkpoint
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = checkpoint.build_network().to(self.device)
-        self._rotations = rotations
+        self._rotations, self._smoothing = rotations, smoothing
         self.network_seconds = 0.0
 
     def label(self, name: str, cloud: Cloud) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +66,7 @@ class Predictor:
 
     @torch.inference_mode()
     def logits(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
-        """Each block with its (N, C) logits, the mean over the rotations."""
+        """Each block with its (N, C) logits, the mean over the rotations and the nearest points."""
         for group in _grouped(blocks):
             items = [to_data(b, self.checkpoint.features, self.checkpoint.statistics) for b in group]
             batch = collate(items)
@@ -80,6 +87,10 @@ class Predictor:
                 about_z = [[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]]
                 batch.pos = position @ torch.tensor(about_z, device=self.device)
             total = total + self.network(network_input(batch, self.checkpoint.block_config.tile_size_m), ptr)
+        if self._smoothing > 1:
+            # Halos are part of the block, so what is next to a tile's edge is smoothed with what lies beyond it.
+            near = neighbours(position, ptr.tolist(), strided_ranks(self._smoothing, 1), 1)
+            total = total[near.long()].mean(dim=1)
         return total / self._rotations
 
 

@@ -24,6 +24,7 @@ class LabelOptions:
     Attributes:
         overlap: shifted grids whose logits are averaged; None: as in training.
         rotations: turns of each block about the vertical, by 360° / rotations, whose logits are averaged.
+        smoothing: nearest points, itself among them, whose logits are averaged for each point's; 0: none.
         min_confidence: points below it become `UNCLASSIFIED`; compared as it is written, in steps of 0.01.
         preserve: class codes of the scan that never change.
         only_unclassified: change only points whose code is 0 or 1.
@@ -39,6 +40,7 @@ class LabelOptions:
 
     overlap: int | None = None
     rotations: int = 1
+    smoothing: int = 0
     min_confidence: float = 0.0
     preserve: tuple[int, ...] = ()
     only_unclassified: bool = False
@@ -50,8 +52,10 @@ class LabelOptions:
     upgrade: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_confidence <= 1 or self.rotations < 1:
-            raise PointloomError("min_confidence must be from 0 to 1 and rotations 1 or more.")
+        if not 0 <= self.min_confidence <= 1 or self.rotations < 1 or self.smoothing < 0:
+            raise PointloomError(
+                "min_confidence must be from 0 to 1, rotations 1 or more, smoothing 0 or more."
+            )
         beyond = [
             code for code in (*self.preserve, *(code for _, code in self.codes)) if not 0 <= code <= 255
         ]

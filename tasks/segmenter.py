@@ -84,7 +84,7 @@ class ScanSegmenter:
         self._isolated.prepare(decode_for_labels.__module__)
         checkpoint = replace(read_checkpoint(job.checkpoint), block_config=job.config)
         self._scheme = job.options.scheme(checkpoint.label_scheme)
-        self._predictor = Predictor(checkpoint, job.options.rotations)
+        self._predictor = Predictor(checkpoint, job.options.rotations, job.options.smoothing)
         self._predictor.warm_up()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:

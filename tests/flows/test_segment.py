@@ -89,7 +89,7 @@ def test_all_that_can_be_written_is_written(survey: Path, checkpoint: Path, tmp_
     scan = sorted(survey.glob("*.laz"))[0]
     choices = {
         "preserve": [6, 2], "min_confidence": 0.5, "keep_original": True, "entropy": True, "probabilities": True,
-        "rotations": 2, "codes": ["building=17"],
+        "rotations": 2, "smoothing": 4, "codes": ["building=17"],
     }  # fmt: skip
     parameters = segmenting(scan, checkpoint, tmp_path, **choices)
     segment(parameters)

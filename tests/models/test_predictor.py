@@ -158,3 +158,29 @@ def test_rotations_average_the_logits_of_turned_blocks() -> None:
     # Points that are equally near may be other neighbours after float32 has turned them.
     assert np.quantile(np.abs(np.concatenate(found) - expected), 0.99) < 1e-3
     assert np.abs(turned[0] - expected).max() > 0.1
+
+
+def test_smoothing_averages_the_logits_of_the_nearest_points_of_a_block() -> None:
+    blocks, num_near = cut(CLOUD, scheme=None)[:3], 8
+    assert sum(map(len, blocks)) > 3 * num_near, "several blocks in one batch: none may reach into another"
+    predictor = make_predictor()
+    rough = [logits for _, logits in predictor.logits(blocks)]
+    smooth = [logits for _, logits in Predictor(predictor.checkpoint, smoothing=num_near).logits(blocks)]
+    for block, before, after in zip(blocks, rough, smooth, strict=True):
+        apart = np.linalg.norm(block.position[:, None].astype(float) - block.position, axis=2)
+        nearest = np.argsort(apart, axis=1)[:, :num_near]
+        # Where two are equally far, or nearly, float32 may choose the other.
+        reach = np.sort(apart, axis=1)[:, num_near - 1 : num_near + 1]
+        sure = (np.diff(reach, axis=1) > 1e-3)[:, 0] if len(block) > num_near else np.ones(len(block), bool)
+        assert sure.mean() > 0.9
+        np.testing.assert_allclose(after[sure], before[nearest].mean(axis=1)[sure], atol=1e-4)
+    assert np.ptp(np.concatenate(smooth), axis=0).max() < np.ptp(np.concatenate(rough), axis=0).max()
+
+
+def test_warming_up_loads_what_labelling_needs_and_counts_for_nothing() -> None:
+    cold, warm = make_predictor(), make_predictor()
+    warm.warm_up()
+    assert warm.network_seconds == 0
+    for one, other in zip(cold.label("a", CLOUD), warm.label("a", CLOUD), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert warm.network_seconds > 0

@@ -213,6 +213,7 @@ def test_what_this_run_does_not_write_is_proven_too(scan: Path, tmp_path: Path) 
     [
         ({"min_confidence": 1.1}, "from 0 to 1"),
         ({"rotations": 0}, "1 or more"),
+        ({"smoothing": -1}, "smoothing 0 or more"),
         ({"preserve": (256,)}, "class code 256"),
         ({"codes": (("ground", -1),)}, "class code -1"),
         ({"codes": (("ground", 2), ("ground", 3))}, "a class twice"),

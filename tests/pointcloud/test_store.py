@@ -216,5 +216,5 @@ def test_a_missing_shard_is_said_and_one_without_the_split_not_opened(tmp_path: 
 
 def test_the_schema_tells_what_each_column_is() -> None:
     assert all((field.metadata or {}).get(b"doc") for field in store.BLOCK_SCHEMA)
-    assert store.BLOCK_SCHEMA.field("x").type == pa.list_(pa.float32())
+    assert store.BLOCK_SCHEMA.field("x").type == pa.list_(pa.field("element", pa.float32(), nullable=False))
     assert store.BLOCK_SCHEMA.field("origin").type == pa.list_(pa.float64(), 3)

@@ -21,7 +21,7 @@ from tasks.segmenter import ScanSegmenter, SegmentJob
 from tasks.survey_map import UNREACHED
 from tests import broken_files, lethal_decoders
 from tests.clouds import write_las
-from tests.models.test_predictor import make_predictor
+from tests.models.test_predictor import CLOUD, make_predictor
 
 
 @pytest.fixture
@@ -91,6 +91,18 @@ def test_neighbours_give_context_and_those_that_cannot_be_read_do_not(
     assert alone["state"] == together["state"] == DONE
     assert alone["points_in"] == together["points_in"] == 300
     assert alone["details"]["mean_confidence"] != together["details"]["mean_confidence"]
+
+
+def test_smoothing_reaches_the_network_and_asks_for_new_labels(job: SegmentJob, tmp_path: Path) -> None:
+    x, y, z = np.rint(CLOUD.xyz.T * 1000 - np.array([[652e6], [6862e6], [0]])).astype(int)
+    scan = write_las(
+        tmp_path / "a.las", len(CLOUD), X=x, Y=y, Z=z, intensity=CLOUD.attributes["intensity"]
+    )
+    smooth = replace(job, options=LabelOptions(smoothing=8))
+    assert smooth.key("content", []) != job.key("content", [])
+    rough, even = (run(ScanSegmenter(each), scan)["details"] for each in (job, smooth))
+    assert sum(even["class_counts"].values()) == sum(rough["class_counts"].values())
+    assert even["class_counts"] != rough["class_counts"], "where classes meet, the nearest points decide"
 
 
 def test_storage_that_is_away_is_no_fault_of_the_scan(
