@@ -86,6 +86,8 @@ class Lock:
 def held(dataset: str, wait_s: float = 0.0) -> Iterator[Lock]:
     """Hold the lock on a dataset while the block runs. It is not re-entrant: a second `held` inside waits.
 
+    Files that a killed run left half-written are removed first.
+
     Args:
         dataset: folder or URI; made when it is not there.
         wait_s: how long to wait for another run that has it, in seconds. Also with 0 it takes up to 3 s to
@@ -100,6 +102,8 @@ def held(dataset: str, wait_s: float = 0.0) -> Iterator[Lock]:
     heart = threading.Thread(target=_beat, args=(lock, ended), name="lock of a dataset", daemon=True)
     heart.start()
     try:
+        for name in storage.remove_unfinished(dataset, _STALE_SECONDS):
+            _LOG.info("removed %s from %s: a run that was killed left it half-written", name, dataset)
         yield lock
     finally:
         ended.set()

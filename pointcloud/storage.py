@@ -11,7 +11,9 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +29,7 @@ from pointcloud.errors import StorageError
 from pointcloud.filesystem import ChangedError, PatientFile, attempt, entity_tag, resolve
 
 _WILDCARDS = "*?["
+_IN_THE_MAKING = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 _READ_AHEAD_BYTES = 1 << 20  # a request to a bucket costs as much time as this many bytes
 
 
@@ -258,7 +261,7 @@ def staged(uri: str) -> Iterator[Path]:
     filesystem, path = resolve(uri)
     local = isinstance(filesystem, fs.LocalFileSystem)
     folder = Path(path).parent if local else Path(tempfile.gettempdir())
-    part = folder / f".{name_of(uri)}.{uuid.uuid4().hex[:8]}.part"
+    part = folder / f".{name_of(uri)}.{uuid.uuid4().hex[:8]}.part"  # as _IN_THE_MAKING has it
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield part
@@ -272,6 +275,22 @@ def staged(uri: str) -> Iterator[Path]:
         # Where the folder could not be made there is nothing to remove, and no second error to raise.
         with suppress(OSError):
             part.unlink()
+
+
+def remove_unfinished(folder: str, idle_s: float) -> list[str]:
+    """Remove what killed writers left below a local folder: files in the making that nobody wrote to for so long.
+
+    In a bucket there is nothing to remove: objects are made elsewhere first. Returns their names.
+    """
+    if not is_local(folder):
+        return []
+    stale = [
+        file for file in list_files(folder, hidden=True)
+        if _IN_THE_MAKING.fullmatch(name_of(file.uri)) and time.time() - file.modified > idle_s
+    ]  # fmt: skip
+    for file in stale:
+        delete(file.uri)
+    return [file.name for file in stale]
 
 
 def _upload(part: Path, filesystem: fs.FileSystem, path: str) -> None:

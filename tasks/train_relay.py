@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import ray
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pointcloud import storage
 from tasks.train_loop import TrainJob
@@ -33,7 +35,9 @@ def relayed_epochs(
         logger: of the task run.
         stopped: what `train_loop` says of a stop is appended.
     """
-    queue = Queue(actor_options={"num_cpus": 0})
+    # On the driver's own node: no other that is lost takes it along, and the training with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     progress = Progress(f"training-{job.key()}", f"Epochs of {job.out}", job.training.epochs)
     watch = TrainingWatch(job.key(), f"Training of {job.out}", names)
     recorders = trackers(storage.join(job.out, "tensorboard", run), run, job.training.to_dict(), logger)

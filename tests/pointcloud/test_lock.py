@@ -213,3 +213,25 @@ def test_the_dataset_may_be_missing_but_not_be_a_file(tmp_path: Path) -> None:
     with pytest.raises(PointloomError) as error, held(str(tmp_path / "file")):
         pass
     assert_one_sentence(error, "file")
+
+
+def test_what_a_killed_writer_left_is_removed_once_nobody_writes_to_it(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pointcloud.storage import staged\n"
+        "with staged(sys.argv[1]) as part: part.write_bytes(b'half'); os.kill(os.getpid(), 9)"
+    )
+    final = tmp_path / "tiles" / "a.laz"
+    killed = subprocess.run([sys.executable, "-c", script, str(final)], timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = (tmp_path / "tiles").iterdir()
+    assert left.name.endswith(".part")
+    kept = tmp_path / ".mine.part"
+    kept.touch()
+    with lock.held(str(tmp_path)):
+        assert left.exists(), "somebody may be writing"
+    for path in (left, kept):
+        os.utime(path, (0, 0))
+    with lock.held(str(tmp_path)):
+        assert not left.exists()
+    assert kept.exists(), "no name of ours"
+    assert not final.exists()

@@ -1,0 +1,216 @@
+"""What becomes of a collection when things are killed while it is segmented, and a timeline of it (`-s` shows it)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from prefect.settings import PREFECT_API_URL
+
+from flows.segment import SegmentParameters
+from models.checkpoint import save_checkpoint
+from pointcloud import ledger, storage
+from pointcloud.proof import find_difference
+from pointcloud.simulate.files import write_survey
+from pointcloud.simulate.survey import SurveyConfig
+from tests.models.test_predictor import make_predictor
+from tests.s3 import S3Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+_LIMIT_S = 240
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Six adjacent tiles, each some seconds of work for the network below."""
+    folder = tmp_path_factory.mktemp("scans")
+    return write_survey(SurveyConfig(seed=5, tile_size_m=40.0, tiles=(6, 1), points_per_m2=8.0), folder)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_checkpoint(str(folder), make_predictor(voxel_size_m=0.25).checkpoint)
+    return folder
+
+
+class Run:
+    """A `segment` flow in processes of its own; what happens to it is printed with the seconds since its start."""
+
+    def __init__(self, parameters: SegmentParameters, folder: Path) -> None:
+        self.out, file = parameters.out, folder / "parameters.json"
+        file.write_text(parameters.model_dump_json())
+        self.began = time.monotonic()
+        self.log = (folder / "log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "flows", "segment", "--parameters", str(file)],
+            env={**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()},
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        self.say("the flow starts")
+
+    def say(self, what: str) -> None:
+        print(f"{time.monotonic() - self.began:6.1f} s  {what}", flush=True)
+
+    def done(self) -> dict[str, ledger.Record]:
+        return {name: r for name, r in ledger.read_all(self.out, "segment").items() if r.state == ledger.DONE}
+
+    def wait_for(self, number: int) -> None:
+        """Until so many scans are labelled, and not all are."""
+        self._until(lambda: len(self.done()) >= number)
+        self.say(f"{len(self.done())} scans are labelled")
+
+    def find(self, words: str) -> psutil.Process:
+        """One of the flow's processes, by what its command line says."""
+        found: list[psutil.Process] = []
+
+        def look() -> bool:
+            found.clear()
+            for process in psutil.Process(self.process.pid).children(recursive=True):
+                try:
+                    if words in " ".join(process.cmdline()):
+                        found.append(process)
+                except psutil.Error:  # it ended meanwhile
+                    continue
+            return bool(found)
+
+        self._until(look)
+        return found[0]
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            assert self.process.poll() is None, "the flow ended too early"
+            assert time.monotonic() - self.began < _LIMIT_S
+            time.sleep(0.1)
+
+    def ends(self) -> int:
+        code = self.process.wait(_LIMIT_S)
+        self.say(f"the flow ends with exit status {code}; {len(self.done())} scans are labelled")
+        return code
+
+    def kill(self) -> None:
+        """End driver, Ray and actors at once."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        for process in [psutil.Process(self.process.pid), *children]:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self.process.wait(30)
+        psutil.wait_procs(children, timeout=30)
+
+
+@pytest.fixture
+def start(
+    scans: list[Path], checkpoint: Path, tmp_path: Path
+) -> Iterator[Callable[[str], Run]]:
+    runs: list[Run] = []
+
+    def start(out: str) -> Run:
+        parameters = SegmentParameters(
+            scans=[str(scan) for scan in scans], checkpoint=str(checkpoint), out=out, cpus_per_actor=1, rotations=6
+        )
+        runs.append(Run(parameters, tmp_path))
+        return runs[-1]
+
+    print()
+    yield start
+    for run in runs:
+        if run.process.poll() is None:
+            run.kill()
+        run.log.close()
+    said = (tmp_path / "log").read_text()
+    print(said[-3000:] if "Traceback" in said else "")
+
+
+def assert_whole(run: Run, scans: list[Path]) -> None:
+    """Every scan is labelled once, and proven; nothing half-written is left."""
+    names = {scan.name for scan in scans}
+    assert run.done().keys() == names
+    found = [file.name for file in storage.list_files(run.out, recursive=False)]
+    assert sorted(name for name in found if name != "report.html") == sorted(names)
+    for scan in scans:
+        assert find_difference(str(scan), storage.join(run.out, scan.name)) is None
+    run.say(f"all {len(scans)} scans are labelled, compared with their scans again: equal")
+
+
+def test_an_actor_and_a_decoder_are_killed(
+    start: Callable[[str], Run], scans: list[Path], tmp_path: Path
+) -> None:
+    run = start(str(tmp_path / "out"))
+    run.wait_for(1)
+    run.find("ScanSegmenter").kill()
+    run.say("an actor is killed in the middle of a scan")
+    run.wait_for(2)
+    assert run.ends() == 0, "Ray gives the scan to a new actor"
+    assert_whole(run, scans)
+
+
+def test_the_flow_is_killed_and_run_again(
+    start: Callable[[str], Run], scans: list[Path], tmp_path: Path
+) -> None:
+    run = start(str(tmp_path / "out"))
+    run.wait_for(2)
+    run.kill()
+    run.say("the driver, Ray and the actors are killed")
+    before = {name: record.details["begun"] for name, record in run.done().items()}
+    assert 2 <= len(before) < len(scans)
+    for file in storage.list_files(run.out, recursive=False):
+        if file.name.endswith(".laz"):
+            assert find_difference(str(next(s for s in scans if s.name == file.name)), file.uri) is None
+    again = start(run.out)
+    assert again.ends() == 0
+    assert_whole(again, scans)
+    after = {name: record.details["begun"] for name, record in again.done().items()}
+    assert {name: after[name] for name in before} == before, "what was done is not done again"
+
+
+def test_the_disk_is_full_for_a_while(
+    start: Callable[[str], Run], scans: list[Path], tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    size = sum(scan.stat().st_size for scan in scans) // 2
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(small)]
+    if os.geteuid() or shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk needs a machine where tests may mount one")
+    try:
+        run = start(str(small / "out"))
+        assert run.ends() == 1
+        assert 0 < len(run.done()) < len(scans)
+        assert "No space left on device" in (tmp_path / "log").read_text()
+        subprocess.run(["mount", "-o", f"remount,size={8 * size}", str(small)], check=True)
+        run.say("the disk is made larger")
+        again = start(run.out)
+        assert again.ends() == 0
+        assert_whole(again, scans)
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def test_the_bucket_of_the_labelled_clouds_is_gone_for_a_minute(
+    start: Callable[[str], Run], scans: list[Path], bucket: str, s3_server: S3Server
+) -> None:
+    run = start(storage.join(bucket, "out"))
+    run.wait_for(1)
+    s3_server.kill()
+    run.say("the bucket's server is killed")
+    back = threading.Timer(45, s3_server.start)
+    back.start()
+    try:
+        code = run.process.wait(_LIMIT_S)
+    finally:
+        back.join()
+    run.say(f"the server was back after 45 s; the flow ended with exit status {code}")
+    if code:  # scans whose time ran out are for the next run
+        run = start(run.out)
+        assert run.ends() == 0
+    assert_whole(run, scans)
