@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pointcloud.errors import PointloomError, SchemaError
+from pointcloud.kernels import class_counts
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Block:
         """(K,) int64, labelled core points by class, up to the last class that there is; (0,) without labels."""
         if self.label is None:
             return np.empty(0, np.int64)
-        return np.bincount(self.label[: np.count_nonzero(self.is_core)] + 1)[1:]
+        return class_counts(self.label[: np.count_nonzero(self.is_core)])
 
     def __getitem__(self, rows: np.ndarray) -> Block:
         """The points chosen, in the order given, also several times."""

@@ -128,6 +128,18 @@ def inside(
 
 
 @compiled
+def class_counts(label: np.ndarray) -> np.ndarray:
+    """Points (P,) int8 by class index, up to the last class that there is: (K,) int64; what is below 0 is left out."""
+    counts = np.zeros(256, np.int64)
+    for n in range(len(label)):
+        counts[label[n] + 128] += 1
+    end = 256
+    while end > 128 and not counts[end - 1]:
+        end -= 1
+    return counts[128:end].copy()
+
+
+@compiled
 def moments(values: np.ndarray) -> tuple[int, float, float]:
     """Number, sum and sum of squares in float64 of values (P,) of any type."""
     # Two sums each, that none waits for the one before; an odd last value goes to the first.

@@ -130,7 +130,7 @@ class _Found:
         kept: np.ndarray | None = None
         xyz = cloud.xyz
         if self.thins:
-            order, starts = group_by_cell(xyz, self.grid.voxel_size)
+            order, starts = group_by_cell(xyz.T, self.grid.voxel_size)
             kept = nearest_to_centre(order, starts, *xyz.T, *self.grid.voxel_size)
             # A part may hold several points of a voxel; where thinning takes few away it is done once, when cutting.
             self.thins = len(kept) < _WORTH_THINNING * len(cloud)

@@ -61,29 +61,27 @@ def read_region(
     tables = [(n, table) for n, part in enumerate(parts) for table in _read(part, region)]
     counts = [len(table["x"]) for _, table in tables]
     source = np.repeat(np.array([n for n, _ in tables], np.uint16), counts)
-    index = np.concatenate([table["point_index"] for _, table in tables])
-    xyz = np.empty((3, len(index)))
-    for axis, name in zip(xyz, "xyz", strict=True):
-        np.concatenate([table[name] for _, table in tables], out=axis)
-    xyz = xyz.T
-    order, starts = group_by_cell(xyz, grid.voxel_size)
+    index = _joined([table["point_index"] for _, table in tables])
+    axes = [_joined([table[name] for _, table in tables]) for name in "xyz"]
+    order, starts = group_by_cell(axes, grid.voxel_size)
     if config.thin:
-        kept = nearest_to_centre(order, starts, *xyz.T, *grid.voxel_size)
+        kept = nearest_to_centre(order, starts, *axes, *grid.voxel_size)
     else:
         kept, starts = order, np.arange(len(order))
     present = [parts[n] for n in sorted({n for n, _ in tables})]
     names = set.intersection(*(set(part.attributes) - {"classification"} for part in present))
     attributes = {
-        name: _scaled(
-            np.concatenate([table[name] for _, table in tables]).take(kept), name, source, kept, parts
-        )
+        name: _scaled(_joined([table[name] for _, table in tables]).take(kept), name, source, kept, parts)
         for name in sorted(names)
     }
     label = None
     if scheme is not None and any("classification" in part.attributes for part in present):
-        label = np.concatenate([_labels(table, scheme) for _, table in tables]).take(kept)
+        label = _joined([_labels(table, scheme) for _, table in tables]).take(kept)
     is_own = source == own
-    xyz = xyz.T.take(kept, axis=1).T
+    xyz = np.empty((3, len(kept)))
+    for axis, column in zip(xyz, axes, strict=True):
+        column.take(kept, out=axis, mode="clip")  # the default mode would go through another copy
+    xyz = xyz.T
     ground = occupied_cells(
         np.concatenate([part.ground_cells for part in parts]),
         np.concatenate([part.ground_lowest for part in parts]),
@@ -114,6 +112,11 @@ def _read(part: Part, region: tuple[int, int]) -> Iterator[dict[str, np.ndarray]
         for number in numbers:
             batch = reader.get_batch(number)
             yield {name: batch.column(name).to_numpy() for name in batch.schema.names}
+
+
+def _joined(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Columns one after the other; a single one as it is, which many a region has."""
+    return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
 
 def _labels(table: dict[str, np.ndarray], scheme: LabelScheme) -> np.ndarray:

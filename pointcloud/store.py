@@ -57,7 +57,9 @@ BLOCK_SCHEMA = pa.schema(
     + [
         # No entry of a list is null, which saves a pass over all points.
         pa.field(
-            name, pa.list_(pa.field("element", pa.from_numpy_dtype(dtype), nullable=False)), metadata={"doc": doc}
+            name,
+            pa.list_(pa.field("element", pa.from_numpy_dtype(dtype), nullable=False)),
+            metadata={"doc": doc},
         )
         for name, dtype, doc in _POINTS
     ]
@@ -177,7 +179,7 @@ def _values(block: Block, name: str) -> np.ndarray | None:
 
 
 def _scalars(block: Block, split: str, num_classes: int) -> dict[str, Any]:
-    num_core = int(block.is_core.sum())
+    num_core = np.count_nonzero(block.is_core)
     if not block.is_core[:num_core].all():
         raise SchemaError(
             f"block {block.tile} of scan {block.scan!r} has points of its halo before those of its core."

@@ -160,6 +160,8 @@ class _Cut:
         self, tile: tuple[int, int], core: np.ndarray, context: np.ndarray, low: np.ndarray, size: float
     ) -> Block:  # fmt: skip
         points, rows = self.points, np.concatenate([core, context])
+        is_core = np.zeros(len(rows), bool)
+        is_core[: len(core)] = True
         x, y = low + size / 2
         position = np.empty((3, len(rows)), np.float32)
         z = local_positions(*points.xyz.T, rows, x, y, self.metres, position)
@@ -176,7 +178,7 @@ class _Cut:
             height=points.height_m.take(rows),
             attributes={name: values.take(rows) for name, values in points.attributes.items()},
             label=None if points.label is None else points.label.take(rows),
-            is_core=np.arange(len(rows)) < len(core),
+            is_core=is_core,
             point_index=points.point_index.take(rows),
             voxel=rows,
             extent=(points.extent - origin) * metres,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,7 @@ def voxelize(cloud: Cloud, voxel_size_m: float) -> Voxels:
         ScanError: an extent of more than 2²¹ voxels along an axis, as stray points make it.
     """
     cell, size = on_grid(cloud, voxel_size_m)
-    order, starts = group_by_cell(cloud.xyz, size)
+    order, starts = group_by_cell(cloud.xyz.T, size)
     representative = nearest_to_centre(order, starts, *cloud.xyz.T, *size)
     inverse = np.empty(len(order), np.int64)
     inverse[order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
@@ -83,17 +84,18 @@ def occupied_cells(cell: np.ndarray, values: np.ndarray, how: np.ufunc) -> tuple
     return cell[first[occupied]], table[occupied]
 
 
-def group_by_cell(xyz: np.ndarray, size: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Points (P, 3) by the cells of `cells_of`, in the order of x, y, z, as `group` gives them."""
-    if not len(xyz):
+def group_by_cell(axes: Sequence[np.ndarray], size: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Points, x, y and z of (P,) each, by the cells of `cells_of`, in the order of x, y, z, as `group` gives them."""
+    num_points = len(axes[0])
+    if not num_points:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     edges = np.array([size[0], size[0], size[1]])
-    low, high = (np.floor([how(axis) for axis in xyz.T] / edges).astype(np.int64) for how in (np.min, np.max))
+    low, high = (np.floor([how(axis) for axis in axes] / edges).astype(np.int64) for how in (np.min, np.max))
     span = (high - low + 1).tolist()
     num_cells = math.prod(span)
     # Half as wide a key is sorted in two thirds of the time.
-    key = np.empty(len(xyz), np.uint32 if num_cells <= 1 << 32 else np.int64)
-    cell_keys(*xyz.T, *size, tuple(low.tolist()), tuple(span), key)
+    key = np.empty(num_points, np.uint32 if num_cells <= 1 << 32 else np.int64)
+    cell_keys(*axes, *size, tuple(low.tolist()), tuple(span), key)
     return radix_group(key, (num_cells - 1).bit_length())
 
 

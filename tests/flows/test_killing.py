@@ -109,14 +109,16 @@ class Run:
 
 
 @pytest.fixture
-def start(
-    scans: list[Path], checkpoint: Path, tmp_path: Path
-) -> Iterator[Callable[[str], Run]]:
+def start(scans: list[Path], checkpoint: Path, tmp_path: Path) -> Iterator[Callable[[str], Run]]:
     runs: list[Run] = []
 
     def start(out: str) -> Run:
         parameters = SegmentParameters(
-            scans=[str(scan) for scan in scans], checkpoint=str(checkpoint), out=out, cpus_per_actor=1, rotations=6
+            scans=[str(scan) for scan in scans],
+            checkpoint=str(checkpoint),
+            out=out,
+            cpus_per_actor=1,
+            rotations=6,
         )
         runs.append(Run(parameters, tmp_path))
         return runs[-1]
@@ -173,9 +175,7 @@ def test_the_flow_is_killed_and_run_again(
     assert {name: after[name] for name in before} == before, "what was done is not done again"
 
 
-def test_the_disk_is_full_for_a_while(
-    start: Callable[[str], Run], scans: list[Path], tmp_path: Path
-) -> None:
+def test_the_disk_is_full_for_a_while(start: Callable[[str], Run], scans: list[Path], tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     size = sum(scan.stat().st_size for scan in scans) // 2

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pointcloud.grid import squares_of
-from pointcloud.kernels import moments, radix_group, square_runs
+from pointcloud.kernels import class_counts, moments, radix_group, square_runs
 
 coordinates = arrays(np.float64, st.tuples(st.integers(1, 40), st.just(3)), elements=st.floats(-60, 60))
 
@@ -48,6 +49,12 @@ def test_groups_are_those_of_a_stable_sort(keys: list[int]) -> None:
     order, starts = radix_group(key, int(key.max(initial=0)).bit_length())
     np.testing.assert_array_equal(order, np.argsort(key, kind="stable"))
     np.testing.assert_array_equal(starts, np.unique(key[order], return_index=True)[1])
+
+
+@pytest.mark.parametrize("labels", [[], [-1, -1], [0], [3, -1, 0, 3], [-128, 127, 127]], ids=str)
+def test_classes_are_counted_up_to_the_last(labels: list[int]) -> None:
+    expected = [labels.count(index) for index in range(max([-1, *labels]) + 1)]
+    assert class_counts(np.array(labels, np.int8)).tolist() == expected
 
 
 def test_moments_of_small_types_do_not_run_over() -> None:

@@ -95,9 +95,7 @@ def test_neighbours_give_context_and_those_that_cannot_be_read_do_not(
 
 def test_smoothing_reaches_the_network_and_asks_for_new_labels(job: SegmentJob, tmp_path: Path) -> None:
     x, y, z = np.rint(CLOUD.xyz.T * 1000 - np.array([[652e6], [6862e6], [0]])).astype(int)
-    scan = write_las(
-        tmp_path / "a.las", len(CLOUD), X=x, Y=y, Z=z, intensity=CLOUD.attributes["intensity"]
-    )
+    scan = write_las(tmp_path / "a.las", len(CLOUD), X=x, Y=y, Z=z, intensity=CLOUD.attributes["intensity"])
     smooth = replace(job, options=LabelOptions(smoothing=8))
     assert smooth.key("content", []) != job.key("content", [])
     rough, even = (run(ScanSegmenter(each), scan)["details"] for each in (job, smooth))
