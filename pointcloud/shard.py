@@ -37,7 +37,7 @@ class ShardSums:
     def take(self, block: Block, split: str, num_classes: int) -> None:
         self.num_blocks[split] += 1
         if block.shift == (0, 0):
-            self.num_core += np.count_nonzero(block.is_core)
+            self.num_core += int(np.count_nonzero(block.is_core))
         if block.label is not None:
             counts = self.class_counts.setdefault(split, np.zeros(num_classes, np.int64))
             counts[: len(block.core_counts)] += block.core_counts

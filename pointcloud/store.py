@@ -179,7 +179,7 @@ def _values(block: Block, name: str) -> np.ndarray | None:
 
 
 def _scalars(block: Block, split: str, num_classes: int) -> dict[str, Any]:
-    num_core = np.count_nonzero(block.is_core)
+    num_core = int(np.count_nonzero(block.is_core))
     if not block.is_core[:num_core].all():
         raise SchemaError(
             f"block {block.tile} of scan {block.scan!r} has points of its halo before those of its core."

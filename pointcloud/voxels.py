@@ -84,7 +84,9 @@ def occupied_cells(cell: np.ndarray, values: np.ndarray, how: np.ufunc) -> tuple
     return cell[first[occupied]], table[occupied]
 
 
-def group_by_cell(axes: Sequence[np.ndarray], size: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+def group_by_cell(
+    axes: Sequence[np.ndarray] | np.ndarray, size: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
     """Points, x, y and z of (P,) each, by the cells of `cells_of`, in the order of x, y, z, as `group` gives them."""
     num_points = len(axes[0])
     if not num_points:
