@@ -144,9 +144,7 @@ def assert_whole(run: Run, scans: list[Path]) -> None:
     run.say(f"all {len(scans)} scans are labelled, compared with their scans again: equal")
 
 
-def test_an_actor_and_a_decoder_are_killed(
-    start: Callable[[str], Run], scans: list[Path], tmp_path: Path
-) -> None:
+def test_an_actor_is_killed(start: Callable[[str], Run], scans: list[Path], tmp_path: Path) -> None:
     run = start(str(tmp_path / "out"))
     run.wait_for(1)
     run.find("ScanSegmenter").kill()
