@@ -48,7 +48,7 @@ $(STAMP): pyproject.toml
 		"$(MAKECMDGOALS)" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { echo "error: '$(PYTHON)' has no venv module;" \
 		"install it (Debian, Ubuntu: apt install python3-venv) and try again." >&2; exit 1; }
-	@echo "Making the environment in $(VENV): about 150 packages, 1.8 GB, some minutes on the first time."
+	@echo "Making the environment in $(VENV): about 150 packages, 2 to 6 GB, some minutes on the first time."
 	@rm -f $@
 	@$(PY) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	@{ $(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off -e '.[dev]' && touch $@; } 2>&1 \

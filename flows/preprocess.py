@@ -149,7 +149,12 @@ def preprocess(parameters: PreprocessParameters) -> str:
             logger.info("%s", survey.plan)
             todo = survey.order
             states = ScanStates(
-                out, f"Scans cut into {out}", survey.states(), boxes_of(survey.headers), len(todo)
+                out,
+                f"Scans cut into {out}",
+                survey.states(),
+                boxes_of(survey.headers),
+                len(todo),
+                survey.tiles(),
             )
             parts = Parts(survey.sources, survey.needed(), recipe, folder, processes)
             records = {scan: record for scan, record in survey.records.items() if scan in survey.keys}

@@ -13,6 +13,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from pointcloud import ledger, splits, storage, store
+from pointcloud.crs import metres_per_unit
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.features import FeatureStatistics
 from pointcloud.filling import values_to_fill
@@ -25,7 +26,7 @@ from pointcloud.shard import ShardSums
 from tasks.examining import examine_all
 from tasks.isolation import IsolatedProcesses
 from tasks.parts import Parts
-from tasks.survey_map import CUTTING, READING, UNCHANGED, WAITING
+from tasks.survey_map import CUTTING, READING, UNCHANGED, WAITING, TileRuns
 from tasks.watching import ScanStates
 
 STAGE = "preprocess"
@@ -58,6 +59,14 @@ class Survey:
         """Scan -> its state before anything is done."""
         kept = {scan: self.records[scan].state for scan in self.plan.quarantined}
         return {scan: WAITING if scan in set(self.order) else kept.get(scan, UNCHANGED) for scan in self.keys}
+
+    def tiles(self) -> dict[str, TileRuns]:
+        """Scan -> its tiles, of those that are in the dataset already."""
+        return {
+            scan: TileRuns.from_dict(record.details["tiles"])
+            for scan, record in self.records.items()
+            if scan in self.headers and "tiles" in record.details
+        }
 
     def needed(self) -> dict[str, list[str]]:
         """Scan that is cut -> the scans whose points that takes."""
@@ -127,7 +136,8 @@ def preprocess_scan(
         if scan in survey.errors:
             raise ScanError(survey.errors[scan])
         part, neighbours = parts.of(scan)
-        states.set(scan, CUTTING)
+        tiles = _tiles(part, recipe)
+        states.set(scan, CUTTING, tiles=tiles)
         path = f"shards/{scan}.parquet"
         uri = storage.join(out, *path.split("/"))
         sums: ShardSums = processes.call(cut_scan, part, neighbours, recipe, uri)
@@ -137,7 +147,9 @@ def preprocess_scan(
             points_out=sums.num_core,
             seconds=time.monotonic() - began,
             output=uri,
-            details={"path": path, **sums.to_dict(), **_details(part, neighbours, recipe)},
+            details={
+                "path": path, "tiles": tiles.to_dict(), **sums.to_dict(), **_details(part, neighbours, recipe),
+            },
         )  # fmt: skip
         logger.info("%s: %s points in %.1f s", scan, f"{record.points_in:,}", record.seconds)
         for note in part.notes:
@@ -153,6 +165,12 @@ def preprocess_scan(
     ledger.write(out, record)
     states.set(scan, record.state, record)
     return record
+
+
+def _tiles(part: Part, recipe: Recipe) -> TileRuns:
+    """Where a scan has points; the tiles at its edge it may share with its neighbours."""
+    size = recipe.config.tile_size_m / metres_per_unit(part.crs)[0]
+    return TileRuns.of(part.cells[:, :2] // recipe.config.overlap, size)
 
 
 def _details(part: Part, neighbours: list[Part], recipe: Recipe) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""A map of scans by state, as lidR's catalogue draws it, or of tiles: one picture, no library, no browser needed."""
+"""A map of scans and their tiles by state, as lidR's catalogue draws it: one picture, no library, no browser needed."""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -23,6 +25,45 @@ COLOURS = {
 _WIDTH, _LEGEND = 800.0, 26.0
 
 Box = tuple[float, float, float, float]
+_MOST_SHAPES = 4000  # of a picture that a browser draws at once
+
+
+@dataclass(frozen=True)
+class TileRuns:
+    """The tiles of a scan, row after row.
+
+    Attributes:
+        size: edge of a tile in CRS units.
+        runs: (j, first i, last i) of tiles without a gap.
+    """
+
+    size: float
+    runs: tuple[tuple[int, int, int], ...]
+
+    @staticmethod
+    def of(tiles: np.ndarray, size: float) -> TileRuns:
+        """Of tiles (T, 2), T ≥ 1, (i, j) each, in any order and as often as wished."""
+        j, i = np.unique(tiles[:, ::-1], axis=0).astype(int).T
+        breaks = np.flatnonzero((np.diff(j) != 0) | (np.diff(i) != 1))
+        first, last = np.append(0, breaks + 1), np.append(breaks, len(i) - 1)
+        return TileRuns(size, tuple(zip(j[first].tolist(), i[first].tolist(), i[last].tolist(), strict=True)))
+
+    def __len__(self) -> int:
+        return sum(last - first + 1 for _, first, last in self.runs)
+
+    def boxes(self, joined: bool = False) -> Iterator[Box]:
+        """Where each tile lies, or each run of them."""
+        for j, first, last in self.runs:
+            for i in range(first, last + 1, last - first + 1 if joined else 1):
+                end = last if joined else i
+                yield i * self.size, j * self.size, (end + 1) * self.size, (j + 1) * self.size
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> TileRuns:
+        return TileRuns(record["size"], tuple((j, first, last) for j, first, last in record["runs"]))
 
 
 def boxes_of(headers: Mapping[str, ScanHeader]) -> dict[str, Box]:
@@ -35,21 +76,27 @@ def boxes_of(headers: Mapping[str, ScanHeader]) -> dict[str, Box]:
     return found
 
 
-def draw_map(boxes: Mapping[str, Box], states: Mapping[str, str]) -> str:
-    """An SVG of the scans' footprints by state, north up.
+def draw_map(
+    boxes: Mapping[str, Box], states: Mapping[str, str], tiles: Mapping[str, TileRuns] | None = None
+) -> str:
+    """An SVG of scans by state, north up: of those whose tiles are known the tiles, of the others the footprints.
 
     Args:
         boxes: scan -> x_min, y_min, x_max, y_max in CRS units; scans without a place on the ground are left out.
         states: scan -> one of `COLOURS`.
+        tiles: scan -> its tiles. Where there are thousands, those in a row are drawn as one, or none at all.
     """
+    tiles = tiles or {}
+    joined = sum(map(len, tiles.values())) > _MOST_SHAPES
+    if joined and sum(len(of.runs) for of in tiles.values()) > _MOST_SHAPES:
+        tiles = {}
     counts = {state: sum(found == state for found in states.values()) for state in COLOURS}
-    return draw_boxes(
-        [
-            (box, COLOURS.get(states.get(scan, WAITING), COLOURS[WAITING]), scan)
-            for scan, box in boxes.items()
-        ],
-        [(colour, f"{state} {counts[state]:,}") for state, colour in COLOURS.items()],
-    )
+    shapes = []
+    for scan, box in boxes.items():
+        colour = COLOURS.get(states.get(scan, WAITING), COLOURS[WAITING])
+        places = tiles[scan].boxes(joined) if scan in tiles else [box]
+        shapes += [(place, colour, scan) for place in places]
+    return draw_boxes(shapes, [(colour, f"{state} {counts[state]:,}") for state, colour in COLOURS.items()])
 
 
 def draw_boxes(boxes: Sequence[tuple[Box, str, str]], legend: Sequence[tuple[str, str]]) -> str:

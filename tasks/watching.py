@@ -21,7 +21,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from slugify import slugify
 
 from pointcloud.ledger import QUARANTINED, Record
-from tasks.survey_map import CUTTING, READING, UNREACHED, Box, as_data_uri, draw_map
+from tasks.survey_map import CUTTING, READING, UNREACHED, Box, TileRuns, as_data_uri, draw_map
 
 _REFRESH_SECONDS = 5.0
 _SHOWN_ROWS = 500
@@ -49,12 +49,20 @@ class ScanStates:
         states: scan -> state at the start.
         boxes: scan -> where it lies, as `draw_map` takes it.
         num_todo: scans that the bar counts.
+        tiles: scan -> its tiles, where they are known already.
     """
 
     def __init__(
-        self, key: str, title: str, states: Mapping[str, str], boxes: Mapping[str, Box], num_todo: int
+        self,
+        key: str,
+        title: str,
+        states: Mapping[str, str],
+        boxes: Mapping[str, Box],
+        num_todo: int,
+        tiles: Mapping[str, TileRuns] | None = None,
     ) -> None:
         self._states, self._boxes, self._records = dict(states), boxes, dict[str, Record]()
+        self._tiles = dict(tiles or {})
         self._lock, self._shown = threading.Lock(), time.monotonic()
         self._progress = Progress(f"progress-{key}", title, num_todo)
         self._table: Any = create_table_artifact(
@@ -66,10 +74,12 @@ class ScanStates:
             else None
         )
 
-    def set(self, scan: str, state: str, record: Record | None = None) -> None:
-        """A scan has got into another state; with a record it is finished."""
+    def set(self, scan: str, state: str, record: Record | None = None, tiles: TileRuns | None = None) -> None:
+        """A scan has got into another state; with a record it is finished, with tiles the map can show them."""
         with self._lock:
             self._states[scan] = state
+            if tiles is not None:
+                self._tiles[scan] = tiles
             if record is not None:
                 self._records[scan] = record
                 self._progress.step()
@@ -92,7 +102,7 @@ class ScanStates:
                 client.update_artifact(self._map, ArtifactUpdate(data=picture))
 
     def _picture(self) -> str:
-        return as_data_uri(draw_map(self._boxes, self._states))
+        return as_data_uri(draw_map(self._boxes, self._states, self._tiles))
 
     def _rows(self) -> list[dict[str, Any]]:
         """What needs a look first, then what is at work, then the rest; sums where there are many."""

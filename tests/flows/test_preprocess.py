@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from pointcloud.reader import read_header
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.rooms import RoomsConfig, write_rooms
 from pointcloud.simulate.survey import SurveyConfig
+from pointcloud.splits import SPLITS
+from tasks.survey_map import COLOURS
 from tasks.train import check_dataset
 from tests import broken_files
 from tests.clouds import real_files, write_las
@@ -225,7 +228,11 @@ def test_scans_by_state_and_their_map_are_in_the_ui(survey: Path, tmp_path: Path
         }
     states = {row["scan"]: row["state"] for row in json.loads(found["table"])}
     assert states == {p.name: "done" for p in survey.glob("*.laz")} | {"not_a_las.las": "quarantined"}
-    assert found["image"].startswith("data:image/svg+xml;base64,")
+    picture = b64decode(found["image"].removeprefix("data:image/svg+xml;base64,")).decode()
+    seen = str(tmp_path / "seen")
+    manifest = store.read_manifest(seen)
+    tiles = {(b.scan, *b.tile) for split in SPLITS for b in store.read_blocks(seen, manifest, split)}
+    assert picture.count(f'fill="{COLOURS["done"]}"') - 1 >= len(tiles) > 2  # one is the legend's
     assert float(found["progress"]) == 100.0
 
 
