@@ -74,6 +74,14 @@ def arguments() -> argparse.Namespace:
         action="store_true",
         help="also label the profiled scan with a random forest (jakteristics)",
     )
+    add(
+        "--memory",
+        type=float,
+        nargs="*",
+        default=[],
+        metavar="MILLIONS",
+        help="also the actor's peak memory for scans of so many points, as 10 100 (some ten minutes)",
+    )
     return parser.parse_args()
 
 
@@ -96,6 +104,10 @@ def main() -> None:
             scan = Path(options.scan) if options.scan else scans[0]
             record |= profile(scan, checkpoint, folder / "profile")
         record["seam_agreement"] = seams(checkpoint, folder, options) if options.seam_size_m else None
+        if options.memory:
+            from benchmarks import segment_memory
+
+            record["peak_mb"] = segment_memory.compare(options.memory, folder, options.points_per_m2)
         if options.forest:
             record["forest_points_per_second"] = forest(scan, folder / "forest")
     print(json.dumps(record))

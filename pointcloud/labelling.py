@@ -14,6 +14,7 @@ from pointcloud.decoding import reading
 from pointcloud.exported import write_exported
 from pointcloud.extra_dimensions import ENTROPY, probability_dimensions
 from pointcloud.grid import Grid
+from pointcloud.header import CHUNK_POINTS
 from pointcloud.label_options import LabelOptions
 from pointcloud.labelled import check_codes, write_labelled
 from pointcloud.labels import LabelScheme
@@ -71,7 +72,11 @@ def write_labels(
     measures = {ENTROPY: found["entropy"]} if options.entropy else {}
     if options.probabilities:
         measures |= zip(probability_dimensions(scheme), found["probabilities"].T, strict=True)
-    codes = scheme.to_codes(found["classes"])
+    classes = found["classes"]
+    # A byte a point is too much for memory where there are a thousand million of them.
+    codes = np.lib.format.open_memmap(folder / "codes.npy", "w+", np.uint8, classes.shape)
+    for at in range(0, len(classes), CHUNK_POINTS):
+        codes[at : at + CHUNK_POINTS] = scheme.to_codes(classes[at : at + CHUNK_POINTS])
     write = write_exported if out_uri.lower().endswith(exported.SUFFIXES) else write_labelled
     return write(scan_uri, out_uri, codes, found["confidence"], options, measures)
 
