@@ -62,7 +62,7 @@ def arguments() -> argparse.Namespace:
     add("--layers", type=int, default=7, help="of the ResGCN that is trained")
     add("--channels", type=int, default=32)
     add("--scans", type=int, default=6, help="simulated scans for overhead and scaling")
-    add("--scan-size-m", type=float, default=60.0, help="edge of each")
+    add("--scan-size-m", type=float, default=100.0, help="edge of each")
     add("--points-per-m2", type=float, default=10.0)
     add(
         "--seam-size-m", type=float, default=135.0, help="edge of the survey that is cut in nine; 0: no seams"

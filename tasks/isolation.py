@@ -69,14 +69,16 @@ class IsolatedProcesses:
             raise result
         return result
 
-    def prepare(self, module: str) -> None:
-        """Let a process begin to import what calls will need, without waiting for it."""
+    def prepare(self, module: str) -> threading.Thread:
+        """Let a process begin to import what calls will need; the thread that ends when it has."""
 
         def begin() -> None:
             with suppress(ScanError):  # the first call that matters says what is wrong
                 self.call(_import, module)
 
-        threading.Thread(target=begin, daemon=True).start()
+        thread = threading.Thread(target=begin, daemon=True)
+        thread.start()
+        return thread
 
     def _sentence(self, ended: _Ended) -> str:
         if ended.took_too_long:

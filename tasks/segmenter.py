@@ -31,6 +31,7 @@ from tasks.isolation import IsolatedProcesses
 from tasks.survey_map import UNREACHED
 
 STAGE = "segment"
+_IMPORT_SECONDS = 30.0  # to wait for what takes one or two; the first scan waits for the rest
 _ATTEMPTS, _PAUSE_SECONDS = 2, 5.0  # on top of the minute that `pointcloud.filesystem` waits
 
 
@@ -81,11 +82,12 @@ class ScanSegmenter:
         torch.set_num_threads(job.cpus_per_actor)
         self._job = job
         self._isolated = IsolatedProcesses(1, job.memory_mb, job.time_limit_s)
-        self._isolated.prepare(decode_for_labels.__module__)
+        importing = self._isolated.prepare(decode_for_labels.__module__)
         checkpoint = replace(read_checkpoint(job.checkpoint), block_config=job.config)
         self._scheme = job.options.scheme(checkpoint.label_scheme)
         self._predictor = Predictor(checkpoint, job.options.rotations, job.options.smoothing)
         self._predictor.warm_up()
+        importing.join(_IMPORT_SECONDS)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         uri, name, key, beside = (str(batch[column][0]) for column in ("uri", "name", "key", "neighbours"))
