@@ -20,7 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -31,7 +31,8 @@ from models.checkpoint import Checkpoint
 from models.deepgcn import DeepGCNConfig
 from models.metrics import Scores, confusion
 from models.predictor import Predictor
-from models.training import TrainConfig
+from models.recipes import RECIPES, Loss
+from models.recipes import recipe as find_recipe
 from pointcloud.blocks import BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.errors import PointloomError
@@ -66,9 +67,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--epochs", type=int, default=0, help="0: as many as --minutes allow")
     add("--minutes", type=float, default=30.0, help="of training, estimated from its first steps")
-    add("--batch-size", type=int, default=2, help="blocks of a step")
-    add("--learning-rate", type=float, default=3e-3, help="its peak; AdamW, warm-up and cosine")
-    add("--ema-decay", type=float, default=0.98, help="of a moving average of the weights; 0: none")
+    add("--recipe", choices=RECIPES, default="modern", help="how DeepGCN is trained")
+    add("--batch-size", type=int, help="blocks of a step (default: 2, by the recipe paper 16)")
+    add("--learning-rate", type=float, help="its peak (default: 3e-3, by the recipe paper 1e-3)")
+    add("--ema-decay", type=float, help="of an average of the weights; 0: none (default: 0.98; paper 0)")
+    add("--loss", choices=get_args(Loss), help="(default: the recipe's)")
+    add("--rotations", type=int, default=1, help="views of a block whose logits are averaged when labelling")
     add("--val-fraction", type=float, help="of each training scan's ground (default: 0.2, with --test 0)")
     add("--trees", type=int, default=100, help="of the forest")
     add("--threads", type=int, default=2)
@@ -125,7 +129,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     checkpoint = train(sources, scheme, options)
     trained = time.perf_counter()
     if clouds:
-        predictor = Predictor(checkpoint)
+        predictor = Predictor(checkpoint, options.rotations)
         labels = {name: predictor.label(name, cloud)[0] for name, cloud in clouds.items()}
         record = {"ours": summary("DeepGCN", score(labels, truth, scheme)), **record}
         record["label_seconds"] = round(time.perf_counter() - trained, 1)
@@ -212,13 +216,12 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
         fusion_channels=8 * width,
         prediction_channels=(4 * width, 2 * width),
     )
-    plan = TrainConfig(
-        epochs=options.epochs or 1,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        ema_decay=options.ema_decay,
-        seed=options.seed,
-    )
+    ours = {"batch_size": 2, "learning_rate": 3e-3, "ema_decay": 0.98} if options.recipe == "modern" else {}
+    given = {name: getattr(options, name) for name in ("batch_size", "learning_rate", "ema_decay", "loss")}
+    changes = ours | {name: value for name, value in given.items() if value is not None}
+    plan = find_recipe(options.recipe, seed=options.seed, **changes)
+    if options.epochs:
+        plan = plan.lasting(options.epochs)
     return train_on_scans(sources, recipe, network, plan, 0.0 if options.epochs else options.minutes)
 
 

@@ -73,7 +73,7 @@ def train_on_scans(
     if minutes:
         num_batches = len(batches) + len(val_batches)
         seconds = num_batches * batch_seconds(network, batches, plan, tile_size_m, scheme.names)
-        plan = replace(plan, epochs=max(1, int(60 * minutes / seconds)))
+        plan = plan.lasting(max(1, int(60 * minutes / seconds)))
         print(f"about {seconds:.1f} s an epoch: {plan.epochs} epochs", flush=True)
     torch.manual_seed(plan.seed)
     state = training.begin(DeepGCN(network), plan, len(batches))

@@ -98,6 +98,11 @@ class TrainConfig:
             )
         return self.batch_size // shares
 
+    def lasting(self, epochs: int) -> TrainConfig:
+        """The same training over so many epochs, its schedule stretched or shortened with it."""
+        halving = max(1, round(self.halving_epochs * epochs / self.epochs))
+        return replace(self, epochs=epochs, halving_epochs=halving)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ pytest.importorskip("jakteristics", reason="pip install 'pointloom[bench]'")
 
 from benchmarks import accuracy
 from benchmarks.forest import Forest, ForestConfig, point_spacing_m
+from models.recipes import RECIPES
 from pointcloud.blocks import BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.labels import PRESETS
@@ -90,6 +92,22 @@ def test_with_a_test_everything_trains_and_the_last_epoch_is_kept(tiles, capsys)
     assert record["val_miou"] is None
     assert record["epoch"] == record["epochs"] == 40
     assert record["options"]["val_fraction"] == 0
+
+
+def test_the_paper_recipe_trains_as_published_over_the_epochs_given(tiles, capsys, monkeypatch):
+    plans = []
+    train = accuracy.train_on_scans
+    monkeypatch.setattr(
+        accuracy, "train_on_scans", lambda *given, **more: (plans.append(given[3]), train(*given, **more))[1]
+    )
+    options = [
+        option for option in small(tiles[0], "--recipe", "paper") if option not in ("--ema-decay", "0.8")
+    ]
+    assert accuracy.main(options) == 0
+    (plan,) = plans
+    assert plan == replace(RECIPES["paper"], epochs=40, halving_epochs=8)
+    assert accuracy.main(small(tiles[0], "--loss", "lovasz", "--rotations", "2")) == 0
+    assert (plans[1].loss, plans[1].batch_size, plans[1].learning_rate) == ("lovasz", 2, 3e-3)
 
 
 def test_minutes_become_epochs(tiles, capsys):

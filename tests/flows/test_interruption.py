@@ -1,49 +1,87 @@
-"""A training that was killed goes on where it was."""
+"""A training that was killed, whole or in part, goes on where it was, and a timeline of it (`-s` shows it)."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from prefect.settings import PREFECT_API_URL
 
 from flows.preprocess import preprocess
-from flows.train import train
+from flows.train import TrainParameters
 from models.checkpoint import RECORD, read_checkpoint
+from tests.flow_runs import FlowRun
 from tests.flows.test_main_job import preprocessing, small_training
 
-_LIMIT_S = 240
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+_EPOCHS = 40
 
 
-@pytest.mark.slow
-def test_a_killed_training_goes_on_from_its_last_epoch(survey: Path, tmp_path: Path) -> None:
+class Run(FlowRun):
+    """A `train` flow."""
+
+    def __init__(self, parameters: TrainParameters, folder: Path) -> None:
+        self.out = Path(parameters.out)
+        super().__init__("train", parameters, folder)
+
+    def saved(self) -> list[Path]:
+        return sorted((self.out / "runs").glob("*/checkpoint*/state.pt"))
+
+    def wait_for_epochs(self) -> list[dict[str, Any]]:
+        """Until two checkpoints are there; the history in the older one, which is whole: the newest may be half."""
+        self.until(lambda: len(self.saved()) >= 2)
+        history = torch.load(self.saved()[0], weights_only=True)["history"]
+        self.say(f"epoch {history[-1]['epoch']} is kept")
+        return history
+
+    def history(self) -> list[dict[str, Any]]:
+        return read_checkpoint(str(self.out)).history
+
+
+@pytest.fixture
+def start(survey: Path, tmp_path: Path) -> Iterator[Callable[[], Run]]:
     preprocess(preprocessing([survey], tmp_path / "blocks"))
-    parameters = small_training(tmp_path / "blocks", tmp_path / "checkpoint", epochs=40)
-    (tmp_path / "parameters.json").write_text(parameters.model_dump_json())
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows", "train", "--parameters", str(tmp_path / "parameters.json")],
-        env={**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()},
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + _LIMIT_S
-        while len(saved := sorted((tmp_path / "checkpoint/runs").glob("*/checkpoint*/state.pt"))) < 2:
-            assert process.poll() is None, "the training ended before it could be killed"
-            assert time.monotonic() < deadline, "no epoch ended in time"
-            time.sleep(0.2)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=30)
-    assert not (tmp_path / "checkpoint" / RECORD).exists()
-    # The newest checkpoint may have been half uploaded; the one before it is whole.
-    before = torch.load(saved[0], weights_only=True)["history"]
-    train(parameters)
-    history = read_checkpoint(str(tmp_path / "checkpoint")).history
-    assert [epoch["epoch"] for epoch in history] == list(range(1, 41))
+    parameters = small_training(tmp_path / "blocks", tmp_path / "checkpoint", epochs=_EPOCHS)
+    runs: list[Run] = []
+
+    def start() -> Run:
+        runs.append(Run(parameters, tmp_path))
+        return runs[-1]
+
+    print()
+    yield start
+    for run in runs:
+        run.close()
+    said = (tmp_path / "log").read_text()
+    print(said[-3000:] if "Traceback" in said else "")
+
+
+def test_a_killed_training_goes_on_from_its_last_epoch(start: Callable[[], Run]) -> None:
+    run = start()
+    before = run.wait_for_epochs()
+    run.kill()
+    run.say("the driver, Ray and the Ray worker are killed")
+    assert not (run.out / RECORD).exists()
+    again = start()
+    assert again.ends() == 0
+    history = again.history()
+    again.say(f"epochs 1 to {history[-1]['epoch']} are in the checkpoint, those before the kill unchanged")
+    assert [epoch["epoch"] for epoch in history] == list(range(1, _EPOCHS + 1))
+    assert history[: len(before)] == before
+
+
+def test_a_killed_ray_worker_costs_at_most_an_epoch(start: Callable[[], Run]) -> None:
+    run = start()
+    before = run.wait_for_epochs()
+    killed = run.find("RayTrainWorker")
+    killed.kill()
+    run.say("the Ray worker is killed")
+    run.until(lambda: run.find("RayTrainWorker").pid != killed.pid)
+    run.say("Ray Train has started another")
+    assert run.ends() == 0, "the flow itself goes on"
+    history = run.history()
+    run.say(f"epochs 1 to {history[-1]['epoch']} are in the checkpoint, those before the kill unchanged")
+    assert [epoch["epoch"] for epoch in history] == list(range(1, _EPOCHS + 1))
     assert history[: len(before)] == before

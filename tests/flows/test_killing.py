@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from prefect.settings import PREFECT_API_URL
 
 from flows.segment import SegmentParameters
 from models.checkpoint import save_checkpoint
@@ -21,11 +17,11 @@ from pointcloud import ledger, storage
 from pointcloud.proof import find_difference
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
+from tests.flow_runs import LIMIT_S, FlowRun
 from tests.models.test_predictor import make_predictor
 from tests.s3 import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-_LIMIT_S = 240
 
 
 @pytest.fixture(scope="module")
@@ -42,70 +38,25 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Run:
-    """A `segment` flow in processes of its own; what happens to it is printed with the seconds since its start."""
+class Run(FlowRun):
+    """A `segment` flow."""
 
     def __init__(self, parameters: SegmentParameters, folder: Path) -> None:
-        self.out, file = parameters.out, folder / "parameters.json"
-        file.write_text(parameters.model_dump_json())
-        self.began = time.monotonic()
-        self.log = (folder / "log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "flows", "segment", "--parameters", str(file)],
-            env={**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()},
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        self.say("the flow starts")
-
-    def say(self, what: str) -> None:
-        print(f"{time.monotonic() - self.began:6.1f} s  {what}", flush=True)
+        self.out = parameters.out
+        super().__init__("segment", parameters, folder)
 
     def done(self) -> dict[str, ledger.Record]:
         return {name: r for name, r in ledger.read_all(self.out, "segment").items() if r.state == ledger.DONE}
 
     def wait_for(self, number: int) -> None:
         """Until so many scans are labelled, and not all are."""
-        self._until(lambda: len(self.done()) >= number)
+        self.until(lambda: len(self.done()) >= number)
         self.say(f"{len(self.done())} scans are labelled")
 
-    def find(self, words: str) -> psutil.Process:
-        """One of the flow's processes, by what its command line says."""
-        found: list[psutil.Process] = []
-
-        def look() -> bool:
-            found.clear()
-            for process in psutil.Process(self.process.pid).children(recursive=True):
-                try:
-                    if words in " ".join(process.cmdline()):
-                        found.append(process)
-                except psutil.Error:  # it ended meanwhile
-                    continue
-            return bool(found)
-
-        self._until(look)
-        return found[0]
-
-    def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            assert self.process.poll() is None, "the flow ended too early"
-            assert time.monotonic() - self.began < _LIMIT_S
-            time.sleep(0.1)
-
     def ends(self) -> int:
-        code = self.process.wait(_LIMIT_S)
-        self.say(f"the flow ends with exit status {code}; {len(self.done())} scans are labelled")
+        code = super().ends()
+        self.say(f"{len(self.done())} scans are labelled")
         return code
-
-    def kill(self) -> None:
-        """End driver, Ray and actors at once."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        for process in [psutil.Process(self.process.pid), *children]:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        self.process.wait(30)
-        psutil.wait_procs(children, timeout=30)
 
 
 @pytest.fixture
@@ -126,9 +77,7 @@ def start(scans: list[Path], checkpoint: Path, tmp_path: Path) -> Iterator[Calla
     print()
     yield start
     for run in runs:
-        if run.process.poll() is None:
-            run.kill()
-        run.log.close()
+        run.close()
     said = (tmp_path / "log").read_text()
     print(said[-3000:] if "Traceback" in said else "")
 
@@ -204,7 +153,7 @@ def test_the_bucket_of_the_labelled_clouds_is_gone_for_a_minute(
     back = threading.Timer(45, s3_server.start)
     back.start()
     try:
-        code = run.process.wait(_LIMIT_S)
+        code = run.process.wait(LIMIT_S)
     finally:
         back.join()
     run.say(f"the server was back after 45 s; the flow ended with exit status {code}")

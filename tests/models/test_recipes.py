@@ -44,6 +44,12 @@ def test_the_paper_is_adam_halved_every_twenty_epochs_and_nothing_else() -> None
     assert [name for name in off if getattr(config, name)] == []
 
 
+def test_a_shorter_training_halves_as_often() -> None:
+    config = recipe("paper").lasting(10)
+    assert learning_rates(config, 1) == pytest.approx([1e-3 * 0.5 ** (epoch // 2) for epoch in range(10)])
+    assert recipe("paper").lasting(2).halving_epochs == 1
+
+
 def test_modern_is_the_default() -> None:
     assert recipe("modern") == TrainConfig() == RECIPES["modern"]
     assert type(begin(nn.Linear(2, 2), TrainConfig(), 1).optimizer) is torch.optim.AdamW
