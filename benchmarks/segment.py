@@ -61,7 +61,7 @@ def arguments() -> argparse.Namespace:
     add("--minutes", type=float, default=1.0, help="of training")
     add("--layers", type=int, default=7, help="of the ResGCN that is trained")
     add("--channels", type=int, default=32)
-    add("--scans", type=int, default=6, help="simulated scans for overhead and scaling")
+    add("--scans", type=int, default=8, help="simulated scans for overhead and scaling")
     add("--scan-size-m", type=float, default=100.0, help="edge of each")
     add("--points-per-m2", type=float, default=10.0)
     add(
