@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,19 @@ class Run(FlowRun):
         self.out = Path(parameters.out)
         super().__init__("train", parameters, folder)
 
-    def saved(self) -> list[Path]:
-        return sorted((self.out / "runs").glob("*/checkpoint*/state.pt"))
+    def kept(self) -> Path | None:
+        """The newest checkpoint that Ray's controller has noted: what is on disk but not noted yet is trained again."""
+        for snapshot in (self.out / "runs").glob("*/checkpoint_manager_snapshot.json"):
+            noted = json.loads(snapshot.read_text() or "{}").get("latest_checkpoint_result")
+            return snapshot.parent / noted["checkpoint_dir_name"] / "state.pt" if noted else None
+        return None
 
     def wait_for_epochs(self) -> list[dict[str, Any]]:
-        """Until two checkpoints are there; the history in the older one, which is whole: the newest may be half."""
-        self.until(lambda: len(self.saved()) >= 2)
-        history = torch.load(self.saved()[0], weights_only=True)["history"]
+        """Until an epoch is kept; the history up to it."""
+        self.until(lambda: self.kept() is not None)
+        kept = self.kept()
+        assert kept is not None
+        history = torch.load(kept, weights_only=True)["history"]
         self.say(f"epoch {history[-1]['epoch']} is kept")
         return history
 
