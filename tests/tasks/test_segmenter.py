@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 
 from models.checkpoint import read_checkpoint, save_checkpoint
+from models.deepgcn import DeepGCN
 from pointcloud.drift import Range, Seen
+from pointcloud.features import num_channels
 from pointcloud.label_options import LabelOptions
+from pointcloud.labelling import label_points
 from pointcloud.ledger import DONE, QUARANTINED
 from tasks import segmenter
 from tasks.segment import plan_segmenting
@@ -73,6 +77,25 @@ def test_the_worst_files_are_one_sentence_each(
     assert bad.name in record["error"]
     assert record["error"].endswith(".")
     assert "unexpectedly" not in record["error"]
+
+
+@pytest.mark.parametrize("features", [("xyz", "height", "intensity"), ("xyz", "rgb")], ids="-".join)
+def test_the_rehearsal_counts_for_nothing_and_leaves_nothing(
+    job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...]
+) -> None:
+    checkpoint = make_predictor(voxel_size_m=1.0).checkpoint
+    network = replace(checkpoint.network, in_channels=num_channels(features))
+    drawn = replace(checkpoint, network=network, state=DeepGCN(network).state_dict(), features=features)
+    save_checkpoint(job.checkpoint, drawn)
+    (tmp_path / "parts").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "parts"))
+    rehearsed = []
+    monkeypatch.setattr(segmenter, "label_points", lambda *a, **k: rehearsed.append(label_points(*a, **k)))
+    actor = ScanSegmenter(job)
+    assert len(rehearsed) == ("rgb" not in features)  # which no simulated survey has
+    assert actor._predictor.network_seconds == 0.0
+    assert not list((tmp_path / "parts").glob("pointloom-*"))
+    assert not (tmp_path / "labelled").exists()
 
 
 def test_a_scan_that_takes_too_long_to_decode(job: SegmentJob, tmp_path: Path) -> None:
