@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from pointcloud import exported
 from pointcloud.blocks import Block, BlockConfig
 from pointcloud.crs import metres_per_unit
 from pointcloud.decoding import reading
+from pointcloud.errors import ScanError
 from pointcloud.exported import write_exported
 from pointcloud.extra_dimensions import ENTROPY, probability_dimensions
 from pointcloud.grid import Grid
@@ -74,7 +77,7 @@ def write_labels(
         measures |= zip(probability_dimensions(scheme), found["probabilities"].T, strict=True)
     classes = found["classes"]
     # A byte a point is too much for memory where there are a thousand million of them.
-    codes = np.lib.format.open_memmap(folder / "codes.npy", "w+", np.uint8, classes.shape)
+    codes = _allocate(folder, "codes", classes.shape, np.dtype(np.uint8))
     for at in range(0, len(classes), CHUNK_POINTS):
         codes[at : at + CHUNK_POINTS] = scheme.to_codes(classes[at : at + CHUNK_POINTS])
     write = write_exported if out_uri.lower().endswith(exported.SUFFIXES) else write_labelled
@@ -105,7 +108,8 @@ def label_points(
         folder: keeps the arrays as files <name>.npy, memory-mapped, however large the scan; None: in memory.
 
     Raises:
-        ScanError: a block that cannot be cut, or lacks what `predict` needs.
+        ScanError: a block that cannot be cut, or lacks what `predict` needs; logits that are no numbers.
+        OSError: no room for the arrays in the folder.
     """
     parts = tuple(sorted((part, *neighbours), key=lambda each: each.scan))
     grid = Grid.of(config, part.crs)
@@ -131,7 +135,15 @@ def label_points(
         if not len(own_index):
             continue
         needed, row = np.unique(own_row, return_inverse=True)
-        made = summarise(logits[needed] / votes[needed, None])
+        assert votes[needed].all(), "every point that is labelled lies in the core of a block"
+        mean = logits[needed] / votes[needed, None]
+        if not np.isfinite(mean).all():
+            raise ScanError(
+                f"scan {part.scan!r} gets logits that are no numbers from the network for "
+                f"{np.count_nonzero(~np.isfinite(mean).all(axis=1)):,} of {len(mean):,} voxels, expected finite ones; "
+                "look for extreme values in its attributes, or train again if other scans end like this."
+            )
+        made = summarise(mean)
         observe(here.thinned.xyz[needed], here.thinned.voxel[needed], np.bincount(row), made)
         for name, values in made.items():
             if name not in found:
@@ -141,9 +153,19 @@ def label_points(
 
 
 def _allocate(folder: Path | None, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros to be filled. Raises OSError where the folder's disk has no room for them."""
     if folder is None:
         return np.zeros(shape, dtype)
-    return np.lib.format.open_memmap(str(folder / f"{name}.npy"), "w+", dtype, shape)
+    path = folder / f"{name}.npy"
+    values = np.lib.format.open_memmap(str(path), "w+", dtype, shape)
+    # A mapped file has no blocks until it is written to, and then a full disk is a signal that ends the process.
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, max(1, path.stat().st_size))
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a filesystem that reserves nothing
+                raise
+    return values
 
 
 def _tiles_by_region(

@@ -6,6 +6,7 @@ bucket become visible when their upload is complete.
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import hashlib
 import io
@@ -31,6 +32,8 @@ from pointcloud.filesystem import ChangedError, PatientFile, attempt, entity_tag
 _WILDCARDS = "*?["
 _IN_THE_MAKING = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 _READ_AHEAD_BYTES = 1 << 20  # a request to a bucket costs as much time as this many bytes
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_PROBE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -271,10 +274,34 @@ def staged(uri: str) -> Iterator[Path]:
             attempt("write", uri, lambda: _upload(part, filesystem, path))
     except OSError as error:
         raise StorageError(f"cannot write {uri!r}: {str(error).rstrip('.')}.") from error
+    except Exception as error:
+        if reason := _no_room(error, part):
+            raise StorageError(f"cannot write {uri!r}: {str(reason).rstrip('.')}.") from error
+        raise
     finally:
         # Where the folder could not be made there is nothing to remove, and no second error to raise.
         with suppress(OSError):
             part.unlink()
+
+
+def _no_room(error: BaseException | None, part: Path) -> OSError | None:
+    """Why a file in the making could not grow, where that is what an encoder failed of, whatever it calls it.
+
+    A LAZ encoder tells no more of a full disk than "Failed to call flush", and who reads a scan meanwhile may
+    take that for a defect of the scan: so what led to the error is looked at, then whether the file takes more.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return error
+        error = error.__cause__
+    try:
+        with part.open("ab", buffering=0) as file:
+            left = memoryview(bytes(_PROBE_BYTES))
+            while left:
+                left = left[file.write(left) :]
+    except OSError as reason:
+        return reason if reason.errno in _NO_ROOM else None
+    return None
 
 
 def remove_unfinished(folder: str, idle_s: float) -> list[str]:

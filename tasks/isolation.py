@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pointcloud.errors import PointloomError, ScanError
+from pointcloud.errors import PointloomError, ScanError, StorageError
 
 HEAP = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "134217728"}
 """Columns and row groups come and go by the megabyte: glibc keeps their pages instead of having them zeroed anew."""
@@ -168,6 +169,15 @@ class _Process:
         self._connection.close()
 
 
+def scratch_sentence(error: OSError) -> str:
+    """What to do about a disk for temporary files that fails."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return (
+        f"this machine's temporary files cannot be kept in {tempfile.gettempdir()!r}: {reason}; make room there, or "
+        "name a larger disk with TMPDIR."
+    )
+
+
 def _import(module: str) -> None:
     import_module(module)
 
@@ -188,6 +198,9 @@ def serve(handle: int, memory_mb: int) -> None:
             result = function(*arguments)
         except (PointloomError, MemoryError) as error:
             result = error
+        except OSError as error:
+            # What a decoder says of a file is a ScanError by now: this is the disk that parts are written to.
+            result = StorageError(scratch_sentence(error))
         except Exception as error:  # a defect of ours: the scan is named, the batch goes on
             result = ScanError(f"reading it failed unexpectedly ({type(error).__name__}: {error}).")
         try:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from pointcloud.blocks import Block, BlockConfig
+from pointcloud.errors import ScanError
 from pointcloud.labelling import label_points
 from pointcloud.merge import VoxelVotes
 from pointcloud.neighbours import find_neighbours
 from pointcloud.parts import write_part
 from pointcloud.reader import read_cloud, read_header
 from pointcloud.tiles import iterate_blocks, thin
+from tests.clouds import assert_one_sentence
 from tests.pointcloud.test_cutting import CONFIG, nine, whole
 
 __all__ = ["nine", "whole"]
@@ -83,3 +85,29 @@ def test_no_seam_between_files(whole: Path, nine: list[Path], tmp_path: Path, ov
     assert agree >= 0.999
     apart = by_place(nine, label_all(nine, replace(config, across_scans=False), tmp_path / "apart"))
     assert np.mean([one[place] == apart[place] for place in one]) < 0.99
+
+
+def test_files_of_labels_have_their_blocks_before_they_are_written_to(whole: Path, tmp_path: Path) -> None:
+    part = write_part(whole.name, str(whole), tmp_path / "part.arrow", CONFIG, every_point=True)
+
+    def one_of_a_thousand(mean: np.ndarray) -> dict[str, np.ndarray]:
+        return {"class": np.zeros((len(mean), 1000), np.uint8)}  # zeros alone: a sparse file would stay empty
+
+    label_points(part, [], CONFIG, predict, one_of_a_thousand, folder=tmp_path)
+    made = (tmp_path / "class.npy").stat()
+    assert made.st_size > 1000 * part.num_points
+    assert 512 * made.st_blocks >= made.st_size
+
+
+@pytest.mark.parametrize("strange", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_said(whole: Path, tmp_path: Path, strange: float) -> None:
+    part = write_part(whole.name, str(whole), tmp_path / "part.arrow", CONFIG, every_point=True)
+
+    def spoilt(blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
+        for block, logits in predict(blocks):
+            logits[np.flatnonzero(block.is_core)[:1], 0] = strange
+            yield block, logits
+
+    with pytest.raises(ScanError, match="logits that are no numbers") as error:
+        label_points(part, [], CONFIG, spoilt, summarise)
+    assert_one_sentence(error, whole.name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +55,10 @@ def miss() -> None:
     raise StorageError("nothing there.")
 
 
+def fill() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def stumble() -> None:
     raise KeyError("x")
 
@@ -92,6 +98,9 @@ def test_an_end_is_one_sentence_and_the_next_call_works(
 def test_what_is_no_fault_of_the_scan_keeps_its_kind(one: IsolatedProcesses) -> None:
     with pytest.raises(StorageError, match="nothing there"):
         one.call(miss)
+    with pytest.raises(StorageError, match="No space left on device; make room there") as error:
+        one.call(fill)
+    assert_one_sentence(error, tempfile.gettempdir())
 
 
 def test_threads_have_processes_of_their_own() -> None:
