@@ -21,6 +21,7 @@ from models.checkpoint import Checkpoint
 from models.dataset import BlockDataset, collate
 from models.deepgcn import DeepGCN, DeepGCNConfig
 from pointcloud import splits
+from pointcloud.drift import seen_in
 from pointcloud.errors import PointloomError
 from pointcloud.features import FeatureStatistics
 from pointcloud.neighbours import find_neighbours
@@ -68,6 +69,7 @@ def train_on_scans(
             )
             for split, augment in ((splits.TRAIN, plan.augment), (splits.VAL, False))
         )
+        seen = seen_in(read_blocks(folder, manifest, splits.TRAIN), tile_size_m)
     batches = DataLoader(train, plan.batch_size, shuffle=True, collate_fn=collate)
     val_batches = DataLoader(val, plan.batch_size, collate_fn=collate)
     if minutes:
@@ -92,6 +94,7 @@ def train_on_scans(
             "epochs": plan.epochs,
         },
         history=state.history,
+        seen=seen,
     )
 
 

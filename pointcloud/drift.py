@@ -6,7 +6,7 @@ another scale, the answers are guesses, and no confidence says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -112,6 +112,14 @@ class Sampler:
             said = _column_drift(name, training.columns[name], here.columns[name], values)
             found += [said] if said else []
         return found
+
+
+def seen_in(blocks: Iterable[Block], tile_size_m: float) -> Seen | None:
+    """What blocks look like, as a training keeps it for those who segment; None when there was none."""
+    sampler = Sampler(tile_size_m)
+    for block in blocks:
+        sampler.take(block)
+    return sampler.seen()
 
 
 def _range(values: np.ndarray) -> Range:

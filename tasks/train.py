@@ -20,7 +20,7 @@ from models.losses import class_weights
 from models.metrics import Scores
 from models.training import validate
 from pointcloud import ledger, splits, storage, store
-from pointcloud.drift import Sampler, Seen
+from pointcloud.drift import seen_in
 from pointcloud.errors import PointloomError, SchemaError
 from pointcloud.features import FEATURES, STANDARDISED, check_features
 from pointcloud.resplit import SplitBlocks
@@ -119,7 +119,9 @@ def train_network(job: TrainJob) -> dict[str, Any]:
     if sum(manifest.class_counts.get(splits.TEST, [0])):
         metrics["test"] = _test_scores(job, checkpoint)
         logger.info("test split: mIoU %.3f on the points of its blocks", metrics["test"]["miou"] or 0.0)
-    save_checkpoint(job.out, replace(checkpoint, seen=_seen(job)))
+    # So that segmenting can tell what is unlike the training.
+    seen = seen_in(job.blocks().read(splits.TRAIN), manifest.block_config.tile_size_m)
+    save_checkpoint(job.out, replace(checkpoint, seen=seen))
     logger.info(
         "checkpoint %s: validation mIoU %.3f in epoch %d",
         job.out,
@@ -150,15 +152,6 @@ def _trainer(job: TrainJob, name: str, queue: Queue) -> TorchTrainer:
             failure_config=FailureConfig(max_failures=2),
         ),
     )
-
-
-def _seen(job: TrainJob) -> Seen | None:
-    """What the training blocks look like, so that segmenting can tell what is unlike them."""
-    blocks = job.blocks()
-    sampler = Sampler(blocks.manifest.block_config.tile_size_m)
-    for block in blocks.read(splits.TRAIN):
-        sampler.take(block)
-    return sampler.seen()
 
 
 def _checkpoint(

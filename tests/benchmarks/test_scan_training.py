@@ -1,0 +1,33 @@
+"""What the benchmarks train knows what it saw, as what the train flow trains does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.scan_training import train_on_scans
+from models.deepgcn import DeepGCNConfig
+from models.training import TrainConfig
+from pointcloud.blocks import BlockConfig
+from pointcloud.features import num_channels
+from pointcloud.labels import PRESETS
+from pointcloud.preprocess import Recipe
+from pointcloud.reader import find_scans
+from pointcloud.simulate.files import write_survey
+from pointcloud.simulate.survey import SurveyConfig
+from pointcloud.splits import SplitRule
+
+FEATURES = ("xyz", "returns")
+
+
+def test_a_checkpoint_of_the_benchmarks_knows_what_it_saw(tmp_path: Path) -> None:
+    (scan,) = write_survey(SurveyConfig(seed=3, tiles=(1, 1), tile_size_m=40.0, points_per_m2=4.0), tmp_path)
+    scheme = PRESETS["ground-vegetation-building"]
+    network = DeepGCNConfig(
+        in_channels=num_channels(FEATURES), num_classes=len(scheme), num_layers=2, channels=8, k=4,
+        fusion_channels=8, prediction_channels=(8, 8),
+    )  # fmt: skip
+    recipe = Recipe(BlockConfig(voxel_size_m=1.0), scheme, SplitRule(val_fraction=0.0), required=FEATURES)
+    seen = train_on_scans(find_scans([str(scan)]), recipe, network, TrainConfig(epochs=1)).seen
+    assert seen is not None
+    assert 0.5 < seen.density.middle < 4.0
+    assert {"height", "return_number", "number_of_returns"} <= seen.columns.keys()
