@@ -10,6 +10,7 @@ import gc
 import os
 import queue
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -182,8 +183,25 @@ def _import(module: str) -> None:
     import_module(module)
 
 
+def _end_with_the_other_side(handle: int) -> None:
+    """End this process when the one that started it does, however that ends and also in the middle of a call.
+
+    Who is left behind would write the file of a scan that another process has taken up again. (Linux's own signal
+    for it, PR_SET_PDEATHSIG, comes already when the thread ends that started this process.)
+    """
+
+    def watch() -> None:
+        hung_up = select.poll()
+        hung_up.register(handle, 0)  # nothing but the end of the connection
+        hung_up.poll()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def serve(handle: int, memory_mb: int) -> None:
     """What a process does: calls, one after the other, until nobody listens."""
+    _end_with_the_other_side(handle)
     connection = Connection(handle)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the flow's to handle
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mb << 20, memory_mb << 20))

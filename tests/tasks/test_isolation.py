@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -110,6 +112,37 @@ def test_threads_have_processes_of_their_own() -> None:
         assert [future.result(30) for future in doubled] == [2 * n for n in range(20)]
         with pytest.raises(ScanError):
             crashed.result(30)
+
+
+def write_late(started: str, written: str) -> None:
+    Path(started).write_text(str(os.getpid()))
+    time.sleep(3)
+    Path(written).write_text("by a process that nobody waits for any more")
+
+
+def test_a_process_whose_owner_is_killed_in_the_middle_of_a_call_ends_and_writes_nothing(
+    tmp_path: Path,
+) -> None:
+    started, written = tmp_path / "started", tmp_path / "written"
+    script = (
+        "from tasks.isolation import IsolatedProcesses; from tests.tasks.test_isolation import write_late; "
+        f"IsolatedProcesses(1, 1500, 60.0).call(write_late, {str(started)!r}, {str(written)!r})"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
+    deadline = time.monotonic() + 60
+    while not (started.exists() and started.read_text()):
+        assert owner.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    owner.kill()
+    owner.wait()
+    child = Path("/proc", started.read_text(), "stat")
+    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert not written.exists()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.1)
+    assert not written.exists()
 
 
 def test_no_process_is_left() -> None:
