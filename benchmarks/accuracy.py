@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.forest import Forest, ForestConfig, class_indices, point_spacing_m
-from benchmarks.scan_training import train_on_scans
+from benchmarks.scan_training import Budget, train_on_scans
 from models.checkpoint import Checkpoint
 from models.deepgcn import DeepGCNConfig
 from models.metrics import Scores, confusion
@@ -58,21 +58,22 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--voxel-m", type=float, help="one point is kept per voxel (default: by density)")
     add("--tile-m", type=float, help="edge of a block (default: by density)")
     add("--halo-m", type=float, help="context around a block (default: by density)")
-    add("--overlap", type=int, default=1, help="shifted grids along x and y whose logits are averaged")
+    add("--overlap", type=int, default=2, help="shifted grids along x and y: more blocks, averaged logits")
     add(
         "--features",
         nargs="+",
         metavar="NAME",
         help="xyz first (default: returns and surroundings, by density)",
     )
-    add("--epochs", type=int, default=0, help="0: as many as --minutes allow")
-    add("--minutes", type=float, default=30.0, help="of training, estimated from its first steps")
+    add("--epochs", type=int, default=0, help="0: as many as --steps and --minutes allow")
+    add("--steps", type=int, default=2000, help="of the optimizer, at most; in whole epochs")
+    add("--minutes", type=float, default=45.0, help="of training, estimated from its first steps")
     add("--recipe", choices=RECIPES, default="modern", help="how DeepGCN is trained")
     add("--batch-size", type=int, help="blocks of a step (default: 2, by the recipe paper 16)")
     add("--learning-rate", type=float, help="its peak (default: 3e-3, by the recipe paper 1e-3)")
     add("--ema-decay", type=float, help="of an average of the weights; 0: none (default: 0.98; paper 0)")
     add("--loss", choices=get_args(Loss), help="(default: the recipe's)")
-    add("--rotations", type=int, default=1, help="views of a block whose logits are averaged when labelling")
+    add("--rotations", type=int, default=4, help="views of a block whose logits are averaged when labelling")
     add("--val-fraction", type=float, help="of each training scan's ground (default: 0.2, with --test 0)")
     add("--trees", type=int, default=100, help="of the forest")
     add("--threads", type=int, default=2)
@@ -99,8 +100,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Train and score both; the record that is printed."""
-    if options.threads < 1 or options.epochs < 0 or (not options.epochs and not options.minutes > 0):
-        raise PointloomError("threads must be 1 or more, and epochs or minutes positive.")
+    if (
+        options.threads < 1
+        or options.epochs < 0
+        or not (options.epochs or min(options.minutes, options.steps) > 0)
+    ):
+        raise PointloomError("threads must be 1 or more, and epochs, or steps and minutes, positive.")
     torch.set_num_threads(options.threads)
     scheme = find_scheme(options.classes)
     sources, tests = find_scans(options.train), find_scans(options.test) if options.test else []
@@ -165,18 +170,16 @@ def sizes_for(
 
     A voxel twice as wide evens out where flight lines overlap, and half as many points make a step twice as fast; above
     1 m it would mix labels. A tile of 80 distances and a halo of 10 hold some 3000 points. Surroundings are those of a
-    few points to hundreds.
+    few points to hundreds, four radii from about 5 distances up (sparser scans: the four largest that there are).
     """
     voxel_m = voxel_m or round(min(1.0, max(0.05, round(40 * spacing_m) * 0.05)), 2)
     step = voxel_m * overlap
     tile_m = round(max(1, round(80 * spacing_m / step)) * step, 2)
-    halo_m = round(min(tile_m, 10 * spacing_m), 1)
-    features = ["xyz", "returns"]
-    for kind, factors in (("shape", (5, 10, 20, 40)), ("echoes", (5, 10, 20))):
-        nearest = [
-            min(RADII_M, key=lambda name: abs(math.log(RADII_M[name] / (factor * spacing_m)))) for factor in factors
-        ]  # fmt: skip
-        features += [f"{kind}_{radius}" for radius in dict.fromkeys(nearest)]
+    halo_m = round(float(min(tile_m, 10 * spacing_m)), 1)
+    radii = list(RADII_M)
+    smallest = min(range(len(radii)), key=lambda i: abs(math.log(RADII_M[radii[i]] / (5 * spacing_m))))
+    radii = radii[min(smallest, len(radii) - 4) :][:4]
+    features = ["xyz", "returns", *(f"shape_{r}" for r in radii), *(f"echoes_{r}" for r in radii[:3])]
     return voxel_m, tile_m, halo_m, features
 
 
@@ -221,8 +224,8 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
     changes = ours | {name: value for name, value in given.items() if value is not None}
     plan = find_recipe(options.recipe, seed=options.seed, **changes)
     if options.epochs:
-        plan = plan.lasting(options.epochs)
-    return train_on_scans(sources, recipe, network, plan, 0.0 if options.epochs else options.minutes)
+        return train_on_scans(sources, recipe, network, plan.lasting(options.epochs))
+    return train_on_scans(sources, recipe, network, plan, Budget(options.steps, options.minutes))
 
 
 def score(labels: dict[str, np.ndarray], truth: dict[str, np.ndarray], scheme: LabelScheme) -> Scores:

@@ -6,8 +6,9 @@ It is the preprocess flow's cutting and the train flow's loop and step, on block
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from models import training
+from models.augmentation import Augmentation
 from models.checkpoint import Checkpoint
 from models.dataset import BlockDataset, collate
 from models.deepgcn import DeepGCN, DeepGCNConfig
-from pointcloud import splits
+from pointcloud import ledger, splits
 from pointcloud.drift import seen_in
 from pointcloud.errors import PointloomError
 from pointcloud.features import FeatureStatistics
@@ -34,8 +36,17 @@ from pointcloud.store import Manifest, Shard, read_blocks
 _TIMED_STEPS = 6
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How long a training may be, whichever ends it first, in whole epochs: optimizer steps and minutes."""
+
+    steps: int
+    minutes: float
+
+
 def train_on_scans(
-    sources: Sequence[Source], recipe: Recipe, network: DeepGCNConfig, plan: training.TrainConfig, minutes: float = 0.0
+    sources: Sequence[Source], recipe: Recipe, network: DeepGCNConfig, plan: training.TrainConfig,
+    budget: Budget | None = None,
 ) -> Checkpoint:  # fmt: skip
     """A network trained on scans: the weights of the epoch with the best mIoU on their validation split.
 
@@ -46,7 +57,7 @@ def train_on_scans(
         recipe: how they are cut, labelled and split; its `required` are the network's features.
         network: whose inputs are those features and whose classes the recipe's.
         plan: how it is trained.
-        minutes: where positive, as many epochs as they allow by an estimate, in place of the plan's.
+        budget: as many epochs as it allows, minutes by an estimate, in place of the plan's.
 
     Raises:
         PointloomError: scans that cannot be read, nothing to train or to validate on, a loss that is no number.
@@ -65,17 +76,20 @@ def train_on_scans(
             print(f"{split}: {manifest.num_blocks(split)} blocks, points kept {by_class}", flush=True)
         train, val = (
             BlockDataset(
-                read_blocks(folder, manifest, split), recipe.required, manifest.statistics, augment=augment
+                read_blocks(folder, manifest, split), recipe.required, manifest.statistics, augmentation
             )
-            for split, augment in ((splits.TRAIN, plan.augment), (splits.VAL, False))
+            for split, augmentation in (
+                (splits.TRAIN, Augmentation.of(plan, recipe.required)),
+                (splits.VAL, None),
+            )
         )
-        seen = seen_in(read_blocks(folder, manifest, splits.TRAIN), tile_size_m)
+        seen = seen_in(read_blocks(folder, manifest, splits.TRAIN), tile_size_m, folder)
     batches = DataLoader(train, plan.batch_size, shuffle=True, collate_fn=collate)
     val_batches = DataLoader(val, plan.batch_size, collate_fn=collate)
-    if minutes:
-        num_batches = len(batches) + len(val_batches)
-        seconds = num_batches * batch_seconds(network, batches, plan, tile_size_m, scheme.names)
-        plan = plan.lasting(max(1, int(60 * minutes / seconds)))
+    if budget is not None:
+        seconds = len(batches) * batch_seconds(network, batches, plan, tile_size_m, scheme.names)
+        epochs = min(budget.steps // len(batches), int(60 * budget.minutes / seconds))
+        plan = plan.lasting(max(1, epochs))
         print(f"about {seconds:.1f} s an epoch: {plan.epochs} epochs", flush=True)
     torch.manual_seed(plan.seed)
     state = training.begin(DeepGCN(network), plan, len(batches))
@@ -101,6 +115,8 @@ def train_on_scans(
 def cut(sources: Sequence[Source], recipe: Recipe, folder: Path) -> Manifest:
     """The blocks of scans as shards in a folder, cut across their borders; the manifest is returned, not written.
 
+    A ledger beside them says how many points each scan has.
+
     Raises:
         ScanError: a scan that cannot be read or cut.
     """
@@ -111,6 +127,8 @@ def cut(sources: Sequence[Source], recipe: Recipe, folder: Path) -> Manifest:
         path = f"{number}.parquet"
         sums.append(cut_scan(part, [parts[n] for n in neighbours[scan]], recipe, str(folder / path)))
         shards.append(Shard(path, scan, dict(sums[-1].num_blocks)))
+        kept = sums[-1].num_core
+        ledger.write(str(folder), ledger.Record("preprocess", scan, "", ledger.DONE, part.num_points, kept))
     counts: dict[str, np.ndarray] = {}
     for of_scan in sums:
         for split, more in of_scan.class_counts.items():
@@ -140,12 +158,24 @@ def batch_seconds(
     network: DeepGCNConfig, batches: DataLoader[Any], plan: training.TrainConfig, tile_size_m: float,
     names: tuple[str, ...],
 ) -> float:  # fmt: skip
-    """Seconds of a training step, from some steps of a network that is thrown away."""
-    few = list(islice(batches, _TIMED_STEPS))
+    """Seconds of a training step and of making its blocks, from some steps of a network that is thrown away."""
     plan = replace(plan, epochs=2)  # the first loads the kernels
-    state = training.begin(DeepGCN(network), plan, len(few))
-    training.fit(state, few, [], plan, tile_size_m, names, None, lambda _: None)
-    return state.history[-1]["seconds"] / len(few)
+    state = training.begin(DeepGCN(network), plan, _TIMED_STEPS)
+    for _ in range(plan.epochs):
+        began = time.monotonic()
+        few = list(islice(batches, _TIMED_STEPS))
+        loading = time.monotonic() - began
+        training.fit(
+            state,
+            few,
+            [],
+            replace(plan, epochs=len(state.history) + 1),
+            tile_size_m,
+            names,
+            None,
+            lambda _: None,
+        )
+    return (loading + state.history[-1]["seconds"]) / len(few)
 
 
 def show(state: training.TrainState) -> None:

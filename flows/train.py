@@ -61,8 +61,16 @@ class TrainParameters(BaseModel):
     class_weights: bool | None = Field(None, description="Weigh rare classes higher.")
     weight_decay: float | None = Field(None, description="Of the optimizer.")
     clip_norm: float | None = Field(None, description="Gradients are clipped to this norm; 0 leaves them.")
-    augment: bool | None = Field(None, description="Turn, mirror, scale and jitter the blocks.")
+    augment: bool | None = Field(
+        None, description="Turn, mirror, scale, stretch and jitter the blocks, and drop channels."
+    )
+    stretch: float | None = Field(
+        None, description="Augmented heights are multiplied by 1 / stretch to stretch."
+    )
     colour_drop: float | None = Field(None, description="Share of augmented blocks that lose their colours.")
+    channel_drop: float | None = Field(
+        None, description="Share of the other channels that augmented blocks lose."
+    )
     ema_decay: float | None = Field(
         None, description="Of a moving average of the weights, which is then kept, such as 0.99; 0 for none."
     )

@@ -1,18 +1,18 @@
-"""From blocks to what the network takes: PyG batches, features last, augmentation before them."""
+"""From blocks to what the network takes: augmentation first, then features, then PyG batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import torch
-import torch_geometric.transforms as T
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch_geometric.data import Batch, Data
 
+from models.augmentation import Augmentation
 from pointcloud.blocks import Block
 from pointcloud.errors import ScanError
-from pointcloud.features import FeatureStatistics, num_channels, point_features
+from pointcloud.features import FeatureStatistics, point_features
 from pointcloud.labels import IGNORE
 
 
@@ -44,6 +44,9 @@ class BlockDataset(Dataset[Data]):
     """Blocks in memory, in the order given, augmented anew each time one is taken.
 
     A block without one label has nothing to train or score on, and is left out.
+
+    Raises:
+        ScanError: as `to_data`, for any of the blocks.
     """
 
     def __init__(
@@ -51,46 +54,28 @@ class BlockDataset(Dataset[Data]):
         blocks: Iterable[Block],
         features: tuple[str, ...],
         statistics: FeatureStatistics,
-        augment: bool = False,
-        colour_drop: float = 0.0,
+        augmentation: Augmentation | None = None,
     ) -> None:
-        items = (to_data(block, features, statistics) for block in blocks)
-        self._items = [item for item in items if (item.y != IGNORE).any()]
-        self._augmentation = augmentation(features, colour_drop) if augment else None
+        self._features, self._statistics, self._augmentation = features, statistics, augmentation
+        self._blocks: list[Block] = []
+        self._items: list[Data] = []
+        for block in blocks:
+            item = to_data(block, features, statistics)
+            if not (item.y != IGNORE).any():
+                continue
+            if augmentation is None:
+                self._items.append(item)
+            else:  # what is deformed gets features of its own
+                self._blocks.append(block)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._blocks) or len(self._items)
 
     def __getitem__(self, index: int) -> Data:
-        item = self._items[index]
-        return self._augmentation(item.clone()) if self._augmentation else item
-
-
-def augmentation(features: tuple[str, ...] = ("xyz",), colour_drop: float = 0.0) -> T.Compose:
-    """What a survey may look like as well: turned about the vertical, mirrored, larger, a little noisy, uncoloured."""
-    moves = [T.RandomRotate(180, axis=2), T.RandomFlip(0), T.RandomScale((0.9, 1.1)), T.RandomJitter(0.02)]
-    if "rgb" in features and colour_drop:
-        before = num_channels(features[1 : features.index("rgb")])
-        moves.append(ColourDrop(slice(before, before + num_channels(("rgb",))), colour_drop))
-    return T.Compose(moves)
-
-
-class ColourDrop(T.BaseTransform):
-    """Now and then a block without colours, all 0, so that shape alone must do (PointNeXt, 2022).
-
-    Args:
-        channels: of `extra` that hold colours.
-        probability: of a block to lose them.
-    """
-
-    def __init__(self, channels: slice, probability: float) -> None:
-        self._channels, self._probability = channels, probability
-
-    def forward(self, data: Data) -> Data:
-        if torch.rand(()) < self._probability:
-            data.extra = data.extra.clone()
-            data.extra[:, self._channels] = 0.0
-        return data
+        if self._augmentation is None:
+            return self._items[index]
+        deformed = self._augmentation.deform(self._blocks[index])
+        return self._augmentation.turn(to_data(deformed, self._features, self._statistics))
 
 
 def collate(items: list[Data]) -> Batch:

@@ -33,8 +33,10 @@ class TrainConfig:
         label_smoothing: of the cross-entropy.
         class_weights: weigh classes by 1 / sqrt(frequency) in the training split.
         clip_norm: gradients are clipped to this norm; 0 leaves them.
-        augment: turn about the vertical, mirror, scale, jitter.
+        augment: turn about the vertical, mirror, scale, stretch heights, jitter, drop channels.
+        stretch: with `augment`, heights are multiplied by 1 / stretch to stretch.
         colour_drop: with `augment`, the probability that a block loses its colours, where rgb is a feature.
+        channel_drop: with `augment`, the probability that a block loses a channel, of each but xyz and rgb.
         ema_decay: of an exponential moving average of the weights, which is then what is validated and kept; it
             looks back some 1 / (1 − decay) steps. 0: none.
         mixed_precision: bfloat16 autocast on GPUs; CPUs train in float32 whatever it says.
@@ -60,7 +62,9 @@ class TrainConfig:
     class_weights: bool = True
     clip_norm: float = 1.0
     augment: bool = True
+    stretch: float = 1.5
     colour_drop: float = 0.2
+    channel_drop: float = 0.2
     ema_decay: float = 0.0
     mixed_precision: bool = True
     gradient_checkpointing: bool = False
@@ -72,10 +76,12 @@ class TrainConfig:
                 raise PointloomError(f"{name} must be 1 or more, found {getattr(self, name)}.")
         if not 0 < self.learning_rate < math.inf:
             raise PointloomError(f"learning_rate must be positive, found {self.learning_rate}.")
+        if not 1 <= self.stretch < math.inf:
+            raise PointloomError(f"stretch must be 1 or more, found {self.stretch}.")
         for name in ("weight_decay", "clip_norm", "focal_gamma"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise PointloomError(f"{name} must be 0 or positive, found {getattr(self, name)}.")
-        for name in ("warm_up", "label_smoothing", "colour_drop", "ema_decay"):
+        for name in ("warm_up", "label_smoothing", "colour_drop", "channel_drop", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise PointloomError(f"{name} must be at least 0 and below 1, found {getattr(self, name)}.")
         for name, allowed in (("optimizer", Optimizer), ("schedule", Schedule), ("loss", Loss)):
@@ -122,7 +128,9 @@ RECIPES: dict[RecipeName, TrainConfig] = {
         class_weights=False,
         clip_norm=0.0,
         augment=False,
+        stretch=1.0,
         colour_drop=0.0,
+        channel_drop=0.0,
         mixed_precision=False,
     ),
 }

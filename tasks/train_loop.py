@@ -15,6 +15,7 @@ from ray.util.queue import Queue
 from torch.utils.data import DataLoader
 
 from models import training
+from models.augmentation import Augmentation
 from models.dataset import BlockDataset, collate
 from models.deepgcn import DeepGCN, DeepGCNConfig
 from models.recipes import TrainConfig
@@ -127,8 +128,7 @@ def _loader(job: TrainJob, blocks: SplitBlocks, split: str, world_size: int) -> 
         blocks.read(split),
         job.features,
         blocks.manifest.statistics,
-        augment=training_split and job.training.augment,
-        colour_drop=job.training.colour_drop,
+        Augmentation.of(job.training, job.features) if training_split else None,
     )
     loader = DataLoader(
         items, job.training.blocks_at_once(world_size), shuffle=training_split, collate_fn=collate

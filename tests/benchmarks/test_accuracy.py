@@ -78,8 +78,11 @@ def test_sizes_follow_from_the_density():
     assert {"shape_1m", "shape_8m", "echoes_1m", "echoes_4m"} < set(dense[3])
     voxel_m, tile_m, halo_m, features = accuracy.sizes_for(1.85, overlap=2)
     assert (voxel_m, tile_m, halo_m) == (1.0, 148.0, 18.5)
-    assert features[:3] == ["xyz", "returns", "shape_8m"]
-    assert features[-1] == "echoes_32m"
+    shapes, echoes = (
+        ["shape_4m", "shape_8m", "shape_16m", "shape_32m"],
+        ["echoes_4m", "echoes_8m", "echoes_16m"],
+    )
+    assert features == ["xyz", "returns", *shapes, *echoes]
     assert len(set(features)) == len(features)
     for spacing in (0.01, 0.07, 0.31, 3.0, 90.0):
         voxel_m, tile_m, halo_m, _ = accuracy.sizes_for(spacing, overlap=3)
@@ -115,6 +118,14 @@ def test_minutes_become_epochs(tiles, capsys):
     assert last_line(capsys)["epochs"] == 1
 
 
+def test_steps_become_whole_epochs(tiles, capsys):
+    more = ("--epochs", "0", "--steps", "7", "--tile-m", "60", "--halo-m", "2", "--batch-size", "1")
+    assert accuracy.main(small(tiles[0], *more)) == 0
+    out = capsys.readouterr().out
+    blocks = int(out.split("train: ")[1].split(" blocks")[0])
+    assert json.loads(out.splitlines()[-1])["epochs"] == max(1, 7 // blocks)
+
+
 def test_scores_are_those_of_a_confusion_made_by_hand(capsys):
     # Two scans, one confusion: rows truth, columns predicted; building is absent, one true point is not scored.
     truth = {"a": np.array([0, 0, 0, 1], np.int8), "b": np.array([1, 1, -1], np.int8)}
@@ -131,7 +142,7 @@ def test_scores_are_those_of_a_confusion_made_by_hand(capsys):
         (("--classes", "s3dis-by-mistake"), "no label scheme"),
         (("--features", "xyz", "rgb"), "has no red, green, blue"),
         (("--features", "height"), "expected xyz first"),
-        (("--epochs", "0", "--minutes", "0"), "epochs or minutes positive"),
+        (("--epochs", "0", "--minutes", "0"), "steps and minutes, positive"),
         (("--voxel-m", "0.3", "--tile-m", "16"), "must be a multiple of"),
     ],
 )

@@ -38,6 +38,7 @@ def test_the_paper_is_adam_halved_every_twenty_epochs_and_nothing_else() -> None
         "class_weights",
         "augment",
         "colour_drop",
+        "channel_drop",
         "clip_norm",
         "ema_decay",
     )
@@ -72,6 +73,8 @@ def test_fields_are_changed_one_by_one() -> None:
         {"clip_norm": -1.0},
         {"ema_decay": 1.0},
         {"label_smoothing": 1.0},
+        {"channel_drop": 1.0},
+        {"stretch": 0.9},
         {"loss": "hinge"},
         {"optimizer": "sgd"},
         {"schedule": "constant"},

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 
 from models import training
+from models.augmentation import Augmentation
 from models.dataset import BlockDataset, collate
 from models.deepgcn import DeepGCN, DeepGCNConfig
 from models.metrics import Scores
@@ -26,6 +27,7 @@ from pointcloud.labels import IGNORE, LabelScheme
 from tests.clouds import SCHEME, SMALL, assert_one_sentence, cut
 
 FEATURES = ("xyz", "height")
+AUGMENTATION = Augmentation(FEATURES, stretch=1.5, channel_drop=0.2)
 STATISTICS = FeatureStatistics({"height": 1.5}, {"height": 1.5})
 TWO = LabelScheme("two", (SCHEME.classes[0], SCHEME.classes[2]))
 NETWORK = DeepGCNConfig(
@@ -52,7 +54,7 @@ def two_class_blocks(num_tiles: int = 1) -> list[Block]:
 def loader(
     blocks: list[Block], batch_size: int = 1, augment: bool = False, shuffle: bool = False
 ) -> DataLoader[Any]:
-    dataset = BlockDataset(blocks, FEATURES, STATISTICS, augment)
+    dataset = BlockDataset(blocks, FEATURES, STATISTICS, AUGMENTATION if augment else None)
     return DataLoader(dataset, batch_size, shuffle=shuffle, collate_fn=collate)
 
 
@@ -158,7 +160,7 @@ def test_no_two_epochs_and_no_two_seeds_draw_alike() -> None:
     for seed in (0, 1, 0):
         state = start(config, 1)
         torch.manual_seed(seed)
-        train = Watched(BlockDataset(blocks, FEATURES, STATISTICS, True), 1, collate_fn=collate)
+        train = Watched(BlockDataset(blocks, FEATURES, STATISTICS, AUGMENTATION), 1, collate_fn=collate)
         fit(state, train, loader(blocks), config, TILE, TWO.names, None, quiet)
     first, second, again = seen[:3], seen[3:6], seen[6:]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))

@@ -1,0 +1,81 @@
+"""What a survey may look like as well: other sizes and heights, noise, turned, mirrored, with channels missing.
+
+A block is deformed before its features are computed, so that the shape of its surroundings (`pointcloud.surroundings`)
+is that of the deformed block. With few training scans it is this that counts: heights stretched by up to a half keep
+a network from learning that what is tall is a building, and channels missing now and then from leaning on one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch_geometric.transforms as T
+from torch import Tensor
+from torch_geometric.data import Data
+
+from models.recipes import TrainConfig
+from pointcloud.blocks import Block
+from pointcloud.features import num_channels
+
+_SCALE = 1.15
+_JITTER_M = 0.02
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of training blocks, drawn anew each time one is taken.
+
+    Attributes:
+        features: of the network, in their order.
+        stretch: heights are multiplied by 1 / stretch to stretch, and the plane by 1 / 1.15 to 1.15; sizes alike
+            on the logarithm's scale. 1 leaves heights as they are.
+        colour_drop: the probability that a block loses its colours, where rgb is a feature (PointNeXt, 2022).
+        channel_drop: the probability of every other channel but xyz to be 0 in a block.
+    """
+
+    features: tuple[str, ...] = ("xyz",)
+    stretch: float = 1.0
+    colour_drop: float = 0.0
+    channel_drop: float = 0.0
+
+    @staticmethod
+    def of(config: TrainConfig, features: tuple[str, ...]) -> Augmentation | None:
+        """A recipe's; None where it has none."""
+        if not config.augment:
+            return None
+        return Augmentation(features, config.stretch, config.colour_drop, config.channel_drop)
+
+    def deform(self, block: Block) -> Block:
+        """A block of other sizes and heights, with a little noise; positions, heights and extent go together."""
+        plane, upwards = _factor(_SCALE), _factor(self.stretch)
+        factors = torch.tensor([plane, plane, upwards])
+        position = torch.from_numpy(block.position) * factors
+        position += _JITTER_M * torch.randn_like(position)
+        return replace(
+            block,
+            position=position.numpy(),
+            height=block.height * upwards,
+            extent=None if block.extent is None else block.extent * factors.double().numpy(),
+        )
+
+    def turn(self, data: Data) -> Data:
+        """A block's data turned about the vertical, mirrored, and with channels missing; `data` is left alone."""
+        turned: Data = T.Compose([T.RandomRotate(180, axis=2), T.RandomFlip(0)])(data.clone())
+        turned.extra = turned.extra * self._kept()
+        return turned
+
+    def _kept(self) -> Tensor:
+        """(C - 3,) 1 where a channel stays, 0 where it is dropped."""
+        kept = (torch.rand(num_channels(self.features) - 3) >= self.channel_drop).float()
+        if "rgb" in self.features:
+            before = num_channels(self.features[1 : self.features.index("rgb")])
+            # Colours go together: two of three would be another colour, not none.
+            kept[before : before + 3] = float(torch.rand(()) >= self.colour_drop)
+        return kept
+
+
+def _factor(largest: float) -> float:
+    """A random factor from 1 / largest to largest."""
+    return math.exp(math.log(largest) * (2 * torch.rand(()).item() - 1))

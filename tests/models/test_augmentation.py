@@ -1,0 +1,111 @@
+"""Augmentation: what is up stays up, features follow the deformed block, channels go missing as often as asked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric import seed_everything
+from torch_geometric.data import Data
+
+from models.augmentation import Augmentation
+from models.dataset import to_data
+from models.recipes import recipe
+from pointcloud.features import FeatureStatistics
+from tests.clouds import cut, make_cloud
+
+NAMES = ("height", "intensity", "return_number", "number_of_returns")
+STATISTICS = FeatureStatistics(dict.fromkeys(NAMES, 1.0), dict.fromkeys(NAMES, 2.0))
+BLOCK = cut(make_cloud(400, colours=True))[0]
+JITTER_M = 0.02
+FARTHEST = 6 * JITTER_M  # of some thousand draws
+
+
+def factors(deformed: np.ndarray) -> np.ndarray:
+    """Of x, y and z, by least squares."""
+    return (deformed * BLOCK.position).sum(axis=0) / (BLOCK.position**2).sum(axis=0)
+
+
+def test_sizes_and_heights_are_stretched_as_far_as_asked_and_no_farther() -> None:
+    seed_everything(1)
+    found = np.array([factors(Augmentation(stretch=1.5).deform(BLOCK).position) for _ in range(200)])
+    np.testing.assert_allclose(found[:, 0], found[:, 1], atol=0.01)  # the plane is scaled as one
+    assert 1 / 1.16 < found[:, 0].min() < 0.9
+    assert 1.1 < found[:, 0].max() < 1.16
+    assert 1 / 1.52 < found[:, 2].min() < 0.72
+    assert 1.4 < found[:, 2].max() < 1.52
+    assert abs(np.corrcoef(found[:, 0], found[:, 2])[0, 1]) < 0.25, "heights are stretched on their own"
+    kept = np.array([factors(Augmentation(stretch=1.0).deform(BLOCK).position)[2] for _ in range(20)])
+    np.testing.assert_allclose(kept, 1, atol=0.01)
+
+
+def test_height_extent_and_surroundings_follow_the_points() -> None:
+    seed_everything(2)
+    deformed = Augmentation(stretch=1.5).deform(BLOCK)
+    by = factors(deformed.position)
+    assert abs(math.log(by[2])) > 0.05, "a seed that stretches"
+    assert np.abs(deformed.position - BLOCK.position * by).max() < FARTHEST
+    np.testing.assert_allclose(deformed.height, BLOCK.height * by[2], rtol=0.01)
+    np.testing.assert_allclose(deformed.extent, BLOCK.extent * by, rtol=0.01, atol=1e-6)
+    features = ("xyz", "height", "shape_4m", "room_xyz")
+    plain, moved = (to_data(block, features, STATISTICS).extra for block in (BLOCK, deformed))
+    assert not torch.allclose(plain[:, 1:9], moved[:, 1:9], atol=1e-3), (
+        "surroundings are the deformed block's"
+    )
+    torch.testing.assert_close(plain[:, 9:], moved[:, 9:], rtol=0, atol=0.05)  # the place in the room stays
+
+
+def test_turning_keeps_what_is_up_up_and_every_distance() -> None:
+    seed_everything(3)
+    still = to_data(BLOCK, ("xyz", "height"), STATISTICS)
+    before = still.pos.clone()
+    turns = [Augmentation(("xyz", "height")).turn(still).pos for _ in range(20)]
+    for moved in turns:
+        torch.testing.assert_close(moved[:, 2], before[:, 2])
+        torch.testing.assert_close(torch.cdist(moved, moved), torch.cdist(before, before), atol=2e-2, rtol=0)
+    mirrored = [torch.linalg.det(torch.linalg.lstsq(before, moved).solution).item() < 0 for moved in turns]
+    assert 4 <= sum(mirrored) <= 16
+    assert torch.equal(still.pos, before)
+
+
+def test_channels_go_missing_one_by_one_and_colours_together() -> None:
+    seed_everything(4)
+    features = ("xyz", "intensity", "rgb", "returns")
+    data = Data(pos=torch.ones(5, 3), extra=torch.ones(5, 6))
+    kept = torch.stack(
+        [Augmentation(features, colour_drop=0.5, channel_drop=0.2).turn(data).extra for _ in range(400)]
+    )
+    assert torch.equal(kept, kept[:, :1].expand_as(kept)), "a channel is missing in the whole block"
+    kept = kept[:, 0]
+    assert torch.equal(kept[:, 1], kept[:, 2])
+    assert torch.equal(kept[:, 1], kept[:, 3])
+    missing = 1 - kept.mean(dim=0)
+    torch.testing.assert_close(missing, torch.tensor([0.2, 0.5, 0.5, 0.5, 0.2, 0.2]), atol=0.08, rtol=0)
+    assert (kept[:, 4] != kept[:, 5]).any()
+    assert torch.equal(data.extra, torch.ones(5, 6))
+    whole = Augmentation(features).turn(data).extra
+    assert torch.equal(whole, torch.ones(5, 6))
+
+
+def test_a_recipe_without_augmentation_has_none() -> None:
+    assert Augmentation.of(recipe("paper"), ("xyz",)) is None
+    changed = Augmentation.of(recipe("modern", stretch=1.2, channel_drop=0.3), ("xyz", "height"))
+    assert changed == Augmentation(("xyz", "height"), 1.2, recipe("modern").colour_drop, 0.3)
+
+
+def test_a_block_without_extent_is_deformed_all_the_same() -> None:
+    assert Augmentation().deform(replace(BLOCK, extent=None)).extent is None
+
+
+@pytest.mark.parametrize("seed", [5, 6])
+def test_the_same_seed_draws_the_same(seed: int) -> None:
+    drawn = []
+    for _ in range(2):
+        seed_everything(seed)
+        augmentation = Augmentation(("xyz", "height"), stretch=1.5, channel_drop=0.5)
+        drawn.append(augmentation.turn(to_data(augmentation.deform(BLOCK), ("xyz", "height"), STATISTICS)))
+    assert torch.equal(drawn[0].pos, drawn[1].pos)
+    assert torch.equal(drawn[0].extra, drawn[1].extra)
