@@ -176,11 +176,13 @@ class LinearOfAll(torch.autograd.Function):
         grad_features, begin = [], 0
         for layer in features:
             columns = slice(begin, begin := begin + layer.shape[1])
-            grad_layer = torch.zeros_like(layer)
+            # Under autocast a layer may be bfloat16 beside float32 weights; no product mixes the two here.
+            features_of_layer = layer.to(weights[0].dtype)
+            grad_layer = torch.zeros_like(features_of_layer)
             for grad, weight, grad_weight in zip(grads, weights, grad_weights, strict=True):
                 grad_layer.addmm_(grad, weight[:, columns])
-                torch.mm(grad.T, layer, out=grad_weight[:, columns])
-            grad_features.append(grad_layer)
+                torch.mm(grad.T, features_of_layer, out=grad_weight[:, columns])
+            grad_features.append(grad_layer.to(layer.dtype))
         return None, *grad_weights, *grad_features
 
 

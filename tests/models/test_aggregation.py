@@ -70,6 +70,25 @@ def test_linear_of_all_layers(rows: int, monkeypatch: pytest.MonkeyPatch) -> Non
     assert torch.autograd.gradcheck(lambda *inputs: LinearOfAll.apply(2, *inputs), inputs)
 
 
+def test_linear_of_layers_of_mixed_precision() -> None:
+    """As autocast gives them: layers in bfloat16 and float32, float32 weights, the product in bfloat16."""
+    generator = torch.Generator().manual_seed(4)
+    halved = torch.randn((9, 3), generator=generator).bfloat16().requires_grad_()
+    whole, weight = (torch.randn(s, generator=generator, requires_grad=True) for s in ((9, 4), (6, 7)))
+    with torch.autocast("cpu", torch.bfloat16):
+        (product,) = LinearOfAll.apply(1, weight, halved, whole)
+    assert product.dtype == torch.bfloat16
+    grad = torch.randn((9, 6), generator=generator).bfloat16()
+    product.backward(grad)
+    expected = torch.autograd.grad(
+        torch.cat([halved.float(), whole], dim=1) @ weight.T, (weight, halved, whole), grad.float()
+    )
+    for tensor, exact in zip((weight, halved, whole), expected, strict=True):
+        assert tensor.grad is not None
+        assert tensor.grad.dtype == tensor.dtype
+        torch.testing.assert_close(tensor.grad, exact)
+
+
 def test_neighbour_max(path: str, edges: tuple[Tensor, ...]) -> None:
     x, neighbours = edges[0], edges[6]
     assert torch.equal(NeighbourMax.apply(x, neighbours), x[neighbours.long()].amax(dim=1))
