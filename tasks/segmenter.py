@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+import traceback
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,13 +31,14 @@ from pointcloud.measures import summarise
 from pointcloud.parts import Part
 from pointcloud.simulate.files import write_tile
 from pointcloud.simulate.survey import SurveyConfig
-from tasks.isolation import IsolatedProcesses
+from tasks.isolation import IsolatedProcesses, scratch_sentence
 from tasks.survey_map import UNREACHED
 
 STAGE = "segment"
 _IMPORT_SECONDS = 30.0  # to wait for what takes one or two; the first scan waits for the rest
 _REHEARSED = SurveyConfig(tiles=(1, 1), tile_size_m=30.0, points_per_m2=10.0)
 _ATTEMPTS, _PAUSE_SECONDS = 2, 5.0  # on top of the minute that `pointcloud.filesystem` waits
+_LIVES = 3  # actors that may end over one scan, before the scan is taken for the cause
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,11 @@ class SegmentJob:
         num_actors, cpus_per_actor: how many, and the CPUs of each.
         memory_mb, time_limit_s: what decoding a scan may take, see `tasks.isolation`.
         config: how blocks are cut, as the checkpoint and the options say.
-        quarantine_drift: a scan unlike the training is quarantined, instead of labelled with a warning.
         options: how points are voted on, which may change, what is written.
+        quarantine_drift: a scan unlike the training is quarantined, instead of labelled with a warning.
+        gpu: each actor has a GPU of its own.
+        wait_s: seconds a Ray cluster may take until it has room for an actor.
+        run: tells the attempts of this run from those of others.
     """
 
     checkpoint: str
@@ -63,6 +69,9 @@ class SegmentJob:
     config: BlockConfig
     options: LabelOptions
     quarantine_drift: bool = False
+    gpu: bool = False
+    wait_s: float = 120.0
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def key(self, content: str, neighbours: Sequence[tuple[str, str]]) -> str:
         """Hash of all that a labelled cloud depends on: a scan's `storage.fingerprint`, its neighbours' by name."""
@@ -72,6 +81,10 @@ class SegmentJob:
 
     def output(self, scan: str) -> str:
         return storage.join(self.out, output_name(scan, self.options.format))
+
+    def attempts(self, scan: str) -> str:
+        """Where the times are counted that an actor began with a scan and did not get to the end."""
+        return storage.join(self.out, "ledger", "attempts", f"{scan}.json")
 
     def tiles(self, scan: str) -> str:
         """Where a scan's doubt by tile is kept."""
@@ -98,7 +111,14 @@ class ScanSegmenter:
         began = time.monotonic()
         for attempt in range(_ATTEMPTS):
             try:
-                record = self._segment(uri, name, key, json.loads(beside), began)
+                if self._begin(name):
+                    record = self._segment(uri, name, key, json.loads(beside), began)
+                else:
+                    sentence = (
+                        f"scan {uri!r}: {_LIVES} processes ended without a word while they labelled it, as they do "
+                        "when memory runs out; leave it out, cut it in pieces, or give the machine more memory."
+                    )
+                    record = self._failed(name, key, ledger.QUARANTINED, began, ScanError(sentence))
                 ledger.write(self._job.out, record)
                 break
             except StorageError as error:
@@ -106,7 +126,25 @@ class ScanSegmenter:
                 record = self._failed(name, key, UNREACHED, began, error)
                 if attempt + 1 < _ATTEMPTS:
                     time.sleep(_PAUSE_SECONDS)
+            finally:
+                with suppress(StorageError):
+                    storage.delete(self._job.attempts(name))
         return {"record": [asdict(record)]}
+
+    def _begin(self, name: str) -> bool:
+        """Note that a scan is begun with; False where so many actors of this run ended over it that it is to blame.
+
+        Ray gives the scan of an actor that ended to the next, as often as it takes.
+        """
+        uri, before = self._job.attempts(name), 0
+        if storage.exists(uri):
+            with suppress(StorageError, TypeError, KeyError):  # a damaged note is as good as none
+                note = storage.read_json(uri)
+                before = int(note["attempts"]) if note["run"] == self._job.run else 0
+        if before >= _LIVES:
+            return False
+        storage.write_json(uri, {"run": self._job.run, "attempts": before + 1})
+        return True
 
     def _segment(
         self, uri: str, name: str, key: str, beside: Mapping[str, str], began: float
@@ -117,11 +155,19 @@ class ScanSegmenter:
                 return self._label(uri, name, key, beside, began, Path(folder))
         except StorageError:
             raise
+        except OSError as error:
+            raise StorageError(scratch_sentence(error)) from error
         except ScanError as error:
             named = error if repr(uri) in str(error) else ScanError(f"scan {uri!r}: {error}")
             return self._failed(name, key, ledger.QUARANTINED, began, named)
         except PointloomError as error:
             return self._failed(name, key, ledger.QUARANTINED, began, error)
+        except Exception as error:
+            # A defect of ours, or too little memory: the scan is named, the batch goes on.
+            reason = " ".join(str(error).split()).rstrip(".")
+            sentence = f"scan {uri!r}: labelling it failed unexpectedly ({type(error).__name__}: {reason})."
+            record = self._failed(name, key, ledger.QUARANTINED, began, ScanError(sentence))
+            return replace(record, details={"traceback": traceback.format_exc()})
 
     def _failed(self, name: str, key: str, state: str, began: float, error: PointloomError) -> ledger.Record:
         return ledger.Record(STAGE, name, key, state, seconds=time.monotonic() - began, error=str(error))
@@ -180,11 +226,12 @@ class ScanSegmenter:
     def _rehearse(self) -> None:
         """Label a small simulated scan: what is loaded on first use is then no part of the first scan's time.
 
-        A network whose features it lacks, as colour, has been warmed up without it.
+        A network whose features it lacks, as colour, has been warmed up without it; whatever else is wrong the first
+        scan will say.
         """
         with (
             tempfile.TemporaryDirectory(prefix="pointloom-rehearsal-") as name,
-            suppress(PointloomError, OSError),
+            suppress(Exception),
         ):
             folder = Path(name)
             scan = write_tile(_REHEARSED, 0, 0, folder)

@@ -26,6 +26,7 @@ from tasks.survey_map import UNREACHED
 from tests import broken_files, lethal_decoders
 from tests.clouds import write_las
 from tests.models.test_predictor import CLOUD, make_predictor
+from tests.pointcloud.test_storage import no_room_beyond
 
 
 @pytest.fixture
@@ -185,3 +186,61 @@ def test_a_scan_unlike_the_training_is_labelled_with_a_warning_or_quarantined(
     assert "unlike what the network was trained on" in record["error"]
     assert "a.las" in record["error"]
     assert replace(job, quarantine_drift=True).key("a", []) != job.key("a", [])
+
+
+@pytest.mark.parametrize("kind", [MemoryError, RuntimeError, AssertionError])
+def test_what_nobody_foresaw_ends_its_scan_only_and_its_traceback_is_kept(
+    job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    actor = ScanSegmenter(job)
+    network = actor._predictor.network
+
+    def fail(*_: Any) -> None:
+        raise kind("out of memory,\nsays the network.")
+
+    hook = network.register_forward_pre_hook(fail)
+    record = run(actor, write_las(tmp_path / "a.las", 300))
+    assert record["state"] == QUARANTINED
+    assert record["error"].endswith(
+        f"failed unexpectedly ({kind.__name__}: out of memory, says the network)."
+    )
+    assert "a.las" in record["error"]
+    assert "in fail" in record["details"]["traceback"]
+    hook.remove()
+    assert run(actor, write_las(tmp_path / "b.las", 300))["state"] == DONE
+
+
+def test_a_scratch_disk_that_is_full_or_gone_is_no_fault_of_the_scan(
+    job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter, "_PAUSE_SECONDS", 0.0)
+    scan = write_las(tmp_path / "a.las", 3000)
+    with no_room_beyond(10_000):  # which the actor's isolated process inherits
+        record = run(ScanSegmenter(job), scan)
+    assert record["state"] == UNREACHED
+    assert "File too large; make room there" in record["error"]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "parts"))
+    (tmp_path / "parts").mkdir()
+    actor = ScanSegmenter(job)
+    (tmp_path / "parts").rmdir()
+    record = run(actor, scan)
+    assert record["state"] == UNREACHED
+    assert "No such file or directory" in record["error"]
+    (tmp_path / "parts").mkdir()
+    assert run(actor, scan)["state"] == DONE
+
+
+def test_a_scan_over_which_three_actors_ended_is_left_to_no_fourth(job: SegmentJob, tmp_path: Path) -> None:
+    scan = write_las(tmp_path / "a.las", 300)
+    actor = ScanSegmenter(job)
+    for _ in range(3):
+        assert actor._begin(scan.name)  # and then it is killed
+    record = run(actor, scan)
+    assert record["state"] == QUARANTINED
+    assert "3 processes ended without a word" in record["error"]
+    assert "a.las" in record["error"]
+    assert run(actor, scan)["state"] == DONE, "the next attempt counts anew"
+    assert not list((tmp_path / "labelled/ledger/attempts").iterdir())
+    for _ in range(3):
+        assert actor._begin(scan.name)
+    assert run(ScanSegmenter(replace(job, run="another")), scan)["state"] == DONE, "and so does the next run"
