@@ -20,6 +20,7 @@ from pointcloud.errors import PointloomError, ScanError
 from pointcloud.extra_dimensions import CONFIDENCE, ORIGINAL, AddedDimension
 from pointcloud.header import CHUNK_POINTS
 from pointcloud.label_options import LabelOptions
+from pointcloud.proof import Proof, Written
 from pointcloud.scan import iterate_chunks, open_scan, read_header
 
 SUFFIXES = (".ply", ".parquet")
@@ -38,12 +39,12 @@ def write_exported(
     confidence: np.ndarray,
     options: LabelOptions,
     measures: Mapping[AddedDimension, np.ndarray],
-) -> np.ndarray:
+) -> Written:
     """Write a labelled cloud as PLY or Parquet, by the suffix of its URI.
 
     Args, returns and raises as `labelled.write_labelled`, and ScanError for what PLY cannot hold.
     """
-    counts = np.zeros(256, np.int64)
+    counts, dimensions = np.zeros(256, np.int64), tuple[str, ...]()
     is_ply = out_uri.lower().endswith(".ply")
 
     def columns() -> Iterator[Columns]:
@@ -76,7 +77,26 @@ def write_exported(
                         f"the labelled copy of {scan_uri!r} would differ in dimension {name}; nothing was "
                         "written, please report this scan."
                     )
-    return counts
+            dimensions = tuple(wanted)
+        return Written(counts, _proof(scan_uri, part, len(codes), dimensions))
+
+
+def _proof(scan_uri: str, part: Path, num_points: int, dimensions: tuple[str, ...]) -> Proof:
+    header = read_header(scan_uri)
+    return Proof(
+        points=num_points,
+        dimensions=dimensions,
+        header_fields=(),
+        vlrs=0,
+        evlrs=0,
+        waveforms="none: points keep where their packets are, the packets have no place in this format",
+        changed={
+            "classification": "the labels",
+            "header fields, VLRs, EVLRs": "have no place in this format"
+            + (", the CRS is there as WKT" if header.crs is not None else ""),
+        },
+        content=f"blake2b:{storage.content_hash(str(part))}",
+    )
 
 
 def _columns(

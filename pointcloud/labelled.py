@@ -5,11 +5,9 @@ Before a file takes its final name it is read back and compared with the scan.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import laspy
 import numpy as np
@@ -20,16 +18,12 @@ from pointcloud.extra_dimensions import ORIGINAL, AddedDimension, place
 from pointcloud.label_options import CONFIDENCE_STEP, LabelOptions
 from pointcloud.labels import LabelScheme
 from pointcloud.point_formats import LAST_SHORT_CODE, copy_points, has_short_codes, upgrade
-from pointcloud.proof import REWRITTEN_VLRS, find_difference
-from pointcloud.scan import iterate_chunks, open_scan
+from pointcloud.proof import DifferenceError, Written, prove
+from pointcloud.raw_parts import as_stored, copy_raw_parts, staged_waveforms
+from pointcloud.scan import LAZ_BACKENDS, iterate_chunks, open_scan
 
 CONFIDENCE = extra_dimensions.CONFIDENCE.name
-_WAVEFORM_FIELD, _WAVEFORM_EVLR = 227, ("LASF_Spec", 65535)  # LAS 1.4 R16, tables 3 and 22
-_IDENTITY = slice(
-    4, 94
-)  # source id, global encoding, project id, version, system, software, creation day and year
-_ENCODING, _VERSION, _WKT_BIT = slice(2, 4), slice(20, 22), 0x10  # within the identity
-_EVLRS_FIELD = 235
+_OF_STORING = ("LasZipVlr", "CopcInfoVlr", "CopcHierarchyVlr")  # as laspy calls them
 
 
 def output_name(name: str, format: str = "same") -> str:
@@ -67,8 +61,8 @@ def write_labelled(
     confidence: np.ndarray,
     options: LabelOptions | None = None,
     measures: Mapping[AddedDimension, np.ndarray] | None = None,
-) -> np.ndarray:
-    """Copy a scan with new class codes.
+) -> Written:
+    """Copy a scan with new class codes, and the file of its waveform packets where that lies beside it.
 
     Args:
         scan_uri: a LAS or LAZ scan of P points.
@@ -80,7 +74,7 @@ def write_labelled(
         measures: further extra dimensions, (P,) uint8 each, in the steps of the dimension.
 
     Returns:
-        (256,) int64, the number of points written with each class code.
+        The number of points written with each class code, and the proof that all else is the scan's.
 
     Raises:
         ScanError: the scan cannot be read, or its points are not P.
@@ -97,14 +91,16 @@ def write_labelled(
             written, counts = _copy(
                 scan_uri, reader, part, compress, codes, confidence, options, measures or {}
             )
-        _copy_raw_parts(scan_uri, part)
-        difference = find_difference(scan_uri, str(part), options, written)
-        if difference:
+        copy_raw_parts(scan_uri, part)
+        try:
+            with staged_waveforms(scan_uri, out_uri) as waveforms:
+                proof = prove(scan_uri, str(part), options, written, waveforms)
+        except DifferenceError as error:
             raise PointloomError(
-                f"the labelled copy of {scan_uri!r} would differ in {difference}; nothing was "
+                f"the labelled copy of {scan_uri!r} would differ in {error}; nothing was "
                 "written, please report this scan."
-            )
-    return counts
+            ) from error
+    return Written(counts, proof)
 
 
 def _copy(
@@ -121,10 +117,15 @@ def _copy(
     header, names = _labelled_header(upgrade(reader.header) if upgraded else deepcopy(reader.header), added)
     # Of a cloud that is labelled again, what was delivered at first is what counts.
     keep = options.keep_original and names[-1] not in set(reader.header.point_format.dimension_names)
+    header.vlrs = as_stored(scan_uri, header.vlrs)
     # EVLRs are read before the points: afterwards a LAZ reader stands somewhere else.
-    evlrs = [evlr for evlr in (reader.evlrs or []) if type(evlr).__name__ not in REWRITTEN_VLRS]
+    evlrs = as_stored(
+        scan_uri, [e for e in (reader.evlrs or []) if type(e).__name__ not in _OF_STORING], extended=True
+    )
     at, counts = 0, np.zeros(256, np.int64)
-    with laspy.open(str(part), mode="w", header=header, do_compress=compress) as writer:
+    with laspy.open(
+        str(part), mode="w", header=header, do_compress=compress, laz_backend=LAZ_BACKENDS
+    ) as writer:
         for chunk in iterate_chunks(scan_uri, reader):
             record = laspy.ScaleAwarePointRecord.zeros(len(chunk), header=header)
             copy_points(chunk, record)
@@ -141,7 +142,7 @@ def _copy(
             writer.write_points(record)
             at += len(chunk)
         if evlrs:
-            writer.write_evlrs(laspy.vlrs.vlrlist.VLRList(evlrs))
+            writer.write_evlrs(evlrs)
     return names[:num_measured], counts
 
 
@@ -149,52 +150,9 @@ def _labelled_header(
     header: laspy.LasHeader, added: Sequence[AddedDimension]
 ) -> tuple[laspy.LasHeader, list[str]]:
     """The copy's header, and the names that the added dimensions have in it."""
-    for name in REWRITTEN_VLRS[1:]:
+    for name in _OF_STORING:
         header.vlrs.extract(name)
     if header.version.minor == 0:
         # laspy writes no 1.0; its records are those of 1.1, and the version byte is put back afterwards.
         header.version = laspy.header.Version(1, 1)
     return header, [place(header, dimension) for dimension in added]
-
-
-def _copy_raw_parts(scan_uri: str, part: Path) -> None:
-    """Bring along what laspy does not: impossible creation dates, version 1.0, waveform packets inside the file."""
-    with storage.open_input(scan_uri) as stream, open(part, "r+b") as copy:
-        head, new = stream.read(375), copy.read(375)
-        upgraded = (head[104] ^ new[104]) & 0x3F
-        identity = bytearray(head[_IDENTITY])
-        if upgraded:
-            identity[_VERSION] = new[_IDENTITY][_VERSION]
-            # Whether WKT says the CRS is the only bit that differs.
-            identity[_ENCODING.start] |= new[_IDENTITY][_ENCODING.start] & _WKT_BIT
-        copy.seek(_IDENTITY.start)
-        copy.write(identity)
-        at = struct.unpack_from("<Q", head, _WAVEFORM_FIELD)[0] if head[25] >= 3 else 0
-        if not 0 < at < stream.size():
-            return
-        if head[25] == 3:
-            # LAS 1.3 keeps the one EVLR it allows at the end of the file.
-            stream.seek(at)
-            start = copy.seek(0, 2)
-            while piece := stream.read(4 << 20):
-                copy.write(piece)
-            if upgraded:
-                copy.seek(_EVLRS_FIELD)
-                copy.write(struct.pack("<QI", start, 1))
-        else:
-            start = _find_evlr(copy, _WAVEFORM_EVLR)
-        copy.seek(_WAVEFORM_FIELD)
-        copy.write(struct.pack("<Q", start))
-
-
-def _find_evlr(stream: Any, wanted: tuple[str, int]) -> int:
-    """Byte offset of an EVLR in a LAS 1.4 file, 0 where there is none."""
-    stream.seek(_EVLRS_FIELD)
-    at, count = struct.unpack("<QI", stream.read(12))
-    for _ in range(count):
-        stream.seek(at)
-        _, user, record, length = struct.unpack("<H16sHQ", stream.read(28))
-        if (user.split(b"\0")[0].decode(), record) == wanted:
-            return at
-        at += 60 + length
-    return 0

@@ -22,6 +22,7 @@ from pointcloud.label_options import LabelOptions
 from pointcloud.labelled import check_codes, write_labelled
 from pointcloud.labels import LabelScheme
 from pointcloud.parts import Part, write_part
+from pointcloud.proof import Written
 from pointcloud.region import read_region
 from pointcloud.scan import open_scan
 from pointcloud.tiles import ThinnedPoints
@@ -66,7 +67,7 @@ def decode_beside(scan: str, uri: str, path: Path, config: BlockConfig, part: Pa
 
 def write_labels(
     scan_uri: str, out_uri: str, folder: Path, scheme: LabelScheme, options: LabelOptions
-) -> np.ndarray:
+) -> Written:
     """Write the labelled cloud of what `label_points` has left in a folder; a decoder runs here too, twice.
 
     Returns and raises as `write_labelled`.

@@ -24,6 +24,8 @@ from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.kernels import scaled_coordinates
 
 SUFFIXES = (".las", ".laz")
+LAZ_BACKENDS = (laspy.LazBackend.LazrsParallel, laspy.LazBackend.Lazrs)
+"""laspy would take any that is installed, and another where these refuse a file."""
 _CHUNK_BYTES = 256 << 20  # a header may claim records of 65,535 bytes
 
 
@@ -52,7 +54,9 @@ def open_scan(uri: str, attributes_only: bool = False) -> Iterator[laspy.LasRead
         _check_header(uri, stream.read(375), stream.size())
         stream.seek(0)
         selection = _ATTRIBUTES_ONLY if attributes_only else DecompressionSelection.all()
-        with laspy.open(stream, closefd=False, decompression_selection=selection) as reader:
+        with laspy.open(
+            stream, closefd=False, laz_backend=LAZ_BACKENDS, decompression_selection=selection
+        ) as reader:
             if reader.header.are_points_compressed and reader.header.point_count:
                 _check_compression(uri, stream, reader.header)
             yield reader

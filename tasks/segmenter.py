@@ -187,7 +187,7 @@ class ScanSegmenter:
         )  # fmt: skip
         labelled, in_network = time.monotonic(), self._predictor.network_seconds - in_network
         drift = self._drift(uri, sampler)
-        codes = self._isolated.call(write_labels, uri, output, folder, scheme, options)
+        codes, proof = self._isolated.call(write_labels, uri, output, folder, scheme, options)
         doubts.write(self._job.tiles(name))
         written = time.monotonic()
         stages = {
@@ -209,6 +209,7 @@ class ScanSegmenter:
                 "area_km2": doubts.area_km2,
                 "begun": begun,
                 "drift": drift,
+                "proof": proof.to_dict(),
                 "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
             },
         )  # fmt: skip

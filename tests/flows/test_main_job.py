@@ -16,7 +16,7 @@ from flows.train import TrainParameters, train
 from models.checkpoint import RECORD, fingerprint, read_checkpoint
 from pointcloud import store
 from pointcloud.errors import PointloomError
-from pointcloud.labelled import find_difference
+from pointcloud.proof import find_difference
 from pointcloud.simulate.rooms import RoomsConfig, write_rooms
 from tests import broken_files
 

@@ -15,9 +15,9 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.segment import SegmentParameters, check, segment
 from models.checkpoint import save_checkpoint
-from pointcloud import lock
+from pointcloud import lock, storage
 from pointcloud.errors import PointloomError
-from pointcloud.labelled import find_difference
+from pointcloud.proof import find_difference
 from tests import broken_files
 from tests.models.test_predictor import make_predictor
 
@@ -108,6 +108,10 @@ def test_all_that_can_be_written_is_written(survey: Path, checkpoint: Path, tmp_
     assert (np.asarray(las["entropy"]) > 0).any()
     record = json.loads((tmp_path / "ledger/segment" / f"{scan.name}.json").read_text())
     assert sum(record["details"]["code_counts"].values()) == len(las.points)
+    proof = record["details"]["proof"]
+    assert proof["points"] == len(before.points)
+    assert proof["content"] == storage.fingerprint(str(tmp_path / scan.name))
+    assert "gps_time" in proof["dimensions"]
     with pytest.raises(PointloomError, match="codes name the class 'tree'"):
         check(segmenting(scan, checkpoint, tmp_path, codes=["tree=5"]))
     (plan,) = segment(parameters.model_copy(update={"preserve": [2, 6, 6], "dry_run": True}))

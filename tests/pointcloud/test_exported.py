@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyproj import CRS
 
-from pointcloud import exported
+from pointcloud import exported, storage
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.exported import write_exported
 from pointcloud.extra_dimensions import ENTROPY
 from pointcloud.label_options import LabelOptions
+from pointcloud.proof import Written
 from pointcloud.reader import read_cloud
 from tests.clouds import write_las
 from tests.pointcloud.test_labelled import CODES, NUM, SHARES, rich, scan
@@ -23,7 +24,7 @@ __all__ = ["scan"]
 OPTIONS = LabelOptions(keep_original=True, min_confidence=0.3)
 
 
-def export(scan: Path, out: Path) -> np.ndarray:
+def export(scan: Path, out: Path) -> Written:
     entropy = np.arange(NUM, dtype=np.uint8)
     return write_exported(str(scan), str(out), CODES, SHARES.astype(np.float32), OPTIONS, {ENTROPY: entropy})
 
@@ -33,7 +34,7 @@ def expected_codes() -> np.ndarray:
 
 
 def test_parquet_holds_every_dimension_and_the_crs(scan: Path, tmp_path: Path) -> None:
-    counts = export(scan, tmp_path / "out/a.parquet")
+    counts, proof = export(scan, tmp_path / "out/a.parquet")
     table, las = pq.read_table(tmp_path / "out/a.parquet"), laspy.read(scan)
     columns = {name: table[name].to_numpy() for name in table.column_names}
     for name in las.point_format.dimension_names:
@@ -52,6 +53,10 @@ def test_parquet_holds_every_dimension_and_the_crs(scan: Path, tmp_path: Path) -
     np.testing.assert_array_equal(columns["confidence"], SHARES.astype(np.float32))
     np.testing.assert_allclose(columns["entropy"], 0.004 * np.arange(NUM), rtol=1e-6)
     np.testing.assert_array_equal(counts, np.bincount(expected_codes(), minlength=256))
+    assert proof.points == NUM
+    assert set(proof.dimensions) == set(columns)
+    assert proof.content == storage.fingerprint(str(tmp_path / "out/a.parquet"))
+    assert "no place" in proof.changed["header fields, VLRs, EVLRs"]
     assert CRS.from_wkt(table.schema.metadata[b"pointloom.crs"].decode()) == las.header.parse_crs()
 
 

@@ -12,9 +12,10 @@ import pytest
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.extra_dimensions import ENTROPY, ORIGINAL, AddedDimension, probability_dimensions
 from pointcloud.label_options import LabelOptions, parse_codes
-from pointcloud.labelled import find_difference, output_name, write_labelled
+from pointcloud.labelled import output_name, write_labelled
 from pointcloud.labels import PRESETS, ClassLabel, LabelScheme
 from pointcloud.measures import STEP, class_and_confidence, summarise
+from pointcloud.proof import find_difference
 from pointcloud.reader import iterate_clouds
 from tests.clouds import assert_one_sentence, real_files, write_las
 
@@ -34,7 +35,7 @@ def scan(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def label(scan: Path, out: Path, **changes: object) -> laspy.LasData:
     options = LabelOptions(**changes)  # type: ignore[arg-type]
-    counts = write_labelled(str(scan), str(out), PREDICTED, SURE, options)
+    counts = write_labelled(str(scan), str(out), PREDICTED, SURE, options).counts
     las = laspy.read(out)
     np.testing.assert_array_equal(counts, np.bincount(np.asarray(las.classification), minlength=256))
     return las

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ from pyproj import CRS
 
 from pointcloud import labelled, storage
 from pointcloud.errors import PointloomError, ScanError, StorageError
-from pointcloud.labelled import CONFIDENCE, check_codes, find_difference, output_name, write_labelled
+from pointcloud.labelled import CONFIDENCE, check_codes, output_name, write_labelled
 from pointcloud.labels import PRESETS, ClassLabel, LabelScheme
+from pointcloud.proof import find_difference
+from pointcloud.raw_parts import read_records
 from tests.clouds import assert_one_sentence, real_files, write_las
 
 NUM = 60
@@ -170,6 +173,9 @@ def test_waveforms_inside_a_1_3_file_are_kept(tmp_path: Path, suffix: str) -> No
     write_labelled(str(scan), str(out), CODES, SHARES)
     assert_labelled(scan, out, CODES, SHARES)
     assert waveforms(out) == packets
+    assert find_difference(str(scan), str(out)) is None
+    out.write_bytes(out.read_bytes()[:-1] + bytes([packets[-1] ^ 1]))
+    assert find_difference(str(scan), str(out)) == "the waveform packets"
 
 
 def test_waveforms_inside_a_1_4_file_are_kept_and_found(tmp_path: Path) -> None:
@@ -187,6 +193,98 @@ def test_waveforms_inside_a_1_4_file_are_kept_and_found(tmp_path: Path) -> None:
     copied = out.read_bytes()
     (start,) = struct.unpack_from("<Q", copied, 227)
     assert copied[start + 60 : start + 60 + len(packets)] == packets
+    out.write_bytes(copied[:227] + bytes(8) + copied[235:])
+    assert find_difference(str(scan), str(out)) == "the waveform packets", "there, but not found"
+
+
+def test_what_the_header_says_of_the_points_is_kept_right_or_wrong(scan: Path, tmp_path: Path) -> None:
+    content = bytearray(scan.read_bytes())
+    struct.pack_into("<d", content, 179, 1000.0)  # max x, which is 652,000 and more
+    struct.pack_into("<6I", content, 107, NUM, 1, 2, 3, 4, 5)  # what readers of LAS 1.2 look at
+    struct.pack_into("<15Q", content, 255, *range(15))
+    scan.write_bytes(content)
+    out = tmp_path / "out.laz"
+    write_labelled(str(scan), str(out), CODES, SHARES)
+    for place in (slice(107, 131), slice(179, 227), slice(247, 375)):
+        assert out.read_bytes()[place] == bytes(content[place])
+    assert find_difference(str(scan), str(out)) is None
+
+
+def test_a_record_is_kept_as_it_is_stored(tmp_path: Path) -> None:
+    """laspy drops what follows the end of WKT, and the reserved field of every record."""
+    header = laspy.LasHeader(version="1.4", point_format=6)
+    header.vlrs.append(VLR("LASF_Projection", 2112, "x", CRS("EPSG:2154").to_wkt().encode() + bytes(9)))
+    header.vlrs.append(VLR("Producer", 1, "notes", b"abc"))
+    header.global_encoding.wkt = True
+    scan, out = write_las(tmp_path / "a.las", NUM, header=header), tmp_path / "out.laz"
+    content = scan.read_bytes()
+    at = content.index(b"Producer") - 2
+    scan.write_bytes(content[:at] + b"\xbb\xaa" + content[at + 2 :])
+    with scan.open("rb") as stream:
+        before = [(r.head, r.data(stream)) for r in read_records(stream)]
+    assert before[0][1].endswith(bytes(9))
+    write_labelled(str(scan), str(out), CODES, SHARES)
+    with out.open("rb") as stream:
+        assert [(r.head, r.data(stream)) for r in read_records(stream)][:2] == before
+
+
+# --- the proof that goes into the ledger
+
+
+def test_the_proof_says_what_was_compared_and_what_changed(scan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.laz"
+    proof = write_labelled(str(scan), str(out), CODES, SHARES).proof
+    las = laspy.read(scan)
+    assert proof.points == NUM
+    assert set(proof.dimensions) == set(las.point_format.dimension_names) - {"classification"}
+    assert (proof.vlrs, proof.evlrs) == (2, 1)  # the CRS, the flight notes; the long record
+    assert {"bounds", "number_of_points_by_return", "creation_date"} <= set(proof.header_fields)
+    assert proof.content == storage.fingerprint(str(out))
+    assert proof.waveforms == "none"
+    num = int((np.asarray(las.classification) != CODES).sum())
+    assert f"for {num} of {NUM} points" in proof.changed["classification"]
+    assert f"extra dimensions {CONFIDENCE}" in proof.changed
+    assert "compression" in proof.changed
+    assert json.loads(json.dumps(proof.to_dict()))["dimensions"] == list(proof.dimensions)
+
+
+def test_the_file_of_waveforms_beside_a_scan_comes_along(tmp_path: Path) -> None:
+    scan, out = external_waveforms(tmp_path / "in" / "wave.las"), tmp_path / "out" / "wave.las"
+    said = write_labelled(str(scan), str(out), CODES, SHARES).proof.waveforms
+    assert "wave.wdp" in said
+    assert "not beside the scan" in said
+    assert [path.name for path in out.parent.iterdir()] == ["wave.las"]
+    packets = np.random.default_rng(5).bytes(9_999)
+    (tmp_path / "in" / "wave.wdp").write_bytes(packets)
+    said = write_labelled(str(scan), str(out), CODES, SHARES).proof.waveforms
+    assert said == "9999 bytes in wave.wdp, copied beside it and compared"
+    assert (tmp_path / "out" / "wave.wdp").read_bytes() == packets
+    assert find_difference(str(scan), str(out)) is None
+    for spoil in (lambda path: path.write_bytes(packets[:-1] + b"x"), Path.unlink):
+        spoil(tmp_path / "out" / "wave.wdp")
+        assert find_difference(str(scan), str(out)) == "the file of waveform packets beside it"
+
+
+def test_a_copy_that_differs_leaves_no_file_of_waveforms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = external_waveforms(tmp_path / "in" / "wave.las")
+    (tmp_path / "in" / "wave.wdp").write_bytes(b"packets")
+    monkeypatch.setattr(labelled, "copy_raw_parts", lambda *_: None)  # the date is today's then
+    content = bytearray(scan.read_bytes())
+    struct.pack_into("<HH", content, 90, 1, 1999)
+    struct.pack_into("<d", content, 179, 1.0)
+    scan.write_bytes(content)
+    with pytest.raises(PointloomError, match="would differ"):
+        write_labelled(str(scan), str(tmp_path / "out" / "wave.las"), CODES, SHARES)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def external_waveforms(path: Path) -> Path:
+    path.parent.mkdir()
+    header = laspy.LasHeader(version="1.4", point_format=10)
+    header.global_encoding.waveform_data_packets_external = True
+    return write_las(path, NUM, header=header)
 
 
 UNREADABLE = (
@@ -286,7 +384,7 @@ def test_labels_for_another_number_of_points_are_refused(scan: Path, tmp_path: P
 def test_a_copy_that_differs_is_not_written(
     scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = labelled._copy_raw_parts
+    real = labelled.copy_raw_parts
 
     def with_a_defect(scan_uri: str, part: Path) -> None:
         real(scan_uri, part)
@@ -294,7 +392,7 @@ def test_a_copy_that_differs_is_not_written(
         las.header.vlrs = laspy.vlrs.vlrlist.VLRList([v for v in las.header.vlrs if v.record_id != 4711])
         las.write(str(part))
 
-    monkeypatch.setattr(labelled, "_copy_raw_parts", with_a_defect)
+    monkeypatch.setattr(labelled, "copy_raw_parts", with_a_defect)
     out = tmp_path / "out" / "a.las"
     with pytest.raises(PointloomError, match="would differ in a VLR; nothing was written") as error:
         write_labelled(str(scan), str(out), CODES, SHARES)
@@ -302,7 +400,7 @@ def test_a_copy_that_differs_is_not_written(
     assert list(out.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("step", ["_copy", "_copy_raw_parts", "find_difference"])
+@pytest.mark.parametrize("step", ["_copy", "copy_raw_parts", "prove"])
 def test_an_interrupted_write_leaves_what_was_there(
     scan: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

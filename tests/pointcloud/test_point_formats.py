@@ -10,9 +10,10 @@ import pytest
 
 from pointcloud.errors import ScanError
 from pointcloud.label_options import LabelOptions
-from pointcloud.labelled import check_codes, find_difference, write_labelled
+from pointcloud.labelled import check_codes, write_labelled
 from pointcloud.labels import ClassLabel, LabelScheme
 from pointcloud.point_formats import SUCCESSOR, angle_of_rank, has_short_codes
+from pointcloud.proof import find_difference
 from pointcloud.scan import open_scan
 from tests.clouds import real_files, write_las
 from tests.pointcloud.test_labelled import NUM, SHARES, rich_header, waveforms

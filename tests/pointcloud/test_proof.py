@@ -77,7 +77,7 @@ TAMPERINGS: dict[str, tuple[Tamper, str]] = {
     "a record lost": (drop_vlr, "a VLR"),
     "a record changed": (change_vlr, "a VLR"),
     "records in another order": (swap_vlrs, "a VLR"),
-    "an extended record lost": (drop_evlr, "a EVLR"),
+    "an extended record lost": (drop_evlr, "an EVLR"),
     "the scale": (change_scales, "header field scales"),
     "the software": (set_header("generating_software", "x"), "header field generating_software"),
     "the source": (set_header("file_source_id", 1), "header field file_source_id"),
@@ -96,7 +96,17 @@ def test_the_proof_catches(scan: Path, copy: Path, tamper: Tamper, expected: str
 
 @pytest.mark.parametrize(
     ("offset", "expected"),
-    [(6, "global_encoding"), (10, "uuid"), (90, "creation_date"), (25, "version"), (155, "offsets")],
+    [
+        (6, "global_encoding"),
+        (10, "uuid"),
+        (90, "creation_date"),
+        (25, "version"),
+        (155, "offsets"),
+        (179, "bounds"),
+        (226, "bounds"),
+        (107, "number_of_points_by_return"),
+        (255, "number_of_points_by_return"),
+    ],
 )
 def test_the_proof_catches_a_byte_of_the_header(scan: Path, copy: Path, offset: int, expected: str) -> None:
     content = bytearray(copy.read_bytes())
