@@ -17,11 +17,11 @@ from models.configurations import DeepGCNConfig
 class ReferenceLayer(nn.Module):
     """1×1 convolution, ReLU, batch norm; the last two the other way round when `norm_first`."""
 
-    def __init__(self, in_channels: int, out_channels: int, norm_first: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, config: DeepGCNConfig) -> None:
         super().__init__()
         self.linear = nn.Linear(in_channels, out_channels)
-        self.norm = nn.BatchNorm2d(out_channels)
-        self.norm_first = norm_first
+        self.norm = nn.BatchNorm2d(out_channels, eps=config.norm_eps)
+        self.norm_first = config.norm_first
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, N, K) -> (B, C', N, K)."""
@@ -36,9 +36,9 @@ class ReferenceConvolution(nn.Module):
         super().__init__()
         self.kind = config.convolution
         width = in_channels if self.kind == "gin" else 2 * in_channels
-        self.nn = ReferenceLayer(width, config.channels, config.norm_first)
+        self.nn = ReferenceLayer(width, config.channels, config)
         if self.kind == "sage":
-            self.pool = ReferenceLayer(in_channels, in_channels, config.norm_first)
+            self.pool = ReferenceLayer(in_channels, in_channels, config)
         if self.kind == "gin":
             self.epsilon = nn.Parameter(torch.zeros(1))
 
@@ -65,7 +65,7 @@ class ReferenceBackboneLayer(nn.Module):
         self.kind = config.layer
         self.conv = ReferenceConvolution(config, in_channels)
         if self.kind == "residual+":
-            self.norm = nn.BatchNorm1d(in_channels)
+            self.norm = nn.BatchNorm1d(in_channels, eps=config.norm_eps)
 
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
         body = self.conv(F.relu(self.norm(x)) if self.kind == "residual+" else x, neighbours)
@@ -80,8 +80,8 @@ class ReferencePrediction(nn.Module):
     def __init__(self, config: DeepGCNConfig, in_channels: int) -> None:
         super().__init__()
         hidden, last = config.prediction_channels
-        self.first = ReferenceLayer(config.fusion_channels + in_channels, hidden, config.norm_first)
-        self.second = ReferenceLayer(hidden, last, config.norm_first)
+        self.first = ReferenceLayer(config.fusion_channels + in_channels, hidden, config)
+        self.second = ReferenceLayer(hidden, last, config)
         self.dropout = nn.Dropout(config.dropout)
         self.classes = nn.Linear(last, config.num_classes)
 
@@ -99,9 +99,7 @@ class ReferenceDeepGCN(nn.Module):
         widths = config.layer_channels
         self.head = ReferenceConvolution(config, config.in_channels)
         self.backbone = nn.ModuleList(ReferenceBackboneLayer(config, width) for width in widths[:-1])
-        self.fusion = nn.ModuleDict(
-            {"nn": ReferenceLayer(sum(widths), config.fusion_channels, config.norm_first)}
-        )
+        self.fusion = nn.ModuleDict({"nn": ReferenceLayer(sum(widths), config.fusion_channels, config)})
         self.prediction = ReferencePrediction(config, sum(widths))
 
     def forward(self, x: Tensor, graph: Tensor | None = None) -> Tensor:

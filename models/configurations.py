@@ -34,6 +34,7 @@ class DeepGCNConfig:
             k·d (ICCV paper, stochastic dilation); 0 switches stochastic dilation off.
         dynamic: rebuild the graph in every layer's feature space; False keeps to the coordinates.
         norm_first: batch norm before ReLU, as in the TensorFlow original, instead of after.
+        norm_eps: what batch norm adds to the variance; 1e-3 in the TensorFlow original.
         coordinate_channels: which input channels the first graph is built on.
         dropout: before the last linear layer.
         fusion_channels: width of the fused, block-wide feature.
@@ -58,6 +59,7 @@ class DeepGCNConfig:
     dropout: float = 0.3
     fusion_channels: int = 1024
     prediction_channels: tuple[int, int] = (512, 256)
+    norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
         # JSON has lists only; a configuration read from it equals the one written.
@@ -96,6 +98,9 @@ class DeepGCNConfig:
         if not 0 <= self.dropout < 1:
             raise PointloomError(f"dropout must be from 0 to below 1, found {self.dropout}.")
 
+        if not 0 < self.norm_eps < 1:
+            raise PointloomError(f"norm_eps must be above 0 and below 1, found {self.norm_eps}.")
+
     @property
     def layer_dilations(self) -> tuple[int, ...]:
         """Dilation of the head (1) and of every backbone layer, `num_layers` of them."""
@@ -112,10 +117,16 @@ class DeepGCNConfig:
         return tuple(self.channels + growth * i for i in range(self.num_layers))
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as JSON can hold it."""
-        return {
+        """The configuration as JSON can hold it.
+
+        `norm_eps` came late: at its usual value it is left out, and older checkpoints and hashes stay the same.
+        """
+        values = {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
         }
+        if self.norm_eps == DeepGCNConfig.norm_eps:
+            del values["norm_eps"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DeepGCNConfig:
@@ -128,7 +139,7 @@ class DeepGCNConfig:
         expected, found = {f.name for f in fields(cls)}, set(values)
         if unknown := found - expected:
             raise SchemaError(f"unknown keys in the network configuration: {', '.join(sorted(unknown))}.")
-        if missing := expected - found:
+        if missing := expected - found - {"norm_eps"}:
             raise SchemaError(f"missing keys in the network configuration: {', '.join(sorted(missing))}.")
         return cls(**values)
 

@@ -16,13 +16,25 @@ from models.aggregation import NeighbourMax, NormalisedEdgeMax
 from models.configurations import Convolution
 
 
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm that one row leaves as it is: alone it has no variance, so it is normed as in evaluation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(P, C) -> (P, C)."""
+        if len(x) > 1 or not self.training:
+            return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 class Pointwise(nn.Module):
     """Linear, ReLU, norm on every row; norm before ReLU when `norm_first`. (P, C) -> (P, C')."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, norm_first: bool, norm_eps: float = 1e-5
+    ) -> None:
         super().__init__()
         self.linear = nn.Linear(in_channels, out_channels)
-        self.norm = nn.BatchNorm1d(out_channels)
+        self.norm = BatchNorm(out_channels, eps=norm_eps)
         self.norm_first = norm_first
         nn.init.kaiming_normal_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -82,16 +94,18 @@ def untracked(layer: nn.Module) -> Iterator[None]:
 class EdgeConv(nn.Module):
     """max_j norm(ReLU(W [x_i, x_j − x_i] + bias)), norm over all P · K edges (ICCV paper, EdgeConv)."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, norm_first: bool, norm_eps: float = 1e-5
+    ) -> None:
         super().__init__()
-        self.nn = Pointwise(2 * in_channels, out_channels, norm_first=norm_first)
+        self.nn = Pointwise(2 * in_channels, out_channels, norm_first=norm_first, norm_eps=norm_eps)
 
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
         # W [x_i, x_j − x_i] = (W₁ − W₂) x_i + W₂ x_j: two products of P rows instead of one of P · K.
         w_centre, w_difference = self.nn.linear.weight.chunk(2, dim=1)
         w_centre = w_centre - w_difference
         linear, norm = self.nn.linear, self.nn.norm
-        if not self.training:
+        if not self.training or len(x) == 1:  # one point's edges are all the same
             sign = self.nn.sign()
             signed = NeighbourMax.apply(F.linear(x, w_difference * sign[:, None]), neighbours)
             return self.nn.activate(torch.addcmul(F.linear(x, w_centre, linear.bias), signed, sign))
@@ -108,9 +122,11 @@ class EdgeConv(nn.Module):
 class MRConv(nn.Module):
     """Max-relative: norm(ReLU(W [x_i, max_j (x_j − x_i)] + bias)) (TPAMI paper, MRGCN)."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, norm_first: bool, norm_eps: float = 1e-5
+    ) -> None:
         super().__init__()
-        self.nn = Pointwise(2 * in_channels, out_channels, norm_first=norm_first)
+        self.nn = Pointwise(2 * in_channels, out_channels, norm_first=norm_first, norm_eps=norm_eps)
 
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
         relative = NeighbourMax.apply(x, neighbours) - x
@@ -120,10 +136,12 @@ class MRConv(nn.Module):
 class GraphSAGE(nn.Module):
     """norm(ReLU(W [x_i, max_j h_j] + bias)), h = norm(ReLU(W' x + bias')); norms over points (TPAMI)."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, norm_first: bool, norm_eps: float = 1e-5
+    ) -> None:
         super().__init__()
-        self.nn = Pointwise(2 * in_channels, out_channels, norm_first=norm_first)
-        self.pool = Pointwise(in_channels, in_channels, norm_first=norm_first)
+        self.nn = Pointwise(2 * in_channels, out_channels, norm_first=norm_first, norm_eps=norm_eps)
+        self.pool = Pointwise(in_channels, in_channels, norm_first=norm_first, norm_eps=norm_eps)
 
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
         pooled = NeighbourMax.apply(self.pool(x), neighbours)
@@ -133,9 +151,11 @@ class GraphSAGE(nn.Module):
 class GIN(nn.Module):
     """norm(ReLU(W [(1 + ε) x_i + Σ_j x_j] + bias)), ε learnt (TPAMI paper)."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, norm_first: bool, norm_eps: float = 1e-5
+    ) -> None:
         super().__init__()
-        self.nn = Pointwise(in_channels, out_channels, norm_first=norm_first)
+        self.nn = Pointwise(in_channels, out_channels, norm_first=norm_first, norm_eps=norm_eps)
         self.epsilon = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:

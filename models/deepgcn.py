@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from itertools import pairwise
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +17,21 @@ from torch.utils.checkpoint import checkpoint
 
 from models.aggregation import BlockExtreme, LinearOfAll
 from models.configurations import DeepGCNConfig
-from models.convolutions import CONVOLUTIONS, Pointwise, untracked
+from models.convolutions import CONVOLUTIONS, BatchNorm, Pointwise, untracked
 from models.graph import neighbours, stochastic_ranks, strided_ranks
 from pointcloud.errors import PointloomError
 
 __all__ = ["DeepGCN", "DeepGCNConfig"]
+
+
+class _Norms(TypedDict):
+    norm_first: bool
+    norm_eps: float
+
+
+def _norms(config: DeepGCNConfig) -> _Norms:
+    """What every layer's batch norm has in common."""
+    return {"norm_first": config.norm_first, "norm_eps": config.norm_eps}
 
 
 class DeepGCN(nn.Module):
@@ -33,11 +44,11 @@ class DeepGCN(nn.Module):
     def __init__(self, config: DeepGCNConfig, *, gradient_checkpointing: bool = False) -> None:
         super().__init__()
         self.config, self.gradient_checkpointing = config, gradient_checkpointing
-        convolution, order = CONVOLUTIONS[config.convolution], {"norm_first": config.norm_first}
+        convolution = CONVOLUTIONS[config.convolution]
         widths = config.layer_channels
-        self.head = convolution(config.in_channels, config.channels, **order)
+        self.head = convolution(config.in_channels, config.channels, **_norms(config))
         self.backbone = nn.ModuleList(BackboneLayer(config, width) for width in widths[:-1])
-        self.fusion = Fusion(sum(widths), config.fusion_channels, **order)
+        self.fusion = Fusion(sum(widths), config.fusion_channels, **_norms(config))
         self.prediction = Prediction(config, in_channels=sum(widths))
 
     def forward(self, x: Tensor, ptr: Tensor, graph: Tensor | None = None) -> Tensor:
@@ -117,9 +128,9 @@ class BackboneLayer(nn.Module):
         super().__init__()
         self.kind = config.layer
         convolution = CONVOLUTIONS[config.convolution]
-        self.conv = convolution(in_channels, config.channels, norm_first=config.norm_first)
+        self.conv = convolution(in_channels, config.channels, **_norms(config))
         if self.kind == "residual+":
-            self.norm = nn.BatchNorm1d(in_channels)
+            self.norm = BatchNorm(in_channels, eps=config.norm_eps)
 
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
         """x (P, C), neighbours (P, K) -> (P, C'), a dense layer's C' being C + channels."""
@@ -132,9 +143,9 @@ class BackboneLayer(nn.Module):
 class Fusion(nn.Module):
     """One vector per block: max over its points of norm(ReLU(W features + bias)) (ICCV paper, fusion block)."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, norm_first: bool, norm_eps: float) -> None:
         super().__init__()
-        self.nn = Pointwise(in_channels, out_channels, norm_first=norm_first)
+        self.nn = Pointwise(in_channels, out_channels, norm_first=norm_first, norm_eps=norm_eps)
 
     def weight(self) -> Tensor:
         """W, (C', C)."""
@@ -143,7 +154,7 @@ class Fusion(nn.Module):
     def forward(self, product: Tensor, sizes: list[int]) -> Tensor:
         """W features (P, C') of every point and the blocks' sizes -> (B, C')."""
         z, sign = product.add_(self.nn.linear.bias).to(self.nn.linear.weight.dtype), self.nn.sign()
-        if not self.training:
+        if not self.training or len(z) == 1:  # one point has no variance
             extremes = [
                 torch.where(sign < 0, block.amin(dim=0), block.amax(dim=0)) for block in z.split(sizes)
             ]
@@ -160,8 +171,8 @@ class Prediction(nn.Module):
         super().__init__()
         hidden, last = config.prediction_channels
         self.fused_channels = config.fusion_channels
-        self.first = Pointwise(config.fusion_channels + in_channels, hidden, norm_first=config.norm_first)
-        self.second = Pointwise(hidden, last, norm_first=config.norm_first)
+        self.first = Pointwise(config.fusion_channels + in_channels, hidden, **_norms(config))
+        self.second = Pointwise(hidden, last, **_norms(config))
         self.dropout = nn.Dropout(config.dropout)
         self.classes = nn.Linear(last, config.num_classes)
         nn.init.kaiming_normal_(self.classes.weight)

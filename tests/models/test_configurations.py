@@ -22,6 +22,14 @@ def test_unknown_and_missing_keys_are_named() -> None:
         DeepGCNConfig.from_dict(values)
 
 
+def test_norm_eps_is_written_only_where_it_is_not_the_usual_one() -> None:
+    """Records from before there was such a key read as they were trained, and their hashes stay."""
+    assert "norm_eps" not in DeepGCNConfig().to_dict()
+    assert DeepGCNConfig.from_dict(DeepGCNConfig(k=5).to_dict()).norm_eps == 1e-5
+    original = DeepGCNConfig(norm_first=True, norm_eps=1e-3)
+    assert DeepGCNConfig.from_dict(json.loads(json.dumps(original.to_dict()))) == original
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -35,6 +43,7 @@ def test_unknown_and_missing_keys_are_named() -> None:
         ({"in_channels": 2}, "coordinate_channels must name some of the 2 input channels"),
         ({"stochastic_epsilon": 1.5}, "stochastic_epsilon must be from 0 to 1"),
         ({"dropout": 1.0}, "dropout must be"),
+        ({"norm_eps": 0.0}, "norm_eps must be above 0"),
         ({"prediction_channels": (512,)}, "prediction_channels must be two"),
     ],
 )

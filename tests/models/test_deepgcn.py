@@ -13,9 +13,12 @@ from models.configurations import CONFIGURATIONS
 from models.deepgcn import DeepGCN, DeepGCNConfig
 from pointcloud.errors import PointloomError
 from tests.models.conftest import settle, small_config
+from tests.models.test_graph import path as path  # the same two paths
 
 FAMILY = [
+    # The TensorFlow original norms first and adds more; a residual+ layer has one more norm.
     {"layer": layer, "convolution": convolution, "norm_first": norm_first}
+    | ({"norm_eps": 1e-2} if norm_first else {})
     for layer in ("residual", "residual+", "dense", "plain")
     for convolution in ("edge", "mr", "sage", "gin")
     for norm_first in (False, True)
@@ -86,6 +89,24 @@ def test_blocks_of_different_sizes_do_not_see_each_other(points: Tensor) -> None
             network(points[start:end], torch.tensor([0, end - start])) for start, end in pairwise(bounds)
         ]
     assert (together - torch.cat(apart)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("changes", FAMILY, ids=name)
+def test_one_point_alone_is_trained_with_the_running_statistics(
+    path: str, changes: dict[str, object], points: Tensor
+) -> None:
+    """Alone it has no variance: the network answers as in evaluation, and learns, and counts nothing."""
+    network = settle(DeepGCN(small_config(**changes, dropout=0.0)).double()).eval()
+    one, ptr = points[:1], torch.tensor([0, 1])
+    expected = network(one, ptr).detach()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    found = network.train()(one, ptr)
+    torch.testing.assert_close(found, expected)
+    found.square().sum().backward()
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    gradients = {key: parameter.grad for key, parameter in network.named_parameters()}
+    assert all(grad is not None and grad.isfinite().all() for grad in gradients.values())
+    assert gradients["head.nn.linear.weight"].abs().max() > 0
 
 
 def test_permuting_points_permutes_logits(points: Tensor) -> None:
