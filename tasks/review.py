@@ -72,15 +72,16 @@ def write_report(
     Raises:
         StorageError: it cannot be written.
     """
-    scheme = read_checkpoint(job.checkpoint, weights=False).label_scheme
+    checkpoint = read_checkpoint(job.checkpoint, weights=False)
+    scheme = checkpoint.label_scheme
     boxes = boxes_of(collection.headers)
     done = [r for r in records if r.state == ledger.DONE]
     bad = [r for r in records if r.state != ledger.DONE]
     found = _gather(done, job, options.below)
     found.to_review += [
-        review.whole_scan(r.scan, r.error, boxes[r.scan], collection.headers[r.scan].crs)
-        for r in bad
-        if r.scan in boxes
+        review.whole_scan(r.scan, why, boxes[r.scan], collection.headers[r.scan].crs)
+        for r in records
+        if r.scan in boxes and (why := r.error or " ".join(r.details.get("drift", [])))
     ]
     folder = storage.join(job.out, "review")
     polygons = review.write(folder, found.to_review)
@@ -99,11 +100,13 @@ def write_report(
         tiles=tuple(found.tiles if len(found.tiles) <= _MOST_TILES else found.scans),
         places=tuple(places),
         crs=found.crs,
+        seen=checkpoint.seen,
         figures=tuple(_figures(done, bad, now, options.price_per_hour, seconds, num_tiles)),
         facts={
             "checkpoint": job.checkpoint,
             "polygons to review": "\n".join(polygons)
-            + f"\ntiles with a mean confidence below {options.below:g}, and quarantined scans; opens in QGIS",
+            + f"\ntiles with a mean confidence below {options.below:g}, scans that are quarantined or unlike the "
+            "training; opens in QGIS",
             "ledger": storage.join(job.out, "ledger", "segment"),
             "time of the stages": _stages(now),
         },

@@ -21,6 +21,7 @@ from models.checkpoint import read_checkpoint
 from models.predictor import Predictor
 from pointcloud import ledger, storage
 from pointcloud.blocks import Block, BlockConfig
+from pointcloud.crs import metres_per_unit
 from pointcloud.doubt import TileDoubts
 from pointcloud.drift import Sampler
 from pointcloud.errors import PointloomError, ScanError, StorageError
@@ -186,7 +187,14 @@ class ScanSegmenter:
             doubts.take, folder,
         )  # fmt: skip
         labelled, in_network = time.monotonic(), self._predictor.network_seconds - in_network
-        drift = self._drift(uri, sampler)
+        looks = self._looks(sampler, part)
+        if looks["drift"] and self._job.quarantine_drift:
+            why = f"scan {uri!r} is unlike what the network was trained on: {' '.join(looks['drift'])}"
+            return replace(
+                self._failed(name, key, ledger.QUARANTINED, began, ScanError(why)),
+                points_in=part.num_points,
+                details=looks,
+            )
         codes, proof = self._isolated.call(write_labels, uri, output, folder, scheme, options)
         doubts.write(self._job.tiles(name))
         written = time.monotonic()
@@ -208,7 +216,7 @@ class ScanSegmenter:
                 "mean_confidence": round(doubts.confidence, 4),
                 "area_km2": doubts.area_km2,
                 "begun": begun,
-                "drift": drift,
+                **looks,
                 "proof": proof.to_dict(),
                 "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
             },
@@ -245,15 +253,15 @@ class ScanSegmenter:
             self._isolated.call(write_labels, str(scan), str(out), folder, self._scheme, self._job.options)
         self._predictor.network_seconds = 0.0
 
-    def _drift(self, uri: str, sampler: Sampler) -> list[str]:
-        """How a scan is unlike the training. Raises ScanError where that is to end in quarantine."""
+    def _looks(self, sampler: Sampler, part: Part) -> dict[str, Any]:
+        """What a scan looks like and how it is unlike the training, for its record."""
         checkpoint = self._predictor.checkpoint
-        if checkpoint.seen is None:
-            return []
-        found = sampler.drift(checkpoint.seen, checkpoint.features)
-        if found and self._job.quarantine_drift:
-            raise ScanError(f"scan {uri!r} is unlike what the network was trained on: {' '.join(found)}")
-        return found
+        thinning = {part.scan: part.num_points / max(sampler.num_kept, 1)}
+        seen, drift = sampler.seen(thinning), []
+        if checkpoint.seen is not None:
+            units = metres_per_unit(part.crs)
+            drift = sampler.drift(checkpoint.seen, checkpoint.features, thinning, units)
+        return {"seen": None if seen is None else seen.to_dict(), "drift": drift}
 
     def _decode(
         self, name: str, uri: str, beside: Mapping[str, str], folder: Path

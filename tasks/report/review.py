@@ -10,6 +10,8 @@ from markupsafe import Markup
 from plotly.colors import sample_colorscale, sequential
 
 from pointcloud.doubt import Place
+from pointcloud.drift import Range, Seen
+from pointcloud.errors import SchemaError
 from pointcloud.labels import LabelScheme
 from pointcloud.ledger import DONE, Record
 from tasks.report import colouring, pictures
@@ -44,6 +46,7 @@ class Review:
         states: scan -> one of `tasks.survey_map.COLOURS`; boxes: scan -> where it lies, where known.
         tiles: for the map of doubt.
         places: the most doubtful ones, the worst first; crs: scan -> what its coordinates are.
+        seen: what the checkpoint's training saw; None where it is not known.
         figures: label, value and a few words for the head of the page.
         facts: further ones for its end.
     """
@@ -57,6 +60,7 @@ class Review:
     tiles: tuple[Doubtful, ...] = ()
     places: tuple[Place, ...] = ()
     crs: dict[str, str] = field(default_factory=dict)
+    seen: Seen | None = None
     figures: tuple[Tile, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
 
@@ -106,13 +110,15 @@ def render(review: Review) -> str:
     """The page as HTML text that asks the network for nothing and runs no script; some 100 kB and up."""
     whole, rows = class_shares(review.records, review.scheme.names)
     bad = [r for r in review.records if r.state != DONE]
+    drifted = [r for r in review.records if r.details.get("drift")]
     return render_page(
         "review.html",
         title=review.title,
         subtitle=review.subtitle,
         review=review,
         bad=sorted(bad, key=lambda r: r.scan),
-        drifted=[r for r in review.records if r.state == DONE and r.details.get("drift")],
+        drifted=[(r, compare(r, review.seen)) for r in drifted[:_SHOWN_ROWS]],
+        num_drifted=len(drifted),
         whole=whole,
         rows=rows[:_SHOWN_ROWS],
         num_rows=len(rows),
@@ -123,6 +129,22 @@ def render(review: Review) -> str:
         ramp=doubt_colours(np.linspace(_CALM_CONFIDENCE, 1, 9)),
         calm=_CALM_CONFIDENCE,
     )
+
+
+def compare(record: Record, training: Seen | None) -> list[tuple[str, str, str]]:
+    """What it is, what the training saw, what a scan is: a row for each that both know."""
+    try:
+        here = Seen.from_dict(record.details["seen"])
+    except (KeyError, TypeError, SchemaError):  # of a Pointloom before this one
+        return []
+    if training is None:
+        return []
+    saw, has = training.in_words(), here.in_words()
+    return [(what, _in_figures(saw[what]), _in_figures(has[what])) for what in saw if what in has]
+
+
+def _in_figures(found: Range) -> str:
+    return f"{found.low:,.4g} · {found.middle:,.4g} · {found.high:,.4g}"
 
 
 def doubt_colours(confidences: np.ndarray) -> list[str]:

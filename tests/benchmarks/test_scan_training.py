@@ -30,4 +30,6 @@ def test_a_checkpoint_of_the_benchmarks_knows_what_it_saw(tmp_path: Path) -> Non
     seen = train_on_scans(find_scans([str(scan)]), recipe, network, TrainConfig(epochs=1)).seen
     assert seen is not None
     assert 0.5 < seen.density.middle < 4.0
+    assert seen.delivered is not None
+    assert 3.0 < seen.delivered.middle < 6.0, "with the returns of trees"
     assert {"height", "return_number", "number_of_returns"} <= seen.columns.keys()

@@ -24,9 +24,12 @@ from tasks.segment import plan_segmenting
 from tasks.segmenter import ScanSegmenter, SegmentJob
 from tasks.survey_map import UNREACHED
 from tests import broken_files, lethal_decoders
-from tests.clouds import write_las
+from tests.clouds import REAL, write_las
 from tests.models.test_predictor import CLOUD, make_predictor
 from tests.pointcloud.test_storage import no_room_beyond
+from tests.wrong_units import miswritten, simulated
+
+LIDARHD = "lidarhd_50m/*.laz"
 
 
 @pytest.fixture
@@ -185,6 +188,7 @@ def test_a_scan_unlike_the_training_is_labelled_with_a_warning_or_quarantined(
     assert record["state"] == QUARANTINED
     assert "unlike what the network was trained on" in record["error"]
     assert "a.las" in record["error"]
+    assert record["details"]["drift"] == [density, intensity]
     assert replace(job, quarantine_drift=True).key("a", []) != job.key("a", [])
 
 
@@ -244,3 +248,36 @@ def test_a_scan_over_which_three_actors_ended_is_left_to_no_fourth(job: SegmentJ
     for _ in range(3):
         assert actor._begin(scan.name)
     assert run(ScanSegmenter(replace(job, run="another")), scan)["state"] == DONE, "and so does the next run"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        pytest.param("", id="simulated"),
+        pytest.param(
+            LIDARHD, marks=pytest.mark.skipif(not [*REAL.glob(LIDARHD)], reason=f"{REAL} is not here")
+        ),
+    ],
+)
+def test_a_wrong_unit_is_said_or_quarantined_whatever_the_features(
+    job: SegmentJob, tmp_path: Path, pattern: str
+) -> None:
+    first, second = sorted(REAL.glob(pattern))[:2] if pattern else simulated(tmp_path)
+    looks = run(ScanSegmenter(job), first)["details"]
+    assert looks["drift"] == [], "this checkpoint knows nothing"
+    save_checkpoint(
+        job.checkpoint, replace(read_checkpoint(job.checkpoint), seen=Seen.from_dict(looks["seen"]))
+    )
+    assert Seen.from_dict(looks["seen"]).delivered is not None
+    warning, strict = ScanSegmenter(job), ScanSegmenter(replace(job, quarantine_drift=True))
+    right = run(strict, second)
+    assert (right["state"], right["details"]["drift"]) == (DONE, [])
+    for wrong in ("feet taken for metres", "metres taken for feet"):
+        scan = miswritten(second, tmp_path / "wrong" / f"{wrong}.las", wrong)
+        warned = run(warning, scan)
+        assert warned["state"] == DONE
+        assert f"likely {wrong}" in warned["details"]["drift"][0]
+        refused = run(strict, scan)
+        assert refused["state"] == QUARANTINED
+        assert f"likely {wrong}" in refused["error"]
+        assert refused["details"] == {key: warned["details"][key] for key in ("seen", "drift")}

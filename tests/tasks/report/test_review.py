@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from pointcloud.doubt import Place
+from pointcloud.drift import Range, Seen
 from pointcloud.ledger import DONE, QUARANTINED, Record
 from tasks.report.colouring import Colouring
-from tasks.report.review import Doubtful, Review, class_shares, doubt_colours, draw_raster, render
+from tasks.report.review import Doubtful, Review, class_shares, compare, doubt_colours, draw_raster, render
 from tasks.report.words import Tile
 from tests.tasks.report.scans import SCHEME
 from tests.tasks.report.test_page import Parsed
@@ -75,6 +76,35 @@ def test_drift_is_shown_with_its_sentences() -> None:
     text = Parsed(render(drifted)).text
     assert "It is too thin." in text
     assert "It is too bright." in text
+
+
+def test_what_the_checkpoint_saw_stands_beside_what_the_scan_is() -> None:
+    saw = Seen(
+        Range(5.0, 9.9, 43.0),
+        {"height": Range(0.1, 2.6, 17.7), "red": Range(1, 2, 3)},
+        Range(9.3, 23.2, 103.5),
+    )
+    here = Seen(Range(0.5, 1.9, 7.8), {"height": Range(0.1, 10.5, 42.1)}, Range(0.2, 2.0, 8.1))
+    off = done("a.laz", (1, 1, 1), drift=["It is too thin."], seen=here.to_dict())
+    refused = replace(
+        bad("c.laz", "It is far too thin."), details={"drift": ["So it is."], "seen": here.to_dict()}
+    )
+    like = done("b.laz", (1, 1, 1), drift=[], seen=saw.to_dict())
+    review = replace(REVIEW, records=(off, refused, like), seen=saw)
+    assert [what for what, *_ in compare(off, saw)] == [
+        "points per m² as delivered", "points per m² after thinning", "height above the lowest point nearby, m"
+    ]  # fmt: skip
+    text = Parsed(render(review)).text
+    for said in (
+        "What the checkpoint saw",
+        "9.3 · 23.2 · 103.5",
+        "0.2 · 2 · 8.1",
+        "0.1 · 10.5 · 42.1",
+        "So it is.",
+    ):
+        assert said in text
+    assert text.count("9.3 · 23.2 · 103.5") == 2, "for scans that are unlike it"
+    assert compare(done("a.laz", (1, 1, 1), drift=["Old."]), saw) == compare(off, None) == []
 
 
 def test_class_shares_put_the_strangest_scan_first() -> None:
