@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import time
@@ -36,7 +35,7 @@ from models.recipes import recipe as find_recipe
 from pointcloud.blocks import BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.errors import PointloomError
-from pointcloud.features import FEATURES, RADII_M, check_features, num_channels
+from pointcloud.features import FEATURES, check_features, num_channels, surroundings_for
 from pointcloud.labels import LabelScheme, find_scheme
 from pointcloud.preprocess import Recipe
 from pointcloud.reader import find_scans, read_cloud
@@ -66,7 +65,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="xyz first (default: returns and surroundings, by density)",
     )
     add("--epochs", type=int, default=0, help="0: as many as --steps and --minutes allow")
-    add("--steps", type=int, default=2000, help="of the optimizer, at most; in whole epochs")
+    add("--steps", type=int, default=1000, help="of the optimizer, at most; in whole epochs")
     add("--minutes", type=float, default=45.0, help="of training, estimated from its first steps")
     add("--recipe", choices=RECIPES, default="modern", help="how DeepGCN is trained")
     add("--batch-size", type=int, help="blocks of a step (default: 2, by the recipe paper 16)")
@@ -169,18 +168,13 @@ def sizes_for(
     """Voxel, tile, halo and features for scans whose points lie so far apart.
 
     A voxel twice as wide evens out where flight lines overlap, and half as many points make a step twice as fast; above
-    1 m it would mix labels. A tile of 80 distances and a halo of 10 hold some 3000 points. Surroundings are those of a
-    few points to hundreds, four radii from about 5 distances up (sparser scans: the four largest that there are).
+    1 m it would mix labels. A tile of 80 distances and a halo of 10 hold some 3000 points.
     """
     voxel_m = voxel_m or round(min(1.0, max(0.05, round(40 * spacing_m) * 0.05)), 2)
     step = voxel_m * overlap
     tile_m = round(max(1, round(80 * spacing_m / step)) * step, 2)
     halo_m = round(float(min(tile_m, 10 * spacing_m)), 1)
-    radii = list(RADII_M)
-    smallest = min(range(len(radii)), key=lambda i: abs(math.log(RADII_M[radii[i]] / (5 * spacing_m))))
-    radii = radii[min(smallest, len(radii) - 4) :][:4]
-    features = ["xyz", "returns", *(f"shape_{r}" for r in radii), *(f"echoes_{r}" for r in radii[:3])]
-    return voxel_m, tile_m, halo_m, features
+    return voxel_m, tile_m, halo_m, ["xyz", "returns", *surroundings_for(spacing_m)]
 
 
 def compare_forest(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from pointcloud.blocks import Block
+from pointcloud.blocks import Block, BlockConfig
 from pointcloud.errors import PointloomError, ScanError, SchemaError
 from pointcloud.surroundings import ECHOES, SHAPE, echoes, shape
 
@@ -80,6 +80,33 @@ def check_features(features: tuple[str, ...]) -> None:
             f"features {', '.join(features)} cannot be used: expected xyz first, then any of "
             f"{', '.join(list(FEATURES)[1:])}, each once."
         )
+
+
+def surroundings_for(spacing_m: float) -> tuple[str, ...]:
+    """Features of the surroundings that suit scans whose points lie so far apart on the ground.
+
+    Four radii of shape from about five distances up, a few points to hundreds, and the three smaller ones of echoes;
+    for sparser scans the largest radii that there are.
+    """
+    radii = list(RADII_M)
+    smallest = min(range(len(radii)), key=lambda i: abs(math.log(RADII_M[radii[i]] / (5 * spacing_m))))
+    radii = radii[min(smallest, len(radii) - 4) :][:4]
+    return *(f"shape_{radius}" for radius in radii), *(f"echoes_{radius}" for radius in radii[:3])
+
+
+def default_features(config: BlockConfig, attributes: Collection[str]) -> tuple[str, ...]:
+    """The features that won on held-out tiles (benchmarks/ACCURACY.md), of those that the attributes allow.
+
+    Surveys: xyz, returns and surroundings, whose radii take a voxel for two distances between points. Scans without
+    returns: colours too, if there are any. Dense rooms, which are not thinned: xyz, colours and height.
+    """
+    wanted = (
+        ("xyz", "returns", *surroundings_for(config.voxel_size_m / 2)) if config.thin else ("xyz", "height")
+    )
+    given = [name for name in wanted if set(attributes).issuperset(FEATURES[name][0])]
+    if "returns" not in given and set(attributes).issuperset(FEATURES["rgb"][0]):
+        given.insert(1, "rgb")
+    return tuple(given)
 
 
 def num_channels(features: tuple[str, ...]) -> int:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from pyproj import CRS
 
+from pointcloud.blocks import BlockConfig
 from pointcloud.errors import PointloomError, ScanError, SchemaError
 from pointcloud.features import (
     FEATURES,
     STANDARDISED,
     FeatureStatistics,
     check_features,
+    default_features,
     num_channels,
     point_features,
     standardised_columns,
@@ -108,3 +110,27 @@ def test_statistics_come_back_from_their_record() -> None:
     for record in ({}, {"mean": {}}, [], {"mean": 3, "std": {}}, {"mean": "ab", "std": {}}):
         with pytest.raises(SchemaError, match="not feature statistics"):
             FeatureStatistics.from_dict(record)  # type: ignore[arg-type]
+
+
+RETURNS, COLOURS = {"return_number", "number_of_returns"}, {"red", "green", "blue"}
+
+
+@pytest.mark.parametrize(
+    ("voxel_size_m", "thin", "attributes", "expected"),
+    [
+        (0.4, True, RETURNS | COLOURS,
+         "xyz returns shape_1m shape_2m shape_4m shape_8m echoes_1m echoes_2m echoes_4m"),
+        (0.4, True, COLOURS, "xyz rgb shape_1m shape_2m shape_4m shape_8m"),
+        (4.0, True, set(), "xyz shape_4m shape_8m shape_16m shape_32m"),
+        (0.01, True, set(), "xyz shape_0.5m shape_1m shape_2m shape_4m"),
+        (0.01, False, COLOURS, "xyz rgb height"),
+        (0.01, False, {"intensity"}, "xyz height"),
+    ],
+)  # fmt: skip
+def test_default_features_follow_from_density_and_attributes(
+    voxel_size_m: float, thin: bool, attributes: set[str], expected: str
+) -> None:
+    config = BlockConfig(tile_size_m=16.0, halo_m=2.0, voxel_size_m=voxel_size_m, thin=thin)
+    found = default_features(config, attributes)
+    check_features(found)
+    assert " ".join(found) == expected
