@@ -1,6 +1,7 @@
-"""Published DeepGCN weights (deep_gcns_torch, "dense" networks) as a Pointloom checkpoint.
+"""Published DeepGCN weights as a Pointloom checkpoint: deep_gcns_torch ("dense" networks) and the TensorFlow original.
 
 python -m models.import_weights CHECKPOINT.pth --out DIR [--k 16 --layer plain --convolution mr --coordinates room]
+python -m models.import_weights VARIABLES.npz --out DIR …  # models/tensorflow_weights.py says how they become one
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from models.checkpoint import Checkpoint, save_checkpoint
 from models.deepgcn import DeepGCN, DeepGCNConfig
+from models.tensorflow_weights import NORM_EPS, from_tensorflow_variables, read_tensorflow_variables
 from pointcloud.blocks import BlockConfig
 from pointcloud.errors import PointloomError, SchemaError
 from pointcloud.features import FeatureStatistics
@@ -42,29 +44,59 @@ _RENAMED = (
     (r"^prediction\.1\.", "prediction.second."),
     (r"^prediction\.3\.0\.", "prediction.classes."),
     (r"\.0\.(weight|bias)$", r".linear.\1"),
-    (r"\.2\.(\w+)$", r".norm.\1"),
+    (r"\.[12]\.(\w+)$", r".norm.\1"),
 )
-"""Reference keys -> this project's, in this order. There 0 is linear (a 1×1 convolution), 1 ReLU, 2 norm."""
+"""Reference keys -> this project's, in this order.
+
+There 0 is linear (a 1×1 convolution), 1 ReLU and 2 norm, or in the TensorFlow order 1 norm and 2 ReLU.
+"""
 
 
 def from_reference_state(
-    state: Mapping[str, Tensor], *, k: int = 16, layer: str | None = None, convolution: str | None = None
+    state: Mapping[str, Tensor],
+    *,
+    k: int = 16,
+    layer: str | None = None,
+    convolution: str | None = None,
+    norm_first: bool = False,
 ) -> tuple[DeepGCNConfig, dict[str, Tensor]]:
-    """Configuration and weights of a reference network.
+    """Configuration and weights of a reference network in torch.
+
+    Args:
+        state: deep_gcns_torch's keys and tensors.
+        k, layer, convolution: as for `with_configuration`.
+        norm_first: norm before ReLU although the keys do not say so.
+
+    Raises:
+        SchemaError: keys or shapes that are not the reference's, or norms before ReLU and after.
+    """
+    places = {found[1] for key in state if (found := re.search(r"\.([12])\.running_mean$", key))}
+    if len(places) > 1:
+        raise SchemaError("batch norm must come either before every ReLU or after, found both in the keys.")
+    weights = {_renamed(key): _squeezed(value) for key, value in state.items()}
+    return with_configuration(
+        weights, k=k, layer=layer, convolution=convolution, norm_first=norm_first or places == {"1"}
+    )
+
+
+def with_configuration(
+    weights: dict[str, Tensor], *, k: int, layer: str | None, convolution: str | None, norm_first: bool
+) -> tuple[DeepGCNConfig, dict[str, Tensor]]:
+    """The configuration of a network's weights, and these.
 
     Depth, width, classes and dense layers can be read off the weights. A residual and a plain layer have the
     same weights, so have EdgeConv and MRConv, and k has none: unnamed, it is the papers' choice.
 
     Args:
-        state: deep_gcns_torch's keys and tensors.
+        weights: under this project's keys.
         k: neighbours the network was trained with.
         layer: "residual" or "plain" where the weights leave it open; None is residual.
         convolution: "edge" or "mr" where the weights leave it open; None is edge.
+        norm_first: the TensorFlow order, norm before ReLU, with the original's eps.
 
     Raises:
-        SchemaError: keys or shapes that are not the reference's.
+        SchemaError: weights that make no network.
     """
-    weights = {_renamed(key): _squeezed(value) for key, value in state.items()}
     try:
         depth = (
             1
@@ -79,9 +111,7 @@ def from_reference_state(
             len(weights["prediction.second.linear.bias"]),
         )
     except KeyError as missing:
-        raise SchemaError(
-            f"not a deep_gcns_torch network: expected the weight {missing}, found none."
-        ) from None
+        raise SchemaError(f"not a published DeepGCN: expected the weight {missing}, found none.") from None
     if "head.pool.linear.weight" in weights:
         convolution = "sage"
     elif "head.epsilon" in weights:
@@ -100,6 +130,8 @@ def from_reference_state(
         convolution=convolution,  # type: ignore[arg-type]
         fusion_channels=fusion_channels,
         prediction_channels=(hidden, last),
+        norm_first=norm_first,
+        norm_eps=NORM_EPS if norm_first else DeepGCNConfig.norm_eps,
     )
     _check(config, weights)
     return config, weights
@@ -146,25 +178,42 @@ def read_reference_state(file: Path) -> dict[str, Tensor]:
 
 
 def import_weights(
-    file: Path, out: str, *, k: int, layer: str | None, convolution: str | None, coordinates: str = "block"
+    file: Path,
+    out: str,
+    *,
+    k: int,
+    layer: str | None,
+    convolution: str | None,
+    coordinates: str | None = None,
+    norm_first: bool = False,
 ) -> Checkpoint:
     """Write the checkpoint folder `out` for a published network.
 
     Args:
-        file: the downloaded weights; k, layer and convolution as for `from_reference_state`.
-        coordinates: a key of COORDINATES; the weights do not say which it was.
+        file: the downloaded weights, or the TensorFlow original's variables as .npz.
+        k, layer, convolution, norm_first: as for `from_reference_state`; .npz is always norm first.
+        coordinates: a key of COORDINATES, which the weights do not say. None: with norm first and nine channels
+            the room's, as in the original, else the block's.
 
     Raises:
         PointloomError: not such a file, channels or classes that no scan gives, or "room" without nine channels.
     """
-    config, weights = from_reference_state(
-        read_reference_state(file), k=k, layer=layer, convolution=convolution
-    )
+    if file.suffix == ".npz":
+        weights = from_tensorflow_variables(read_tensorflow_variables(file))
+        config, weights = with_configuration(
+            weights, k=k, layer=layer, convolution=convolution, norm_first=True
+        )
+    else:
+        config, weights = from_reference_state(
+            read_reference_state(file), k=k, layer=layer, convolution=convolution, norm_first=norm_first
+        )
     if config.in_channels not in FEATURES or config.num_classes != len(PRESETS["s3dis"]):
         raise SchemaError(
             f"{file} takes {config.in_channels} channels and tells {config.num_classes} classes; expected "
             f"{' or '.join(map(str, FEATURES))} channels and the {len(PRESETS['s3dis'])} classes of S3DIS."
         )
+    if coordinates is None:
+        coordinates = "room" if config.norm_first and config.in_channels == 9 else "block"
     config = replace(config, coordinate_channels=COORDINATES[coordinates])
     # Blocks give xyz in half tiles, the published networks took metres: the first product scales.
     takes_features = {"edge": 2, "mr": 2, "sage": 1, "gin": 1}[config.convolution]
@@ -189,8 +238,10 @@ def import_weights(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Import published DeepGCN weights (deep_gcns_torch).")
-    parser.add_argument("checkpoint", type=Path, help="the downloaded .pth file")
+    parser = argparse.ArgumentParser(description="Import published DeepGCN weights.")
+    parser.add_argument(
+        "checkpoint", type=Path, help="the .pth file of deep_gcns_torch, or the TensorFlow variables as .npz"
+    )
     parser.add_argument("--out", required=True, help="the checkpoint folder to write")
     parser.add_argument("--k", type=int, default=16, help="neighbours it was trained with (not in the file)")
     parser.add_argument("--layer", choices=["residual", "plain"], help="where the weights leave it open")
@@ -198,8 +249,12 @@ def main() -> int:
     parser.add_argument(
         "--coordinates",
         choices=list(COORDINATES),
-        default="block",
-        help="xyz that the first graph was built on",
+        help="xyz that the first graph was built on (default: room in the TensorFlow order, else block)",
+    )
+    parser.add_argument(
+        "--norm-first",
+        action="store_true",
+        help="batch norm before ReLU, eps 1e-3 (TensorFlow order), where the keys do not say so",
     )
     options = parser.parse_args()
     try:
@@ -210,6 +265,7 @@ def main() -> int:
             layer=options.layer,
             convolution=options.convolution,
             coordinates=options.coordinates,
+            norm_first=options.norm_first,
         )
     except PointloomError as error:
         print(error, file=sys.stderr)
@@ -217,7 +273,8 @@ def main() -> int:
     network = checkpoint.network
     print(
         f"{options.out}: {network.num_layers} {network.layer} layers of {network.channels} channels, "
-        f"{network.convolution} convolution, k = {network.k}."
+        f"{network.convolution} convolution, k = {network.k}, batch norm "
+        f"{'before' if network.norm_first else 'after'} ReLU."
     )
     return 0
 

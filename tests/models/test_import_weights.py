@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_named() -> None:
         from_reference_state(state)
     with pytest.raises(SchemaError, match=r"weight extra: expected none, found \(1,\)"):
         from_reference_state(reference_state() | {"extra": torch.zeros(1)})
-    with pytest.raises(SchemaError, match="not a deep_gcns_torch network"):
+    with pytest.raises(SchemaError, match="not a published DeepGCN"):
         from_reference_state({"conv1.weight": torch.zeros(1)})
 
 
