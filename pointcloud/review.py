@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from pyproj import CRS
 from pointcloud import geoparquet, storage
 
 NAME = "review.parquet"
+_FURTHER = re.compile(r"review-(\d+)\.parquet")
 _SCHEMA = pa.schema(
     [
         ("scan", pa.string()),
@@ -49,10 +51,11 @@ def whole_scan(scan: str, reason: str, box: Sequence[float], crs: CRS | None) ->
 def write(folder: str, found: Sequence[pa.Table]) -> list[str]:
     """Write rows to review as GeoParquet, one file for each CRS, the one with most rows first; the files' URIs.
 
-    A review without rows is written too: it says that there is nothing to look at.
+    A review without rows is written too: it says that there is nothing to look at. Files of an earlier review that
+    had more CRSs are removed.
 
     Raises:
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be listed or written.
     """
     by_crs: dict[bytes, list[pa.Table]] = {}
     for table in found:
@@ -68,6 +71,10 @@ def write(folder: str, found: Sequence[pa.Table]) -> list[str]:
         whole = pa.concat_tables(tables).sort_by([("confidence", "ascending"), ("scan", "ascending")])
         with storage.staged(uris[-1]) as part:
             pq.write_table(whole, part, compression="zstd")
+    for file in storage.list_files(folder, recursive=False):
+        further = _FURTHER.fullmatch(file.name)
+        if further and int(further[1]) > len(uris):
+            storage.delete(file.uri)
     return uris
 
 

@@ -39,6 +39,19 @@ def test_doubtful_tiles_and_quarantined_scans_by_crs(tmp_path: Path) -> None:
     assert review.crs_name(tiles) == CRS_M.name
 
 
+def test_what_an_earlier_review_had_more_is_removed(tmp_path: Path) -> None:
+    scans = [
+        review.whole_scan(f"{n}.laz", "bad", (1.0, 2.0, 3.0, 4.0), CRS.from_epsg(2225 + n)) for n in range(3)
+    ]
+    (tmp_path / "review-notes.parquet").write_text("of somebody else")
+    assert len(review.write(str(tmp_path), scans)) == 3
+    uris = review.write(str(tmp_path), scans[:2])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "review-2.parquet", "review-notes.parquet", "review.parquet",
+    ]  # fmt: skip
+    assert [row["scan"] for uri in uris for row in pq.read_table(uri).to_pylist()] == ["0.laz", "1.laz"]
+
+
 def test_nothing_to_review_is_a_file_without_rows(tmp_path: Path) -> None:
     (uri,) = review.write(str(tmp_path), [])
     assert len(pq.read_table(uri)) == 0
