@@ -14,9 +14,9 @@ from tasks.evaluate import EvaluateJob, evaluate_pairs, find_pairs
 
 
 class EvaluateParameters(BaseModel):
-    """Labelled clouds, their truth, and where the report goes. Files are paired by name."""
+    """Labelled clouds, their truth, and where the report goes. Files are paired by name, whatever their formats."""
 
-    labelled: list[str] = Field(description="Labelled LAS/LAZ files, folders or globs.")
+    labelled: list[str] = Field(description="Labelled LAS, LAZ, PLY or Parquet files, folders or globs.")
     truth: list[str] = Field(description="The same scans with their true classes.")
     against: list[str] = Field(
         [], description="The same scans labelled otherwise, to compare: another checkpoint's, or last year's."

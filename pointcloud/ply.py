@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from pyproj import CRS
+from pyproj.exceptions import CRSError
 from trimesh.exchange.ply import _parse_header
 
 from pointcloud import columns, storage
@@ -26,6 +28,7 @@ _EXPECTED = "a complete PLY file whose vertices have x, y and z"
 _HEADER_BYTES = 1 << 16
 _PIECE_BYTES = 1 << 20
 _LINE_BYTES = 1 << 14
+_CRS = re.compile(rb"^comment crs: (.+?)\r?$", re.MULTILINE)
 _FORMAT = re.compile(rb"ply\r?\nformat (ascii|binary_little_endian|binary_big_endian) 1\.0\s*\n")
 
 
@@ -41,25 +44,46 @@ class _Layout:
 
 
 def read_header(uri: str) -> ScanHeader:
-    """What a PLY header says; it has neither bounds nor a CRS.
+    """What a PLY header says; it has no bounds, and a CRS where `exported` wrote it.
 
     Raises:
         ScanError: no PLY header, no vertices with x, y and z, or more promised than the file can hold.
     """
     with storage.open_input(uri) as stream, reading(uri, _EXPECTED):
         layout = _layout(uri, stream)
+        stream.seek(0)
+        crs = _crs(stream.read(_HEADER_BYTES))
     names = layout.dtype.names or ()
     return ScanHeader(
         uri=uri,
         format=f"PLY {layout.encoding.replace('_', ' ')}",
         num_points=layout.num_points,
         bounds=None,
-        crs=None,
+        crs=crs,
         attributes=columns.attributes_of(columns.match_names(names)),
         resolution=None,
         dimensions=names,
-        notes=("PLY names no CRS; metres are assumed.",),
+        notes=() if crs is not None else ("PLY names no CRS; metres are assumed.",),
     )
+
+
+def _crs(head: bytes) -> CRS | None:
+    """The CRS in a comment of ours; None where there is none, or one that PROJ does not know."""
+    found = _CRS.search(head.partition(b"end_header")[0])
+    try:
+        return CRS.from_wkt(found[1].decode()) if found else None
+    except (CRSError, UnicodeDecodeError):
+        return None
+
+
+def read_dimension(uri: str, name: str) -> np.ndarray | None:
+    """One property (P,) of the vertices as it is stored; None where they have no such. Raises as above."""
+    with storage.open_input(uri) as stream, reading(uri, _EXPECTED):
+        layout = _layout(uri, stream)
+        if name not in (layout.dtype.names or ()):
+            return None
+        parts = [rows[name] for rows in _rows(uri, stream, layout)]
+    return np.concatenate(parts) if parts else np.empty(0)
 
 
 def iterate_columns(header: ScanHeader, report: Callable[[str], None]) -> Iterator[Columns]:

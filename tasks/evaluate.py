@@ -14,10 +14,9 @@ from pointcloud import storage
 from pointcloud.cloud import Cloud
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import PointloomError
-from pointcloud.labelled import CONFIDENCE, output_name
+from pointcloud.labelled import output_name
+from pointcloud.labelled_clouds import find_clouds, read_labelled, stem_of
 from pointcloud.labels import LabelScheme
-from pointcloud.reader import read_cloud
-from pointcloud.scan import SUFFIXES, read_dimension
 from tasks.report.page import Report, ScanView, render
 from tasks.scores import ScanScores, tables, to_markdown, write_parquet
 from tasks.scores import total as scores_of_all
@@ -58,31 +57,61 @@ def find_pairs(
 ) -> tuple[Pair, ...]:
     """Pair labelled clouds with truth, and with the delivered scans and another version if given, by name.
 
+    The format is no part of a name. Of several with one name that of the same format is taken.
+
     Raises:
         StorageError: nothing at a path.
-        PointloomError: a labelled cloud without one of them.
+        PointloomError: a labelled cloud without one of them, or with several.
     """
-    truths = _by_name(truth)
-    befores = _by_name(delivered) if delivered else truths
-    others = _by_name(against) if against else {}
-    wanted = [("truth", truths), ("delivered scan", befores)] + (
-        [("other version", others)] if against else []
-    )
+    truths = _by_stem(truth)
+    befores = _by_stem(delivered) if delivered else truths
+    others = _by_stem(against) if against else {}
     pairs = []
-    for source in storage.expand(labelled, SUFFIXES):
-        for what, found in wanted:
-            if source.name not in found:
-                raise PointloomError(
-                    f"no {what} for {source.uri!r}: expected a file named {source.name!r} among {sorted(found)[:5]}; "
-                    "name both alike."
-                )
-        name = source.name
-        pairs.append(Pair(name, source.uri, truths[name], befores[name], others.get(name)))
+    for sources in _by_stem(labelled).values():
+        if len(sources) > 1:
+            raise PointloomError(
+                f"{sources[0].uri!r} and {sources[1].uri!r} are both the labelled cloud of one scan; name one of them."
+            )
+        (source,) = sources
+        pairs.append(
+            Pair(
+                source.name,
+                source.uri,
+                _partner(source, "truth", truths),
+                _partner(source, "delivered scan", befores),
+                _partner(source, "other version", others) if against else None,
+            )
+        )
+    if not pairs:
+        raise PointloomError(
+            f"no labelled cloud among {', '.join(map(repr, labelled))}; give where they are."
+        )
     return tuple(pairs)
 
 
-def _by_name(patterns: list[str]) -> dict[str, str]:
-    return {output_name(source.name): source.uri for source in storage.expand(patterns, SUFFIXES)}
+def _by_stem(patterns: list[str]) -> dict[str, list[storage.Source]]:
+    found: dict[str, list[storage.Source]] = {}
+    for source in find_clouds(patterns):
+        found.setdefault(stem_of(source.name), []).append(source)
+    return found
+
+
+def _partner(source: storage.Source, what: str, among: dict[str, list[storage.Source]]) -> str:
+    """The URI of what belongs to a labelled cloud."""
+    found = among.get(stem_of(source.name), [])
+    if not found:
+        raise PointloomError(
+            f"no {what} for {source.uri!r}: expected a file named {stem_of(source.name)!r}, in any format, among "
+            f"{sorted(among)[:5]}; name both alike."
+        )
+    if len(found) == 1:
+        return found[0].uri
+    same = [other for other in found if output_name(other.name) == source.name]
+    if len(same) != 1:
+        raise PointloomError(
+            f"{source.uri!r} has more than one {what}, {found[0].uri!r} and {found[1].uri!r}; name one of them."
+        )
+    return same[0].uri
 
 
 @task(name="evaluate labelled clouds")
@@ -101,9 +130,9 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
     views: list[ScanView] = []
     facts, unit = dict(job.facts), "metres assumed"
     for pair in job.pairs:
-        labelled, truth = read_cloud(pair.labelled), read_cloud(pair.truth)
+        (labelled, confidence), (truth, _) = read_labelled(pair.labelled), read_labelled(pair.truth)
         _check_same_points(pair.labelled, labelled, pair.truth, truth)
-        view = _view(pair, labelled, truth, scheme)
+        view = _view(pair, labelled, confidence, truth, scheme)
         found.append(_count(pair, view, labelled, scheme))
         counts = found[-1].confusion
         miou = Scores.from_confusion(counts, scheme.names).miou
@@ -155,7 +184,7 @@ def _count(pair: Pair, view: ScanView, labelled: Cloud, scheme: LabelScheme) -> 
     assert view.truth is not None, "what is scored has truth"
     counts, against, num_changed = confusion(view.after, view.truth, len(scheme)), None, 0
     if pair.against is not None:
-        cloud = read_cloud(pair.against)
+        cloud, _ = read_labelled(pair.against)
         _check_same_points(pair.labelled, labelled, pair.against, cloud)
         other = _indices(cloud, scheme)
         against = confusion(other, view.truth, len(scheme))
@@ -179,9 +208,10 @@ def _check_same_points(labelled_uri: str, labelled: Cloud, other_uri: str, other
         )
 
 
-def _view(pair: Pair, labelled: Cloud, truth: Cloud, scheme: LabelScheme) -> ScanView:
-    delivered = truth if pair.delivered == pair.truth else read_cloud(pair.delivered)
-    confidence = read_dimension(pair.labelled, CONFIDENCE)
+def _view(
+    pair: Pair, labelled: Cloud, confidence: np.ndarray | None, truth: Cloud, scheme: LabelScheme
+) -> ScanView:
+    delivered = truth if pair.delivered == pair.truth else read_labelled(pair.delivered)[0]
     return ScanView(
         name=pair.name,
         xyz=labelled.xyz,

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import laspy
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from flows.evaluate import EvaluateParameters, check, evaluate
 from pointcloud.errors import PointloomError
+from pointcloud.exported import write_exported
+from pointcloud.label_options import LabelOptions
+from pointcloud.labelled_clouds import read_labelled
+from pointcloud.reader import read_cloud
 
 
 def relabelled(scan: Path, out: Path, change) -> Path:  # type: ignore[no-untyped-def]
@@ -110,3 +115,61 @@ def test_several_scans_and_two_versions_are_compared_point_by_point(survey: Path
     (tmp_path / "last" / names[0]).unlink()
     with pytest.raises(PointloomError, match="no other version for"):
         check(parameters(tmp_path / "labelled", survey, out, against=[str(tmp_path / "last")]))
+
+
+def written_as(scan: Path, out: Path) -> Path:
+    """A scan as `segment` writes it in another format, ten points of ground as buildings, half sure of all."""
+    codes = np.asarray(laspy.read(scan).classification).copy()
+    codes[np.flatnonzero(codes == 2)[:10]] = 6
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_exported(str(scan), str(out), codes, np.full(len(codes), 0.5, np.float32), LabelOptions(), {})
+    return out
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".parquet"])
+def test_labelled_clouds_of_every_format_are_compared_with_the_truth_of_any(
+    scan: Path, tmp_path: Path, suffix: str
+) -> None:
+    labelled = written_as(scan, tmp_path / "labelled" / f"{scan.stem}{suffix}")
+    # What else lies beside labelled clouds.
+    for name in (f"tiles/{scan.name}.parquet", "review/review.parquet"):
+        (labelled.parent / name).parent.mkdir()
+        pq.write_table(
+            pa.table({"scan": [scan.name], "x": [0.0], "y": [0.0], "z": [0.0]}), labelled.parent / name
+        )
+    scores = evaluate(parameters(labelled.parent, scan, tmp_path / "out", against=[str(scan)]))
+    assert scores["num_scored"] * (1 - scores["overall_accuracy"]) == pytest.approx(10)
+    assert evaluate(parameters(labelled, labelled, tmp_path / "self"))["miou"] == 1.0
+    cloud, confidence = read_labelled(str(labelled))
+    whole = read_cloud(str(scan))
+    np.testing.assert_array_equal(cloud.xyz, whole.xyz)
+    assert cloud.crs == whole.crs
+    np.testing.assert_array_equal(cloud.attributes["intensity"], whole.attributes["intensity"])
+    np.testing.assert_array_equal(confidence, np.full(len(whole), 0.5, np.float32))
+
+
+def test_of_two_truths_that_of_the_same_format_is_taken_and_else_both_are_named(
+    scan: Path, tmp_path: Path
+) -> None:
+    truth, labelled = tmp_path / "truth", tmp_path / "labelled"
+    written_as(scan, truth / f"{scan.stem}.ply")
+    shutil.copy(scan, truth / scan.name)
+    (pair,) = parameters(scan, truth, tmp_path).job().pairs
+    assert pair.truth == str(truth / scan.name)
+    other = written_as(scan, labelled / f"{scan.stem}.parquet")
+    with pytest.raises(
+        PointloomError, match=rf"more than one truth, .*{scan.stem}\.laz.* and .*{scan.stem}\.ply"
+    ):
+        check(parameters(other, truth, tmp_path))
+    shutil.copy(scan, labelled / scan.name)
+    with pytest.raises(PointloomError, match="are both the labelled cloud of one scan"):
+        check(parameters(labelled, scan, tmp_path))
+
+
+def test_a_table_without_points_is_no_cloud(scan: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"scan": ["a"]}), tmp_path / f"{scan.stem}.parquet")
+    with pytest.raises(PointloomError, match="no labelled cloud among"):
+        check(parameters(tmp_path, scan, tmp_path))
+    (tmp_path / f"{scan.stem}.parquet").write_bytes(b"torn")
+    with pytest.raises(PointloomError, match=rf"{scan.stem}\.parquet"):
+        evaluate(parameters(tmp_path, scan, tmp_path / "out"))
