@@ -18,10 +18,13 @@ from pointcloud.label_options import LabelOptions
 from pointcloud.point_formats import SUCCESSOR, angle_of_rank
 from pointcloud.raw_parts import (
     BOUNDS,
+    LASZIP,
     LEGACY_COUNTS,
     RETURNS,
     REWRITTEN,
     WKT_BIT,
+    described_names,
+    descriptions,
     digest,
     has_external_waveforms,
     read_head,
@@ -133,6 +136,7 @@ def prove(
         dimensions, num_changed = _compare_points(scan_uri, scan, copy_uri, copy, options, written)
         # After the points: one that moved is the cause, the box around them and their counts are not.
         _compare_statistics(heads)
+        left_out = _compare_stored_descriptions(mine, other)
         packets = _compare_waveforms(scan_uri, mine, other, heads[0], waveforms or waveform_file(copy_uri))
         return Proof(
             points=scan.header.point_count,
@@ -141,7 +145,7 @@ def prove(
             vlrs=counts[0],
             evlrs=counts[1],
             waveforms=packets,
-            changed=_changes(scan, copy, (mine, other), heads, num_changed),
+            changed=_changes(scan, copy, (mine, other), heads, num_changed) | left_out,
             content=f"blake2b:{storage.content_hash(copy_uri)}",
         )
 
@@ -185,6 +189,16 @@ def _compare_descriptions(scan: laspy.LasHeader, copy: laspy.LasHeader) -> None:
     strange = found.keys() - kept.keys() - ours(copy)
     if strange:
         raise DifferenceError(f"the extra dimension {min(strange)}, which no labelling writes")
+
+
+def _compare_stored_descriptions(mine: Any, other: Any) -> dict[str, str]:
+    """What was left out of the descriptions of extra dimensions -> why."""
+    had, there = descriptions(mine), descriptions(other)
+    if described_names(had) != described_names(there)[: len(had)]:
+        return {"delivered extra bytes VLR": "left out: it describes other bytes than the points have"}
+    if had != there[: len(had)]:
+        raise DifferenceError("the description of an extra dimension")
+    return {}
 
 
 def _compare_points(
@@ -276,7 +290,7 @@ def _changes(
         found["COPC records"] = "left out: points keep their order, an octree's index would be wrong"
     if (heads[0][104] ^ heads[1][104]) & 0x80:
         found["compression"] = "as asked for"
-    elif ("laszip encoded", 22204) in other:
+    elif LASZIP in other:
         found["LASzip VLR"] = "belongs to the compressed points"
     found["extra bytes VLR, record length, offsets within the file"] = "follow from the above"
     return found

@@ -20,7 +20,8 @@ from pointcloud import storage
 from pointcloud.errors import StorageError
 
 EXTRA_BYTES = ("LASF_Spec", 4)
-REWRITTEN = {EXTRA_BYTES, ("laszip encoded", 22204), ("copc", 1), ("copc", 1000)}
+LASZIP = ("laszip encoded", 22204)
+REWRITTEN = {EXTRA_BYTES, LASZIP, ("copc", 1), ("copc", 1000)}
 """Records that describe how points are stored: the copy has its own, or none."""
 WAVEFORMS, WAVEFORM_FIELD = ("LASF_Spec", 65535), 227
 LEGACY_COUNTS, BOUNDS, RETURNS = slice(107, 131), slice(179, 227), slice(255, 375)
@@ -32,6 +33,11 @@ _GPS_RANGE = slice(375, 393)  # LAS 1.5
 _EVLRS_FIELD = 235
 _EXTERNAL_WAVEFORMS_BIT = 0x04
 _PIECE_BYTES = 4 << 20
+_DESCRIPTION_BYTES = 192
+_ITEMS_AT, _WAVEPACKET13 = (
+    32,
+    9,
+)  # in the LASzip VLR: how many items there are, then type, size, version of each
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,9 @@ def copy_raw_parts(scan_uri: str, part: Path) -> None:
             _write(copy, _GPS_RANGE.start, head[_GPS_RANGE])
         for extended in (False, True):
             _copy_heads(stream, copy, extended)
+        _copy_descriptions(stream, copy)
         _copy_waveforms(stream, copy, upgraded)
+        _name_wavepackets(copy)
 
 
 def _write(copy: Any, at: int, content: bytes) -> None:
@@ -168,6 +176,26 @@ def _copy_heads(stream: Any, copy: Any, extended: bool) -> None:
     for before, after in zip(mine, other, strict=False):
         if (before.name, before.size) == (after.name, after.size):
             _write(copy, after.at, before.head)
+
+
+def descriptions(stream: Any) -> list[bytes]:
+    """What the extra bytes VLR says of each extra dimension, 192 bytes each (LAS 1.4 R16, table 24)."""
+    found = [record.data(stream) for record in read_records(stream) if record.name == EXTRA_BYTES]
+    data = b"".join(found[:1])
+    return [data[at : at + _DESCRIPTION_BYTES] for at in range(0, len(data), _DESCRIPTION_BYTES)]
+
+
+def described_names(found: list[bytes]) -> list[bytes]:
+    """The names in `descriptions`."""
+    return [each[4:36].split(b"\0")[0] for each in found]
+
+
+def _copy_descriptions(stream: Any, copy: Any) -> None:
+    """Bytes of descriptions that laspy gives no place to; left where laspy did not understand them."""
+    mine, other = descriptions(stream), descriptions(copy)
+    if mine and described_names(mine) == described_names(other)[: len(mine)]:
+        record = next(record for record in read_records(copy) if record.name == EXTRA_BYTES)
+        _write(copy, record.at + len(record.head), b"".join(mine))
 
 
 def waveform_extent(stream: Any, minor: int) -> tuple[int, int]:
@@ -204,6 +232,21 @@ def _copy_waveforms(stream: Any, copy: Any, upgraded: bool) -> None:
     else:
         start = next((r.at for r in read_records(copy, True) if r.name == WAVEFORMS), 0)
     _write(copy, WAVEFORM_FIELD, struct.pack("<Q", start))
+
+
+def _name_wavepackets(copy: Any) -> None:
+    """Call lazrs's waveform packets of point formats 4 and 5 what they are: version 1 of LASzip's coding.
+
+    lazrs 0.8 says 2, of which LASzip knows nothing; the coding is that of version 1, and lazrs reads it under both.
+    """
+    for record in read_records(copy):
+        if record.name != LASZIP:
+            continue
+        data = record.data(copy)
+        (num_items,) = struct.unpack_from("<H", data, _ITEMS_AT)
+        for at in range(_ITEMS_AT + 2, _ITEMS_AT + 2 + 6 * num_items, 6):
+            if struct.unpack_from("<H", data, at)[0] == _WAVEPACKET13:
+                _write(copy, record.at + len(record.head) + at + 4, struct.pack("<H", 1))
 
 
 def has_external_waveforms(head: bytes) -> bool:

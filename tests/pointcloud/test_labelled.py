@@ -228,6 +228,16 @@ def test_a_record_is_kept_as_it_is_stored(tmp_path: Path) -> None:
         assert [(r.head, r.data(stream)) for r in read_records(stream)][:2] == before
 
 
+def test_a_description_is_kept_as_it_is_stored(scan: Path, tmp_path: Path) -> None:
+    content, out = bytearray(scan.read_bytes()), tmp_path / "out.laz"
+    at = content.index(b"amplitude") - 4
+    content[at + 64 : at + 104] = bytes(range(40))  # smallest and largest value, and what means none
+    scan.write_bytes(content)
+    proof = write_labelled(str(scan), str(out), CODES, SHARES).proof
+    assert bytes(content[at : at + 192]) in out.read_bytes()
+    assert "delivered extra bytes VLR" not in proof.changed
+
+
 # --- the proof that goes into the ledger
 
 

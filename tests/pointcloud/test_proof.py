@@ -128,6 +128,13 @@ def test_the_proof_catches_a_changed_description(scan: Path, copy: Path) -> None
     assert find_difference(str(scan), str(copy)) == "the description of an extra dimension"
 
 
+def test_the_proof_catches_a_byte_of_a_description_that_laspy_does_not_show(scan: Path, copy: Path) -> None:
+    content = bytearray(copy.read_bytes())
+    content[content.index(b"amplitude") + 70] ^= 1  # its smallest value
+    copy.write_bytes(content)
+    assert find_difference(str(scan), str(copy)) == "the description of an extra dimension"
+
+
 def test_the_proof_allows_what_labelling_changes(scan: Path, copy: Path) -> None:
     las = laspy.read(copy)
     las.classification = CODES[::-1]
