@@ -15,7 +15,15 @@ from pointcloud.lock import held
 from tasks.isolation import isolated
 from tasks.quarantine import check_quarantine
 from tasks.review import REPORT, ReviewOptions, write_report
-from tasks.segment import SegmentJob, examine_collection, find_scans, foresee, plan_segmenting, segment_scans
+from tasks.segment import (
+    SegmentJob,
+    choose,
+    examine_collection,
+    find_scans,
+    foresee,
+    plan_segmenting,
+    segment_scans,
+)  # fmt: skip
 from tasks.watching import show_markdown
 
 
@@ -66,6 +74,10 @@ class SegmentParameters(BaseModel):
     )
     num_actors: int = Field(1, ge=1, description="Ray actors, each with the network and one scan at a time.")
     cpus_per_actor: int = Field(0, ge=0, description="CPUs of each; 0 shares out what this machine has.")
+    gpu: bool = Field(
+        False,
+        description="Each actor has a GPU of its own; without it several actors use none, a single one any there is.",
+    )
     memory_mb: int = Field(
         3000, ge=500, description="A scan whose decoding needs more memory than this is quarantined."
     )
@@ -77,6 +89,11 @@ class SegmentParameters(BaseModel):
         description="What becomes of a scan unlike the training: in density, height, intensity, returns, colours.",
     )
     retry_quarantined: bool = Field(True, description="Try again what could not be read, though unchanged.")
+    only: list[str] = Field(
+        [],
+        description="Names or globs of those of the scans to work on, quarantined ones too; the others stay, as "
+        "neighbours and in the report.",
+    )
     max_quarantined: int = Field(
         0, ge=0, description="The flow fails when more scans than this are unreadable."
     )
@@ -92,6 +109,9 @@ class SegmentParameters(BaseModel):
     wait_s: float = Field(
         0, ge=0, description="How long to wait for another run that writes into this folder."
     )
+    cluster_wait_s: float = Field(
+        120, ge=0, description="Seconds a Ray cluster may take until it has room for an actor."
+    )
     dry_run: bool = Field(False, description="Only say what would be done, and how long it would take.")
 
     def job(self) -> SegmentJob:
@@ -103,14 +123,14 @@ class SegmentParameters(BaseModel):
         )  # fmt: skip
         return plan_segmenting(
             self.checkpoint, self.out, options, self.num_actors, self.cpus_per_actor, self.memory_mb, self.time_limit_s,
-            self.drift == "quarantine",
+            self.drift == "quarantine", self.gpu, self.cluster_wait_s,
         )  # fmt: skip
 
 
 def check(parameters: SegmentParameters) -> None:
     """What can be told before work starts. Raises PointloomError."""
     parameters.job()
-    find_scans(parameters.scans, parameters.out, parameters.format)
+    choose(find_scans(parameters.scans, parameters.out, parameters.format), parameters.only)
 
 
 @flow(name="segment")
@@ -122,19 +142,25 @@ def segment(parameters: SegmentParameters) -> list[str]:
     labelled clouds, or of a dry run the plan.
     """
     logger, out, job = get_run_logger(), parameters.out, parameters.job()
-    sources = find_scans(parameters.scans, out, parameters.format)
+    sources = find_scans(parameters.scans, out, parameters.format, logger.warning)
+    only = choose(sources, parameters.only) if parameters.only else []
     num_readers = parameters.num_actors
     with isolated(num_readers, parameters.memory_mb, parameters.time_limit_s) as processes:
         if parameters.dry_run:
             collection = examine_collection(
-                sources, job, processes, num_readers, parameters.retry_quarantined
+                sources, job, processes, num_readers, parameters.retry_quarantined, only
             )
-            text = f"{collection.plan.to_markdown()}\n{collection.estimate(job.num_actors)}\n{foresee(collection, job)}"
+            lines = [
+                collection.plan.to_markdown(),
+                collection.estimate(job.num_actors),
+                foresee(collection, job),
+            ]
+            text = "\n".join([*lines, *collection.unreached.values()])
             show_markdown(f"plan-{out}", text, f"What would be done in {out}")
             return [text]
         with held(out, parameters.wait_s):
             collection = examine_collection(
-                sources, job, processes, num_readers, parameters.retry_quarantined
+                sources, job, processes, num_readers, parameters.retry_quarantined, only
             )
             logger.info("%s; %s", collection.plan, collection.estimate(job.num_actors))
             if said := foresee(collection, job):
@@ -142,8 +168,12 @@ def segment(parameters: SegmentParameters) -> list[str]:
             began = time.monotonic()
             records = segment_scans(collection, job)
             review = ReviewOptions(parameters.review_below, parameters.price_per_hour)
-            write_report(collection, records, job, review, time.monotonic() - began)
-    check_quarantine(records, parameters.max_quarantined)
+            try:
+                write_report(collection, records, job, review, time.monotonic() - began)
+            finally:
+                # Of several reasons to fail, what became of the scans says most.
+                asked_for = [record for record in records if not only or record.scan in only]
+                check_quarantine(asked_for, parameters.max_quarantined)
     return [record.output for record in records if record.output]
 
 

@@ -6,21 +6,36 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pointcloud import storage
-from pointcloud.errors import ScanError
+from pointcloud.errors import ScanError, StorageError
 from pointcloud.preprocess import Examined, examine
 from tasks.isolation import IsolatedProcesses
 
 
 def examine_all(
-    sources: Sequence[storage.Source], processes: IsolatedProcesses, num_readers: int
+    sources: Sequence[storage.Source],
+    processes: IsolatedProcesses,
+    num_readers: int,
+    unreached: dict[str, str] | None = None,
 ) -> dict[str, Examined]:
     """Scan -> its header and what tells its content apart, some at a time.
 
+    Args:
+        unreached: takes the scans that cannot be reached, each with the reason, and they are left out.
+
     Raises:
-        StorageError: a scan cannot be reached.
+        StorageError: a scan cannot be reached, and there is no such place for it.
     """
 
-    def one(source: storage.Source) -> Examined:
+    def one(source: storage.Source) -> Examined | None:
+        try:
+            return look(source)
+        except StorageError as error:
+            if unreached is None:
+                raise
+            unreached[source.name] = str(error)
+            return None
+
+    def look(source: storage.Source) -> Examined:
         try:
             found: Examined = processes.call(examine, source)
         except ScanError as error:  # its process ended over the header
@@ -29,4 +44,5 @@ def examine_all(
         return found
 
     with ThreadPoolExecutor(num_readers) as readers:
-        return dict(zip((source.name for source in sources), readers.map(one, sources), strict=True))
+        found = zip(sources, readers.map(one, sources), strict=True)
+        return {source.name: examined for source, examined in found if examined is not None}

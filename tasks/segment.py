@@ -5,8 +5,11 @@ The actors read and write the files themselves; what comes back is one small rec
 
 from __future__ import annotations
 
+import fnmatch
 import json
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import ray.data
 from prefect import get_run_logger, task
@@ -14,13 +17,14 @@ from prefect.cache_policies import NO_CACHE
 
 from models.checkpoint import fingerprint, read_checkpoint
 from pointcloud import ledger, storage
-from pointcloud.errors import PointloomError, StorageError
+from pointcloud.errors import PointloomError
 from pointcloud.header import ScanHeader
 from pointcloud.label_options import LabelOptions
 from pointcloud.labelled import fits, output_name
 from pointcloud.neighbours import find_neighbours
 from pointcloud.point_formats import LAST_SHORT_CODE
 from pointcloud.scan import SUFFIXES
+from tasks.capacity import await_room
 from tasks.cluster import ray_session, usable_cpus
 from tasks.examining import examine_all
 from tasks.isolation import HEAP, IsolatedProcesses
@@ -30,6 +34,8 @@ from tasks.watching import ScanStates
 
 _UNREACHED_IN_A_ROW = 5
 """So many scans that storage does not give or take, and the run ends: it is the storage, or a full disk."""
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+"""Several actors that asked for no GPU of their own would share the first."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Collection:
         neighbours: scan -> scans whose points its tiles and halos may reach.
         records: what the ledger knows.
         plan: what is to do.
+        unreached: scans that storage does not give, and why; they are not in `keys`.
     """
 
     sources: dict[str, storage.Source]
@@ -50,6 +57,7 @@ class Collection:
     neighbours: dict[str, list[str]]
     records: dict[str, ledger.Record]
     plan: ledger.Plan
+    unreached: dict[str, str] = field(default_factory=dict)
 
     def row(self, scan: str) -> dict[str, str]:
         """What an actor is told of a scan."""
@@ -63,9 +71,13 @@ class Collection:
 
     def states(self) -> dict[str, str]:
         """Scan -> its state before anything is done."""
-        todo = set(self.plan.todo)
-        kept = {scan: self.records[scan].state for scan in self.plan.quarantined}
-        return {scan: WAITING if scan in todo else kept.get(scan, UNCHANGED) for scan in self.keys}
+        todo, states = set(self.plan.todo), dict.fromkeys(self.unreached, UNREACHED)
+        for scan in self.keys:
+            record = None if scan in todo else self.records.get(scan)
+            states[scan] = (
+                WAITING if record is None else UNCHANGED if record.state == ledger.DONE else record.state
+            )
+        return states
 
     def estimate(self, num_actors: int) -> str:
         """One sentence: how long the plan takes, going by the points/s that the ledger has measured."""
@@ -106,14 +118,30 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def find_scans(patterns: list[str], out: str, format: str = "same") -> list[storage.Source]:
-    """The LAS and LAZ files that paths, folders and globs mean.
+def find_scans(
+    patterns: list[str], out: str, format: str = "same", report: Callable[[str], None] = lambda _: None
+) -> list[storage.Source]:
+    """The LAS and LAZ files that paths, folders and globs mean, but those of an out folder within such a folder.
+
+    Args:
+        report: is told in one sentence what is left out.
 
     Raises:
         StorageError: nothing there, or two scans with one name.
-        PointloomError: the labelled clouds would overwrite their scans, or each other.
+        PointloomError: the labelled clouds would overwrite their scans, or each other, or are all there is.
     """
-    sources, outputs = storage.expand(patterns, SUFFIXES), dict[str, storage.Source]()
+    found, outputs = storage.expand(patterns, SUFFIXES), dict[str, storage.Source]()
+    sources = [source for source in found if not _is_within(source, out)]
+    if not sources:
+        raise PointloomError(
+            f"all {len(found)} scans found lie in the out folder {out!r}; give the folder of the scans, or another out "
+            "folder."
+        )
+    if len(sources) < len(found):
+        report(
+            f"{len(found) - len(sources)} files below the out folder {out!r} are left out: they are labelled clouds, "
+            "no scans."
+        )
     for source in sources:
         name = output_name(source.name, format)
         other = outputs.setdefault(name, source)
@@ -128,9 +156,39 @@ def find_scans(patterns: list[str], out: str, format: str = "same") -> list[stor
     return sources
 
 
+def _is_within(source: storage.Source, out: str) -> bool:
+    """Whether a source lies in the out folder, and was found by looking into a folder above that."""
+    (filesystem, path), (other, folder) = storage.resolve(source.uri), storage.resolve(out)
+    if storage.is_local(out):
+        path, folder = os.path.realpath(path), os.path.realpath(folder)
+    inside = path.removeprefix(f"{folder.rstrip('/')}/")
+    return filesystem == other and inside != path and len(source.name) > len(inside)
+
+
+def choose(sources: Sequence[storage.Source], only: Sequence[str]) -> list[str]:
+    """The names of the scans that names and globs mean, a `*` being also a slash; all where there are none.
+
+    Raises:
+        PointloomError: no scan is called like one of them.
+    """
+    names = [source.name for source in sources]
+    if not only:
+        return names
+    chosen: set[str] = set()
+    for pattern in only:
+        meant = {name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)}
+        if not meant:
+            raise PointloomError(
+                f"only names {pattern!r}, and none of the {len(names)} scans, such as {names[0]!r}, is called like "
+                "that; give names or globs of scans as the ledger has them."
+            )
+        chosen |= meant
+    return sorted(chosen)
+
+
 def plan_segmenting(
     checkpoint: str, out: str, options: LabelOptions, num_actors: int, cpus_per_actor: int, memory_mb: int,
-    time_limit_s: float, quarantine_drift: bool = False,
+    time_limit_s: float, quarantine_drift: bool = False, gpu: bool = False, wait_s: float = 120.0,
 ) -> SegmentJob:  # fmt: skip
     """A job whose checkpoint is there and readable; 0 CPUs per actor shares out what this machine has.
 
@@ -146,35 +204,47 @@ def plan_segmenting(
     cpus = cpus_per_actor or max(1, usable_cpus() // num_actors)
     return SegmentJob(
         checkpoint, fingerprint(checkpoint), out, num_actors, cpus, memory_mb, time_limit_s, config, options,
-        quarantine_drift,
+        quarantine_drift, gpu, wait_s,
     )  # fmt: skip
 
 
 @task(name="examine scans", cache_policy=NO_CACHE)
 def examine_collection(
     sources: list[storage.Source], job: SegmentJob, processes: IsolatedProcesses, num_readers: int,
-    retry_quarantined: bool = True,
+    retry_quarantined: bool = True, only: Sequence[str] = (),
 ) -> Collection:  # fmt: skip
     """Headers and contents of all scans, and what the ledger says is to do.
 
+    Args:
+        only: names or globs of the scans that are worked on, quarantined ones too; none: all of them. The others
+            stay what they are, and neighbours.
+
     Raises:
-        StorageError: a scan or the ledger cannot be reached.
+        StorageError: the ledger cannot be reached.
+        PointloomError: `only` names what is not there.
     """
-    examined = examine_all(sources, processes, num_readers)
+    chosen, unreached = set(choose(sources, only)), dict[str, str]()
+    examined = examine_all(sources, processes, num_readers, unreached)
     headers = {scan: one.header for scan, one in examined.items() if one.header is not None}
     neighbours = find_neighbours(headers, job.config)
     keys = {
         scan: job.key(one.fingerprint, [(n, examined[n].fingerprint) for n in neighbours.get(scan, [])])
         for scan, one in examined.items()
     }
-    records = ledger.read_all(job.out, STAGE)
+    records = {
+        scan: record for scan, record in ledger.read_all(job.out, STAGE).items() if scan not in unreached
+    }
+    here = records if not only else {scan: record for scan, record in records.items() if scan in chosen}
     return Collection(
         sources={source.name: source for source in sources},
         keys=keys,
         headers=headers,
         neighbours=neighbours,
         records=records,
-        plan=ledger.plan(keys, records, retry_quarantined),
+        plan=ledger.plan(
+            {scan: key for scan, key in keys.items() if scan in chosen}, here, retry_quarantined or bool(only)
+        ),
+        unreached=unreached,
     )
 
 
@@ -182,12 +252,17 @@ def examine_collection(
 def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record]:
     """Label every scan that the plan names; the record of each scan there is, bad ones quarantined.
 
+    Where several scans in a row cannot be reached or written the rest is left, without records.
+
     Raises:
-        StorageError: several scans in a row were not to be reached or written; what is done is kept.
+        PointloomError: the Ray cluster has no room for an actor.
     """
     logger = get_run_logger()
     keys, todo = collection.keys, list(collection.plan.todo)
     records = {scan: record for scan, record in collection.records.items() if scan in keys}
+    for scan, why in collection.unreached.items():
+        records[scan] = ledger.Record(STAGE, scan, "", UNREACHED, error=why)
+        logger.warning("%s: %s", UNREACHED, why)
     states = ScanStates(
         job.out,
         f"Scans labelled into {job.out}",
@@ -197,10 +272,12 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
     )
     if not todo:
         return list(records.values())
-    # Large scans first, so that no actor is left with one at the end.
-    todo.sort(key=lambda scan: -storage.size(collection.sources[scan].uri))
+    # Large scans first, so that no actor is left with one at the end; what has no header is soon over.
+    sizes = {scan: header.num_points or 0 for scan, header in collection.headers.items()}
+    todo.sort(key=lambda scan: -sizes.get(scan, 0))
     num_actors, unreached = min(job.num_actors, len(todo)), 0
     with ray_session(max(usable_cpus(), num_actors * job.cpus_per_actor)):
+        await_room(1, {"CPU": job.cpus_per_actor, "GPU": int(job.gpu)}, job.wait_s)
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = ray.data.from_items(
             [collection.row(scan) for scan in todo],
@@ -209,22 +286,27 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
             ScanSegmenter,
             fn_constructor_args=(job,),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=num_actors),
+            # One at a time: a second would wait behind a large scan while another actor is idle.
+            compute=ray.data.ActorPoolStrategy(size=num_actors, max_tasks_in_flight_per_actor=1),
             num_cpus=job.cpus_per_actor,
+            num_gpus=int(job.gpu),
             # The session's own thresholds spare memory in training; giving each tensor back costs the network 7 %.
-            runtime_env={"env_vars": HEAP},
+            runtime_env={"env_vars": HEAP if job.gpu or num_actors == 1 else HEAP | _NO_GPU},
         )
         for row in rows.iter_rows():
             record = ledger.Record(**row["record"])
             records[record.scan] = record
             states.set(record.scan, record.state, record)
             unreached = unreached + 1 if record.state == UNREACHED else 0
-            if unreached >= _UNREACHED_IN_A_ROW:
-                raise StorageError(
-                    f"{record.error} {unreached} scans in a row ended like this; what is done is kept."
-                )
             if record.state != ledger.DONE:
                 logger.warning("%s: %s", record.state, record.error)
+                if "traceback" in record.details:
+                    logger.warning("%s", record.details["traceback"])
+                if unreached >= _UNREACHED_IN_A_ROW:
+                    logger.error(
+                        "%s scans in a row ended like this: the rest is left, what is done is kept", unreached
+                    )
+                    break
             else:
                 for sentence in record.details["drift"]:
                     logger.warning("%s is unlike what the network was trained on: %s", record.scan, sentence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -101,6 +102,28 @@ def test_an_actor_is_killed(start: Callable[[str], Run], scans: list[Path], tmp_
     run.wait_for(2)
     assert run.ends() == 0, "Ray gives the scan to a new actor"
     assert_whole(run, scans)
+
+
+def test_a_scan_that_kills_every_actor_is_quarantined_and_the_others_are_labelled(
+    start: Callable[[str], Run], scans: list[Path], tmp_path: Path
+) -> None:
+    run = start(str(tmp_path / "out"))
+    victim = scans[2].name
+    note = tmp_path / "out" / "ledger" / "attempts" / f"{victim}.json"
+
+    def attempts() -> int:
+        return int(json.loads(note.read_text())["attempts"]) if note.exists() else 0
+
+    for number in (1, 2, 3):
+        run.until(lambda number=number: attempts() == number)  # type: ignore[misc]
+        run.find("ScanSegmenter").kill()
+        run.say(f"the actor is killed over {victim}, time {number}")
+    assert run.ends() == 1
+    assert run.done().keys() == {scan.name for scan in scans} - {victim}
+    record = ledger.read_all(run.out, "segment")[victim]
+    assert record.state == ledger.QUARANTINED
+    assert "3 processes ended without a word" in record.error
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_the_flow_is_killed_and_run_again(

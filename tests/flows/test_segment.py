@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import laspy
 import numpy as np
@@ -13,12 +15,16 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
+import flows.segment
 from flows.segment import SegmentParameters, check, segment
 from models.checkpoint import save_checkpoint
 from pointcloud import lock, storage
-from pointcloud.errors import PointloomError
+from pointcloud.errors import PointloomError, StorageError
 from pointcloud.proof import find_difference
+from pointcloud.simulate.files import write_survey
+from pointcloud.simulate.survey import SurveyConfig
 from tests import broken_files
+from tests.clouds import write_las
 from tests.models.test_predictor import make_predictor
 
 
@@ -198,3 +204,88 @@ def test_in_the_morning_there_is_a_page_a_map_of_what_to_look_at_and_an_artifact
     (out / "report.html").unlink()
     segment(segmenting(scans, checkpoint, out, **settings, retry_quarantined=False))
     assert "The most doubtful places" in (out / "report.html").read_text()
+
+
+def test_one_scan_of_a_collection_is_tried_again_and_labelled_clouds_beside_the_scans_are_none(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "scans" / "labelled"
+    survey = write_survey(SurveyConfig(seed=3, tile_size_m=20.0, tiles=(3, 1), points_per_m2=3.0), scans)
+    last = survey[-1]
+    whole = last.read_bytes()
+    last.write_bytes(whole[: len(whole) // 2])
+    segment(segmenting(scans, checkpoint, out, max_quarantined=1))
+    before, kept = written(out), (out / "report.html").stat().st_mtime_ns
+    assert before.keys() == {scan.name for scan in survey[:2]}
+    again = segmenting(scans, checkpoint, out, only=[last.name], retry_quarantined=False)
+    with pytest.raises(PointloomError, match="1 of 1 scans quarantined"):
+        segment(again)
+    assert "2 files below the out folder" in caplog.text
+    assert caplog.text.count("below the out folder") == 1
+    last.write_bytes(whole)
+    (plan,) = segment(again.model_copy(update={"dry_run": True}))
+    assert "1 scans to do (1 changed)" in plan
+    assert len(segment(again)) == 3
+    assert {name: written(out)[name] for name in before} == before, "the others are left"
+    assert find_difference(str(last), str(out / last.name)) is None
+    assert (out / "report.html").stat().st_mtime_ns > kept
+    page = (out / "report.html").read_text()
+    assert all(scan.name in page for scan in survey)
+    # Its neighbour sees more now; it itself is what it is in the collection.
+    (plan,) = segment(segmenting(scans, checkpoint, out, dry_run=True))
+    assert "1 scans to do (1 changed, 2 unchanged)" in plan
+    assert survey[1].name in plan.split("changed | read again")[1].split("|")[1]
+    with pytest.raises(PointloomError, match="only names 'x'"):
+        check(segmenting(scans, checkpoint, out, only=["x"]))
+    with pytest.raises(PointloomError, match="all 3 scans found lie in the out folder"):
+        check(segmenting(scans / "*" / "*.laz", checkpoint, out))
+    check(segmenting(out / "*.laz", checkpoint, out.parent))  # named by themselves they are scans
+
+
+def test_a_scan_that_is_gone_between_listing_and_reading_is_named_and_the_rest_is_done(
+    survey: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "labelled"
+    shutil.copytree(survey, scans)
+    gone = shutil.copy(sorted(scans.iterdir())[0], scans / "gone.laz")
+    find = flows.segment.find_scans
+
+    def find_and_lose(*arguments: Any) -> list[storage.Source]:
+        found = find(*arguments)
+        os.unlink(gone)
+        return found
+
+    monkeypatch.setattr(flows.segment, "find_scans", find_and_lose)
+    with pytest.raises(StorageError, match="1 of 3 scans could not be reached") as error:
+        segment(segmenting(scans, checkpoint, out))
+    assert "gone.laz" in str(error.value)
+    assert len(written(out)) == 2
+    assert "gone.laz" in (out / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_early_has_its_page(
+    survey: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "labelled"
+    scans.mkdir()
+    shutil.copy(sorted(survey.iterdir())[0], scans / "large.laz")
+    lost = [write_las(scans / f"{n}.las", 300) for n in range(7)]
+
+    def lose(*_: Any) -> str:
+        for scan in lost:
+            scan.unlink()
+        return ""
+
+    monkeypatch.setattr(flows.segment, "foresee", lose)  # which comes after the scans were looked at
+    with pytest.raises(StorageError, match="5 of 6 scans could not be reached"):
+        segment(segmenting(scans, checkpoint, out))
+    assert written(out).keys() == {"large.laz"}, "the largest is the first"
+    assert "nothing at" in (out / "report.html").read_text()
+
+
+def test_a_cluster_without_room_is_said(survey: Path, checkpoint: Path, tmp_path: Path) -> None:
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has room for an actor with a GPU")
+    with pytest.raises(PointloomError, match=r"1 CPU\(s\) and 1 GPU\(s\) each .* room for 0"):
+        segment(segmenting(survey, checkpoint, tmp_path, gpu=True, cluster_wait_s=0))
