@@ -14,6 +14,7 @@ from models.configurations import DeepGCNConfig
 from models.recipes import Loss, Optimizer, RecipeName, Schedule, TrainConfig, recipe
 from pointcloud.errors import PointloomError
 from pointcloud.features import FEATURES, num_channels
+from pointcloud.lock import held
 from pointcloud.resplit import open_blocks
 from tasks.train import TrainJob, check_dataset, check_splits, cpus_of_each, train_network
 
@@ -24,8 +25,9 @@ class TrainParameters(BaseModel):
     dataset: str = Field(description="Folder or URI of a blocks dataset.")
     out: str = Field(description="Folder or URI of the checkpoint.")
     features: list[str] = Field(
-        ["xyz", "height", "intensity", "returns"],
-        description=f"Channels of the network, xyz first; any of {', '.join(FEATURES)}.",
+        [],
+        description="Channels of the network, xyz first; none: those that suit the dataset, returns and the shape of "
+        f"surroundings as dense as it is. Any of {', '.join(FEATURES)}.",
     )
     num_layers: int = Field(
         7, description="Depth: the head and num_layers - 1 dynamic layers (the paper: 28)."
@@ -91,7 +93,8 @@ class TrainParameters(BaseModel):
         120.0, ge=0, description="Seconds a Ray cluster may take until it has room for all Ray workers."
     )
     fresh: bool = Field(
-        False, description="Train anew, also where a finished or unfinished training is found."
+        False,
+        description="Train anew, also where a finished training is found; interrupted, this goes on too.",
     )
 
     def job(self) -> TrainJob:
@@ -106,8 +109,7 @@ class TrainParameters(BaseModel):
         Raises:
             PointloomError: parameters that do not fit together.
         """
-        features = tuple(self.features)
-        manifest = check_dataset(self.dataset, features)
+        manifest, features = check_dataset(self.dataset, tuple(self.features))
         network = DeepGCNConfig(
             in_channels=num_channels(features),
             num_classes=len(manifest.label_scheme),
@@ -151,7 +153,9 @@ def train(parameters: TrainParameters) -> dict[str, Any]:
 
     A finished training is kept, an interrupted one goes on.
     """
-    return train_network(parameters.job())
+    job = parameters.job()
+    with held(parameters.out):
+        return train_network(job)
 
 
 def command(*, parameters: Annotated[TrainParameters, Parameter(name="*")]) -> None:

@@ -141,9 +141,10 @@ def fit(
         began = time.monotonic()
         # Python's and numpy's too: PyG's augmentation draws from Python's.
         seed_everything((seed + _SEED_STRIDE * epoch) % 2**32)
-        sampler = getattr(train, "sampler", None)
-        if sampler is not None and hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
+        for name in ("sampler", "batch_sampler"):
+            sampler: Any = getattr(train, name, None)
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
         losses = [
             train_step(state, parts, config, tile_size_m, weights)
             for parts in _grouped(train, config.accumulation)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import socket
 import tempfile
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,78 +21,80 @@ from torch.utils.data import DataLoader
 from models import training
 from models.augmentation import Augmentation
 from models.dataset import BlockDataset, collate
-from models.deepgcn import DeepGCN, DeepGCNConfig
-from models.recipes import TrainConfig
+from models.deepgcn import DeepGCN
+from models.sampling import DealtBatches
 from models.training import Diverged, TrainState
-from pointcloud import ledger, splits, storage, store
-from pointcloud.errors import ScanError, SchemaError
-from pointcloud.resplit import SplitBlocks, open_blocks
+from models.training_record import RECORD, WEIGHTS, pack, unpack
+from pointcloud import splits
+from pointcloud.errors import PointloomError, ScanError, SchemaError
+from pointcloud.resplit import SplitBlocks
+from tasks.train_job import TrainJob
+from tasks.train_logs import logs_to
+from tasks.train_result import publish_unfinished
+from tasks.train_runs import read_state
 
-_STATE_FILE = "state.pt"
+_BEAT_SECONDS = 5.0
+_LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TrainJob:
-    """One training: which blocks, which network, how, and on how many Ray workers.
+__all__ = ["Stopped", "TrainJob", "train_loop"]
 
-    `wait_s` is how long a Ray cluster may take until it has room for them, or for `min_workers` of them where the
-    training may go on with fewer; with `gpu` each has one. `split_file` names another split of the blocks than
-    their own (`pointcloud.resplit`).
-    """
 
-    dataset: str
-    out: str
-    network: DeepGCNConfig
-    features: tuple[str, ...]
-    training: TrainConfig
-    num_workers: int
-    cpus_per_worker: int
-    wait_s: float
-    fresh: bool
-    split_file: str = ""
-    min_workers: int = 0
-    gpu: bool = False
-
-    @property
-    def workers_needed(self) -> int:
-        return self.min_workers or self.num_workers
-
-    def key(self) -> str:
-        """Hash of everything the weights depend on."""
-        return ledger.key_of(
-            storage.content_hash(storage.join(self.dataset, store.MANIFEST)), self.network.to_dict(),
-            self.features, self.training.to_dict(), self.num_workers,
-            *([storage.content_hash(self.split_file)] if self.split_file else []),
-        )  # fmt: skip
-
-    def blocks(self) -> SplitBlocks:
-        """The dataset under this training's split. Raises as `open_blocks`."""
-        return open_blocks(self.dataset, self.split_file)
+class Stopped(PointloomError):
+    """What another try cannot change."""
 
 
 def train_loop(config: dict[str, Any]) -> None:
-    """Train from the last epoch kept; epochs, and the sentence of what cannot be tried again, go to the queue.
+    """Train from the last epoch kept; epochs, log lines and signs of life go to the queue.
 
     Args:
-        config: `job`, a TrainJob, and `queue`, a Ray queue that takes {"epoch": record, "confusion": rows} and
-            {"stopped": sentence} from the first Ray worker.
+        config: `job`, a TrainJob; `resume`, the URI of the epoch to go on from where Ray Train knows none, or None;
+            and `queue`, a Ray queue that takes {"history": records, "confusion": rows} and {"alive": True} from
+            the first Ray worker, {"log": (rank, level, text)} from all.
+
+    Raises:
+        Stopped: what another try cannot change, on one Ray worker or on all; Ray Train then ends the others.
     """
     queue: Queue = config["queue"]
+    rank = ray.train.get_context().get_world_rank()
+    with _alive(queue, rank), logs_to(queue, rank):
+        try:
+            _train(config["job"], queue, config["resume"])
+        except (Diverged, ScanError, SchemaError) as error:
+            raise Stopped(str(error)) from None
+
+
+@contextmanager
+def _alive(queue: Queue, rank: int) -> Iterator[None]:
+    """The driver hears from the first Ray worker while the block runs."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while True:
+            queue.put({"alive": True})
+            if ended.wait(_BEAT_SECONDS):
+                return
+
+    thread = threading.Thread(target=beat, name="sign of life", daemon=True)
+    if rank == 0:
+        thread.start()
     try:
-        _train(config["job"], queue)
-    except (Diverged, ScanError, SchemaError) as error:
-        # All Ray workers get here together. Raised, Ray Train would try again, and end the same way.
-        if ray.train.get_context().get_world_rank() == 0:
-            queue.put({"stopped": str(error)})
+        yield
+    finally:
+        ended.set()
 
 
-def _train(job: TrainJob, queue: Queue) -> None:
+def _train(job: TrainJob, queue: Queue, resume: str | None) -> None:
     torch.set_num_threads(job.cpus_per_worker)
     context = ray.train.get_context()
+    rank, num_workers = context.get_world_rank(), context.get_world_size()
     blocks = job.blocks()
     manifest = blocks.manifest
-    train = _loader(job, blocks, splits.TRAIN, context.get_world_size())
-    val = _loader(job, blocks, splits.VAL, 1)
+    train, val = _train_loader(job, blocks, rank, num_workers), _val_loader(job, blocks)
+    _LOG.info(
+        "Ray worker %d of %d, on %s: %d parts of steps an epoch, %d validation blocks",
+        rank + 1, num_workers, socket.gethostname(), len(train), len(val.dataset),  # type: ignore[arg-type]
+    )  # fmt: skip
     torch.manual_seed(job.training.seed)
     network = ray.train.torch.prepare_model(
         DeepGCN(job.network, gradient_checkpointing=job.training.gradient_checkpointing),
@@ -98,46 +104,62 @@ def _train(job: TrainJob, queue: Queue) -> None:
     state = training.begin(network, job.training, math.ceil(len(train) / job.training.accumulation))
     resumed = ray.train.get_checkpoint()
     if resumed is not None:
-        state.load(load_state(resumed))
+        with resumed.as_directory() as folder:
+            state.load(unpack((Path(folder) / WEIGHTS).read_bytes(), (Path(folder) / RECORD).read_bytes()))
+    elif resume is not None:
+        state.load(read_state(resume))
     # Ray workers draw other augmentations from here on, the same ones in every run.
-    torch.manual_seed(job.training.seed + 1 + context.get_world_rank())
+    torch.manual_seed(job.training.seed + 1 + rank)
     weights = (
         training.class_weights(manifest.class_counts[splits.TRAIN]) if job.training.class_weights else None
     )
 
     def report(state: TrainState) -> None:
-        first = context.get_world_rank() == 0
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if first:
-                torch.save(state.to_dict(), Path(folder) / _STATE_FILE)
-                checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(state.history[-1], checkpoint=checkpoint)
-        if first:
+        _keep(state, first=rank == 0)
+        if rank == 0:
+            publish_unfinished(job, manifest, state.to_dict())
             assert state.confusion is not None, "an epoch ends with a validation"
-            queue.put({"epoch": state.history[-1], "confusion": state.confusion.tolist()})
+            queue.put({"history": state.history, "confusion": state.confusion.tolist()})
 
     training.fit(
         state, train, val, job.training, manifest.block_config.tile_size_m, manifest.label_scheme.names, weights, report
     )  # fmt: skip
 
 
-def _loader(job: TrainJob, blocks: SplitBlocks, split: str, world_size: int) -> DataLoader[Any]:
-    training_split = split == splits.TRAIN
+def _keep(state: TrainState, first: bool) -> None:
+    """Hand the epoch to Ray Train, which keeps it; all Ray workers must, the first one with what is kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = None
+        if first:
+            weights, record = pack(state.to_dict())
+            (Path(folder) / WEIGHTS).write_bytes(weights)
+            (Path(folder) / RECORD).write_bytes(record)
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(state.history[-1], checkpoint=checkpoint)
+
+
+def _train_loader(job: TrainJob, blocks: SplitBlocks, rank: int, num_workers: int) -> DataLoader[Any]:
     items = BlockDataset(
-        blocks.read(split),
+        blocks.read(splits.TRAIN),
         job.features,
         blocks.manifest.statistics,
-        Augmentation.of(job.training, job.features) if training_split else None,
+        Augmentation.of(job.training, job.features),
     )
-    loader = DataLoader(
-        items, job.training.blocks_at_once(world_size), shuffle=training_split, collate_fn=collate
-    )
-    # Validation is whole on every Ray worker: it is small, and its scores then need no gathering.
-    return ray.train.torch.prepare_data_loader(loader) if training_split else loader
+    try:
+        dealt = DealtBatches(
+            len(items),
+            job.training.batch_size,
+            job.training.accumulation,
+            job.training.seed,
+            rank,
+            num_workers,
+        )
+    except PointloomError as error:
+        raise Stopped(str(error)) from None
+    return DataLoader(items, batch_sampler=dealt, collate_fn=collate)
 
 
-def load_state(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:
-    """The record of a `TrainState`; nothing in it can run code."""
-    with checkpoint.as_directory() as folder:
-        return torch.load(Path(folder) / _STATE_FILE, weights_only=True, map_location="cpu")
+def _val_loader(job: TrainJob, blocks: SplitBlocks) -> DataLoader[Any]:
+    """Validation is whole on every Ray worker: it is small, and its scores then need no gathering."""
+    items = BlockDataset(blocks.read(splits.VAL), job.features, blocks.manifest.statistics)
+    return DataLoader(items, job.training.blocks_at_once(1), collate_fn=collate)

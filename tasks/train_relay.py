@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -13,74 +14,130 @@ from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pointcloud import storage
-from tasks.train_loop import TrainJob
-from tasks.training_watch import TrainingWatch, scalars, trackers
+from tasks.train_job import TrainJob
+from tasks.train_runs import TrainRun
+from tasks.training_watch import MLflowRun, TensorBoardFiles, TrainingWatch, scalars, trackers
 from tasks.watching import Progress
 
 _POLL_SECONDS = 0.5
+_DRAIN_SECONDS = 30.0
+
+
+class Relay:
+    """Takes what `train_loop` puts into a Ray queue.
+
+    Args:
+        queue: the Ray queue.
+        num_epochs: of the whole training.
+        names: of the classes.
+        logger: of the task run.
+        watch, progress: in the Prefect UI.
+        recorders: TensorBoard, MLflow.
+
+    Attributes:
+        heard: when something last came from the Ray workers, as `time.monotonic` has it.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        num_epochs: int,
+        names: tuple[str, ...],
+        logger: Any,
+        watch: TrainingWatch,
+        progress: Progress,
+        recorders: list[TensorBoardFiles | MLflowRun],
+    ) -> None:
+        self.queue, self.heard = queue, time.monotonic()
+        self._num_epochs, self._names, self._logger = num_epochs, names, logger
+        self._watch, self._progress, self._recorders = watch, progress, recorders
+        self._recorded: dict[int, int] = {}
+
+    def run(self, ended: threading.Event) -> None:
+        """Take what comes until `ended` is set and nothing is left."""
+        while True:
+            last = ended.is_set()
+            try:
+                told = self.queue.get(timeout=_POLL_SECONDS)
+            except Empty:
+                if last:
+                    return
+                continue
+            except Exception as error:  # the queue, or Ray itself, is gone
+                if not last:
+                    self._logger.warning(
+                        "what the Ray workers say is heard no more (%s)", str(error).split("\n")[0]
+                    )
+                return
+            self.heard = time.monotonic()
+            try:
+                self._take(told)
+            except Exception as error:  # a server that is away for a moment must not end a night's training
+                self._logger.warning("an epoch could not be shown everywhere (%s)", error)
+
+    def _take(self, told: dict[str, Any]) -> None:
+        if "log" in told:
+            rank, level, text = told["log"]
+            self._logger.log(level, "Ray worker %d: %s", rank, text)
+        elif "history" in told:
+            self._show(told["history"], told["confusion"])
+
+    def _show(self, history: list[dict[str, Any]], confusion: list[list[int]]) -> None:
+        epoch = history[-1]
+        left = epoch["seconds"] * (self._num_epochs - epoch["epoch"])
+        self._logger.info(
+            "epoch %d/%d: loss %.3f, validation mIoU %.3f, about %.0f s left",
+            epoch["epoch"], self._num_epochs, epoch["train_loss"], epoch["val_miou"] or 0.0, left,
+        )  # fmt: skip
+        self._progress.step(epoch["epoch"])
+        self._watch.set(history, confusion)
+        for n, recorder in enumerate(self._recorders):
+            # An epoch is recorded once, also when it was lost and done again.
+            before = self._recorded.get(n, 0 if recorder.starts_anew else len(history) - 1)
+            for each in history[before:]:
+                recorder.add(each["epoch"], scalars(each, self._names))
+                self._recorded[n] = each["epoch"]
+
+    def close(self, failed: bool) -> None:
+        """Bring everything up to date, and close what records; the training has ended, well or not."""
+        for do in (self._watch.show, *(lambda r=r: r.close(failed) for r in self._recorders)):
+            try:
+                do()
+            except Exception as error:
+                self._logger.warning("the last epoch could not be shown everywhere (%s)", error)
 
 
 @contextmanager
-def relayed_epochs(
-    job: TrainJob, run: str, names: tuple[str, ...], logger: Any, stopped: list[str]
-) -> Iterator[Queue]:
-    """A Ray queue whose epochs become log lines, artifacts of this task run, TensorBoard and MLflow records.
+def relayed(job: TrainJob, run: TrainRun, names: tuple[str, ...], logger: Any) -> Iterator[Relay]:
+    """A relay whose epochs become log lines, artifacts of this task run, TensorBoard and MLflow records.
 
     The Ray workers need no way to any of them then. What cannot be shown is said in the log; the training goes on.
 
     Args:
         job: what is trained.
-        run: name of this training among those of the same checkpoint folder.
+        run: names this training among those of the same checkpoint folder.
         names: of the classes.
         logger: of the task run.
-        stopped: what `train_loop` says of a stop is appended.
     """
     # On the driver's own node: no other that is lost takes it along, and the training with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-    progress = Progress(f"training-{job.key()}", f"Epochs of {job.out}", job.training.epochs)
-    watch = TrainingWatch(job.key(), f"Training of {job.out}", names)
-    recorders = trackers(storage.join(job.out, "tensorboard", run), run, job.training.to_dict(), logger)
-    ended = threading.Event()
-
-    def show(told: dict[str, Any]) -> None:
-        epoch = told["epoch"]
-        left = epoch["seconds"] * (job.training.epochs - epoch["epoch"])
-        logger.info(
-            "epoch %d/%d: loss %.3f, validation mIoU %.3f, about %.0f s left",
-            epoch["epoch"], job.training.epochs, epoch["train_loss"], epoch["val_miou"] or 0.0, left,
-        )  # fmt: skip
-        progress.step(epoch["epoch"])
-        watch.add(epoch, told["confusion"])
-        for recorder in recorders:
-            recorder.add(epoch["epoch"], scalars(epoch, names))
-
-    def relay() -> None:
-        while not ended.is_set() or not queue.empty():
-            try:
-                told = queue.get(timeout=_POLL_SECONDS)
-            except Empty:
-                continue
-            if "stopped" in told:
-                stopped.append(told["stopped"])
-                continue
-            try:
-                show(told)
-            except Exception as error:  # a server that is away for a moment must not end a night's training
-                logger.warning("epoch %d could not be shown everywhere (%s)", told["epoch"]["epoch"], error)
-
+    relay = Relay(
+        queue, job.training.epochs, names, logger,
+        TrainingWatch(job.key(), f"Training of {job.out}", names),
+        Progress(f"training-{job.key()}", f"Epochs of {job.out}", job.training.epochs),
+        trackers(storage.join(job.out, "tensorboard", run.name), run.name, job.training.to_dict(), logger),
+    )  # fmt: skip
+    ended, failed = threading.Event(), True
     # The run's context goes along, so that the artifacts belong to this task run.
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(relay,), daemon=True)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(relay.run, ended), daemon=True)
     thread.start()
     try:
-        yield queue
+        yield relay
+        failed = False
     finally:
         ended.set()
-        thread.join(timeout=30)
-        queue.shutdown(force=True)
-        try:
-            watch.show()
-            for recorder in recorders:
-                recorder.close()
-        except Exception as error:
-            logger.warning("the last epoch could not be shown everywhere (%s)", error)
+        thread.join(timeout=_DRAIN_SECONDS)
+        with suppress(Exception):  # it may be gone already
+            queue.shutdown(force=True)
+        relay.close(failed)

@@ -45,9 +45,9 @@ class TrainingWatch:
             for what, picture in zip(("curves", "confusion"), data[1:], strict=True)
         ]
 
-    def add(self, epoch: dict[str, Any], confusion: Sequence[Sequence[int]]) -> None:
-        """An epoch's record, as `TrainState` keeps it, and the (C, C + 1) confusion of its validation."""
-        self._history.append(epoch)
+    def set(self, history: Sequence[dict[str, Any]], confusion: Sequence[Sequence[int]]) -> None:
+        """The records of all epochs, as `TrainState` keeps them, and the last one's (C, C + 1) confusion."""
+        self._history = list(history)
         self._confusion = confusion
         if time.monotonic() - self._shown >= _REFRESH_SECONDS:
             self.show()
@@ -91,6 +91,8 @@ class TensorBoardFiles:
             figure may be missing until the next.
     """
 
+    starts_anew = False  # the files of the runs before lie beside it
+
     def __init__(self, uri: str) -> None:
         from tensorboardX import SummaryWriter
 
@@ -103,7 +105,7 @@ class TensorBoardFiles:
         self._writer.flush()
         self._copy()
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         self._writer.close()
         self._copy()
         self._folder.cleanup()
@@ -122,9 +124,15 @@ class MLflowRun:
 
     Raises:
         ModuleNotFoundError: MLflow is not installed.
+        Exception: the server does not answer, or refuses.
     """
 
+    starts_anew = True  # a training that goes on is another run there
+
     def __init__(self, name: str, settings: dict[str, Any]) -> None:
+        # Its own patience is minutes, and is had again in every epoch.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         import mlflow
 
         self._mlflow = mlflow
@@ -137,8 +145,8 @@ class MLflowRun:
         named = {slugify(key, separator="_"): value for key, value in values.items()}
         self._mlflow.log_metrics(named, step=step, run_id=self._id)
 
-    def close(self) -> None:
-        self._mlflow.end_run()
+    def close(self, failed: bool = False) -> None:
+        self._mlflow.end_run("FAILED" if failed else "FINISHED")
 
 
 def trackers(
@@ -156,5 +164,9 @@ def trackers(
         except ModuleNotFoundError:
             logger.warning(
                 "MLFLOW_TRACKING_URI is set and MLflow is not installed; pip install mlflow-skinny"
+            )
+        except Exception as error:  # whatever its server or client is about, the training needs neither
+            logger.warning(
+                "no MLflow run: %s does not take one (%s)", os.environ["MLFLOW_TRACKING_URI"], error
             )
     return found

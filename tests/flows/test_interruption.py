@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from flows.preprocess import preprocess
 from flows.train import TrainParameters
 from models.checkpoint import RECORD, read_checkpoint
+from tasks.train_runs import read_state
 from tests.flow_runs import FlowRun
 from tests.flows.test_main_job import preprocessing, small_training
 
@@ -31,7 +31,7 @@ class Run(FlowRun):
         """The newest checkpoint that Ray's controller has noted: what is on disk but not noted yet is trained again."""
         for snapshot in (self.out / "runs").glob("*/checkpoint_manager_snapshot.json"):
             noted = json.loads(snapshot.read_text() or "{}").get("latest_checkpoint_result")
-            return snapshot.parent / noted["checkpoint_dir_name"] / "state.pt" if noted else None
+            return snapshot.parent / noted["checkpoint_dir_name"] if noted else None
         return None
 
     def wait_for_epochs(self) -> list[dict[str, Any]]:
@@ -39,7 +39,7 @@ class Run(FlowRun):
         self.until(lambda: self.kept() is not None)
         kept = self.kept()
         assert kept is not None
-        history = torch.load(kept, weights_only=True)["history"]
+        history = read_state(str(kept))["history"]
         self.say(f"epoch {history[-1]['epoch']} is kept")
         return history
 
@@ -71,6 +71,8 @@ def test_a_killed_training_goes_on_from_its_last_epoch(start: Callable[[], Run])
     run.kill()
     run.say("the driver, Ray and the Ray worker are killed")
     assert not (run.out / RECORD).exists()
+    if (run.out / RECORD).exists():
+        assert "unfinished" in read_checkpoint(str(run.out)).provenance
     again = start()
     assert again.ends() == 0
     history = again.history()

@@ -167,11 +167,3 @@ def test_rooms_become_blocks(tmp_path: Path) -> None:
     manifest = store.read_manifest(str(tmp_path / "blocks"))
     assert set(manifest.attributes) == {"red", "green", "blue"}
     assert np.count_nonzero(manifest.class_counts["train"]) >= 8
-
-
-@pytest.mark.slow
-def test_two_ray_workers_train_one_network(done: Path, tmp_path: Path) -> None:
-    metrics = train(small_training(done / "blocks", tmp_path / "pair", num_workers=2))
-    history = read_checkpoint(str(tmp_path / "pair")).history
-    assert [epoch["epoch"] for epoch in history] == [1, 2]
-    assert metrics["val_miou"] > 0

@@ -18,7 +18,7 @@ from models.deepgcn import DeepGCN
 from models.recipes import recipe
 from pointcloud import store
 from pointcloud.errors import PointloomError
-from tasks.train import keep_best_before
+from tasks.train_result import keep_best_before
 from tests.clouds import assert_one_sentence
 from tests.flows.test_main_job import preprocessing, small_training
 

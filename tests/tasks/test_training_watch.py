@@ -65,14 +65,29 @@ def test_mlflow_is_used_when_its_server_is_named(tmp_path: Path, monkeypatch: py
     fake.start_run = lambda run_name: SimpleNamespace(info=SimpleNamespace(run_id=f"id of {run_name}"))  # type: ignore[attr-defined]
     fake.log_params = calls.append  # type: ignore[attr-defined]
     fake.log_metrics = lambda values, step, run_id: calls.append((values, step, run_id))  # type: ignore[attr-defined]
-    fake.end_run = lambda: calls.append("ended")  # type: ignore[attr-defined]
+    fake.end_run = calls.append  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mlflow", fake)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
     _, run = trackers(str(tmp_path), "abc", {"epochs": 2}, LOGGER)
     assert isinstance(run, MLflowRun)
     run.add(1, {"iou/roof": 0.5})
     run.close()
-    assert calls == [{"epochs": 2}, ({"iou_roof": 0.5}, 1, "id of abc"), "ended"]
+    run.close(failed=True)
+    assert calls == [{"epochs": 2}, ({"iou_roof": 0.5}, 1, "id of abc"), "FINISHED", "FAILED"]
+
+
+def test_an_mlflow_server_that_is_down_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(run_name: str) -> None:
+        raise ConnectionError("connection refused")
+
+    fake = ModuleType("mlflow")
+    fake.start_run = refuse  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    assert len(trackers(str(tmp_path), "abc", {}, LOGGER)) == 1
+    assert "http://localhost:5000 does not take one (connection refused)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""In which order the blocks are taken, and how the workers of one training share them: each once per epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+from pointcloud.errors import PointloomError
+
+_EPOCH_STRIDE = 1_000_003  # seeds lie close together, and no two shall deal alike
+
+
+class DealtBatches(Sampler[list[int]]):
+    """What one worker takes through the network: indices of blocks, a list for each part of each step.
+
+    One permutation for each (seed, epoch), whatever the number of workers, is cut into steps, and each step into
+    the workers' parts. Nothing is repeated and nothing left out, and every worker has as many parts as the others.
+
+    A rest that fills no step is spread over the steps, since a small step of its own might have no block for
+    some worker: each has `batch_size` blocks or somewhat more. How many steps there are does not depend on the
+    workers either, so that a training whose workers become fewer keeps its schedule.
+
+    Args:
+        num_blocks: in the training split.
+        batch_size: blocks in a step, over all workers and parts.
+        accumulation: parts of a worker's share of a step.
+        seed: of the permutations.
+        rank, num_workers: who of how many.
+
+    Raises:
+        PointloomError: fewer blocks than workers.
+    """
+
+    def __init__(
+        self,
+        num_blocks: int,
+        batch_size: int,
+        accumulation: int,
+        seed: int,
+        rank: int = 0,
+        num_workers: int = 1,
+    ) -> None:
+        if num_blocks < num_workers:
+            raise PointloomError(
+                f"{num_blocks} labelled training block(s) cannot be shared out among {num_workers} Ray workers; use "
+                "fewer of them, or smaller tiles in the preprocess flow."
+            )
+        self._num_blocks, self._seed = num_blocks, seed
+        self._rank, self._num_workers = rank, num_workers
+        self.num_steps = max(1, num_blocks // batch_size)
+        # Only a dataset smaller than a single step has fewer.
+        self._num_parts = min(accumulation, num_blocks // self.num_steps // num_workers)
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration is, from 0."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_steps * self._num_parts
+
+    def __iter__(self) -> Iterator[list[int]]:
+        chance = torch.Generator().manual_seed((self._seed + _EPOCH_STRIDE * self._epoch) % 2**63)
+        order = torch.randperm(self._num_blocks, generator=chance)
+        for step in order.tensor_split(self.num_steps):
+            parts = step.tensor_split(self._num_parts * self._num_workers)
+            for part in parts[self._rank :: self._num_workers]:
+                yield part.tolist()

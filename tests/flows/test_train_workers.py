@@ -1,0 +1,233 @@
+"""Several Ray workers train one network, as one would; what they say and what stops them gets to the user."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from prefect import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterTaskRunId
+from prefect.client.schemas.sorting import LogSort
+
+from flows.train import train
+from models.checkpoint import read_checkpoint
+from pointcloud.errors import PointloomError, ScanError
+from tasks import train_fit
+from tasks.cluster import ray_session
+from tasks.train import TrainJob, train_network
+from tasks.train_loop import train_loop
+from tasks.train_runs import read_state, run_of
+from tests.clouds import assert_one_sentence
+from tests.flows.test_main_job import small_training
+from tests.flows.test_train import blocks
+
+__all__ = ["blocks"]
+pytestmark = pytest.mark.timeout(300)
+
+
+def without_chance(blocks: Path, out: Path, **changes: Any) -> TrainJob:
+    settings = {"epochs": 3, "augment": False, "batch_size": 4} | changes
+    job = small_training(blocks, out, **settings).job()
+    return replace(job, network=replace(job.network, dropout=0.0, stochastic_epsilon=0.0))
+
+
+def last_state(job: TrainJob) -> dict[str, Any]:
+    last = run_of(job.out, job.key(), fresh=False).last()
+    assert last is not None
+    return read_state(last)
+
+
+@pytest.mark.slow
+def test_two_ray_workers_train_as_one_does_in_two_parts(blocks: Path, tmp_path: Path) -> None:
+    one = without_chance(blocks, tmp_path / "one", accumulation=2)
+    two = without_chance(blocks, tmp_path / "two", num_workers=2)
+    train_network(one)
+    train_network(two)
+    alone, pair = last_state(one), last_state(two)
+    losses = [[epoch["train_loss"] for epoch in state["history"]] for state in (alone, pair)]
+    assert len(losses[0]) == 3
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[0][2] < losses[0][0]
+    for name, tensor in alone["network"].items():
+        # Batch norm's running statistics are of another number of parts; they do not train.
+        if "running" not in name and "tracked" not in name:
+            torch.testing.assert_close(pair["network"][name], tensor, rtol=1e-2, atol=1e-3)
+    assert_heard(two)
+
+
+def assert_heard(job: TrainJob) -> None:
+    """Both Ray workers' log lines lie under the task run, and so do the epochs."""
+    with get_client(sync_client=True) as client:
+        artifacts = client.read_artifacts()
+        (task_run,) = {a.task_run_id for a in artifacts if f"Epochs of {job.out}" == a.description}
+        only = LogFilter(task_run_id=LogFilterTaskRunId(any_=[task_run]))
+        deadline = time.monotonic() + 30
+        while True:  # log lines travel in the background
+            said = "\n".join(log.message for log in client.read_logs(only, sort=LogSort.TIMESTAMP_ASC))
+            if "epoch 3/3" in said or time.monotonic() > deadline:
+                break
+            time.sleep(1)
+    for number in (0, 1):
+        assert f"Ray worker {number}: Ray worker {number + 1} of 2, on " in said
+    assert "epoch 3/3" in said
+
+
+def loop_with_a_bad_scan(config: dict[str, Any]) -> None:
+    """One Ray worker meets a scan it cannot read, while the others wait for it."""
+    if ray.train.get_context().get_world_rank() == 1:
+        raise train_fit.Stopped(str(ScanError("scan 'b.laz' is cut off; copy it again.")))
+    dist.barrier()
+
+
+@pytest.mark.slow
+def test_what_stops_one_ray_worker_stops_all(
+    blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_fit, "train_loop", loop_with_a_bad_scan)
+    began = time.monotonic()
+    with pytest.raises(PointloomError, match=r"scan 'b\.laz' is cut off") as error:
+        train_network(without_chance(blocks, tmp_path / "out", num_workers=2))
+    assert_one_sentence(error, "copy it again")
+    assert time.monotonic() - began < 200
+
+
+def test_more_ray_workers_than_blocks_are_said(blocks: Path, tmp_path: Path) -> None:
+    job = without_chance(blocks, tmp_path / "out", batch_size=1000, num_workers=1)
+    with ray_session(1):
+        train_network(replace(job, training=replace(job.training, epochs=1)))
+    assert read_checkpoint(job.out).metrics["epoch"] == 1, "a step larger than the dataset is the dataset"
+
+
+def test_ray_workers_that_never_get_room_are_said(
+    blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(train_fit, "_START_SECONDS", 8.0)
+    job = replace(without_chance(blocks, tmp_path / "out", num_workers=2, min_workers=1), wait_s=2.0)
+    with ray_session(1):
+        other = ray.remote(num_cpus=1)(Other).remote()
+        ray.get(other.ready.remote())
+        began = time.monotonic()
+        with pytest.raises(PointloomError, match=r"no Ray worker .* was up for 10 s") as error:
+            train_network(job)
+        assert 10 <= time.monotonic() - began < 60
+    assert_one_sentence(error, "wait_s")
+
+
+class Other:
+    """Somebody else at work on the cluster's only CPU."""
+
+    def ready(self) -> bool:
+        return True
+
+
+def dying_loop(config: dict[str, Any]) -> None:
+    """A Ray worker that dies in its first epochs, once in each."""
+    marker = Path(config["job"].out) / "died"
+    times = int(marker.read_text()) if marker.exists() else 0
+    checkpoint = ray.train.get_checkpoint()
+    if times < 3 and (checkpoint is not None) == (times > 0):
+        marker.parent.mkdir(exist_ok=True)
+        marker.write_text(str(times + 1))
+        config = config | {
+            "job": replace(config["job"], training=replace(config["job"].training, epochs=times + 1))
+        }
+        train_loop(config)
+        raise RuntimeError("the node is\nlost")
+    train_loop(config)
+
+
+def always_dying_loop(config: dict[str, Any]) -> None:
+    raise RuntimeError("first line\nthe node is lost")
+
+
+@pytest.mark.slow
+def test_lost_ray_workers_count_only_without_an_epoch_in_between(
+    blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = without_chance(blocks, tmp_path / "out", epochs=4, schedule="halving")
+    with ray_session(1):
+        monkeypatch.setattr(train_fit, "train_loop", dying_loop)
+        train_network(job)
+        assert [epoch["epoch"] for epoch in read_checkpoint(job.out).history] == [1, 2, 3, 4]
+        assert (tmp_path / "out" / "died").read_text() == "3"
+        monkeypatch.setattr(train_fit, "train_loop", always_dying_loop)
+        with pytest.raises(
+            PointloomError, match=r"lost 3 times in epoch 1 .*RuntimeError: the node is lost"
+        ) as error:
+            train_network(replace(job, out=str(tmp_path / "other")))
+    assert_one_sentence(error, "run again")
+
+
+def test_two_runs_on_one_output_do_not_mix(blocks: Path, tmp_path: Path) -> None:
+    from pointcloud.lock import held
+
+    with (
+        held(str(tmp_path / "out")),
+        pytest.raises(PointloomError, match="another run is writing") as error,
+    ):
+        train(small_training(blocks, tmp_path / "out"))
+    assert_one_sentence(error, "start this one again")
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_an_emptied_note_of_ray_is_set_aside(
+    blocks: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = without_chance(blocks, tmp_path / "out", epochs=4, schedule="halving")
+    with ray_session(1):
+        whole = train_network(job)
+        # As if it had been killed before its end: its last epochs are kept, its checkpoint is not there.
+        Path(job.out, "checkpoint.json").unlink()
+        run = run_of(job.out, job.key(), fresh=False)
+        kept = list(Path(run.folder).glob("checkpoint_*/"))
+        assert len(kept) == 2
+        last = run.last()
+        assert last is not None
+        note = Path(run.folder) / "checkpoint_manager_snapshot.json"
+        note.write_text("")
+        # The last epoch arrived by half.
+        (Path(last) / "state.safetensors").write_bytes(b"half")
+        with caplog.at_level(logging.WARNING):
+            again = train_network(job)
+    assert "goes on from epoch 3" in caplog.text
+    assert note.with_name(f"{note.name}.damaged").read_text() == ""
+    assert again["val_miou"] == pytest.approx(whole["val_miou"])
+    history = read_checkpoint(job.out).history
+    assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4]
+    assert len(list(Path(run.folder).glob("checkpoint_*/"))) == 2, "what is not noted is removed"
+    assert np.isfinite([epoch["train_loss"] for epoch in history]).all()
+
+
+def test_a_training_anew_is_one_and_replaces_what_it_replaces(blocks: Path, tmp_path: Path) -> None:
+    job = without_chance(blocks, tmp_path / "out", epochs=1)
+    runs = Path(job.out) / "runs"
+
+    def names() -> set[str]:
+        return {path.name for path in runs.iterdir() if path.is_dir()}
+
+    with ray_session(1):
+        train_network(job)
+        (first,) = names()
+        before = read_checkpoint(job.out).history[0]
+        begun = run_of(job.out, job.key(), fresh=True)
+        assert begun.name != first
+        assert run_of(job.out, job.key(), fresh=True) == begun, "killed, it is gone on with"
+        train_network(replace(job, fresh=True))
+        assert names() == {begun.name}
+        after = read_checkpoint(job.out).history[0]
+        assert after["train_loss"] == before["train_loss"], "the same seed gives the same training"
+        assert after["seconds"] != before["seconds"], "and it was trained anew"
+        assert run_of(job.out, job.key(), fresh=True).name != begun.name, "the next is another one"
+        other = replace(job, training=replace(job.training, seed=1))
+        train_network(other)
+        assert names() == {other.key()}, "runs of other settings go when they are replaced"
