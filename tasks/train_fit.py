@@ -9,6 +9,7 @@ import threading
 import time
 from typing import Any
 
+import ray.exceptions
 import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -44,7 +45,7 @@ def fit_to_end(job: TrainJob, run: TrainRun, relay: Relay, logger: Any) -> None:
         try:
             _fit_once(job, run, relay, logger)
             return
-        except (ray.train.TrainingFailedError, OSError) as error:
+        except (ray.train.TrainingFailedError, ray.exceptions.RayError, OSError) as error:
             cause = _cause(error)
         done = run.epochs_done()
         if isinstance(cause, Stopped):

@@ -66,14 +66,13 @@ def train_loop(config: dict[str, Any]) -> None:
 
 @contextmanager
 def _alive(queue: Queue, rank: int) -> Iterator[None]:
-    """The driver hears from the first Ray worker while the block runs."""
+    """The driver hears from the first Ray worker while the block runs, which needs one that listens."""
+    queue.put({"alive": True})
     ended = threading.Event()
 
     def beat() -> None:
-        while True:
+        while not ended.wait(_BEAT_SECONDS):
             queue.put({"alive": True})
-            if ended.wait(_BEAT_SECONDS):
-                return
 
     thread = threading.Thread(target=beat, name="sign of life", daemon=True)
     if rank == 0:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +99,36 @@ def test_a_killed_ray_worker_costs_at_most_an_epoch(start: Callable[[], Run]) ->
     run.say(f"epochs 1 to {history[-1]['epoch']} are in the checkpoint, those before the kill unchanged")
     assert [epoch["epoch"] for epoch in history] == list(range(1, _EPOCHS + 1))
     assert history[: len(before)] == before
+
+
+def test_a_disk_that_is_full_for_a_while_is_said_and_the_training_goes_on(
+    start: Callable[[], Run], tmp_path: Path
+) -> None:
+    small = tmp_path / "checkpoint"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(small)]
+    if os.geteuid() or shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk needs a machine where tests may mount one")
+    try:
+        run = start()
+        before = run.wait_for_epochs()
+        with (small / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(bytes(1 << 12))
+        run.say("the disk is full")
+        assert run.ends() == 1
+        said = (tmp_path / "log").read_text()
+        assert re.search(
+            r"epoch \d+ of the training could not be kept in .*: No space left on device; make room", said
+        )
+        assert "TrainingFailedError" not in said
+        (small / "filler").unlink()
+        run.say("there is room again")
+        again = start()
+        assert again.ends() == 0
+        history = again.history()
+        again.say(f"epochs 1 to {history[-1]['epoch']} are in the checkpoint, those before unchanged")
+        assert [epoch["epoch"] for epoch in history] == list(range(1, _EPOCHS + 1))
+        assert history[: len(before)] == before
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
