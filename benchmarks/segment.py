@@ -5,7 +5,7 @@
 Overhead: how much longer the whole flow (reading, cutting, Ray, records, writing, proof) takes than the predictor
 on the same blocks in memory, one thread each. Start-up is left out: the flow's time counts from when its first
 actor begins its first scan. Two actors: the same scans with one actor and with two, one thread each, start-up left
-out. Seams: one survey labelled as one file and as nine, the edges wherever they fall, and as nine without their
+out. Seams: one survey labelled as one file and as nine, the edges through roofs, and as nine without their
 neighbours, which shows the seam that there would be. Stages: where the seconds of a scan go, LAZ to labelled LAZ,
 as its ledger record says. Scans are simulated unless --scan names one. The network is trained for --minutes first,
 because weights as drawn would make the agreement say nothing. Prints tables and ends with one JSON line.
@@ -67,6 +67,7 @@ def arguments() -> argparse.Namespace:
     add(
         "--seam-size-m", type=float, default=135.0, help="edge of the survey that is cut in nine; 0: no seams"
     )
+    add("--seam-figure", type=Path, help="a PNG file that shows the labels and where files alone differ")
     add("--rounds", type=int, default=3, help="turns of flow and predictor; medians are shown")
     add("--scan", help="a LAS or LAZ file for the profile of stages")
     add(
@@ -103,7 +104,14 @@ def main() -> None:
             record = measure_flow(scans, checkpoint, folder, options.rounds)
             scan = Path(options.scan) if options.scan else scans[0]
             record |= profile(scan, checkpoint, folder / "profile")
-        record["seam_agreement"] = seams(checkpoint, folder, options) if options.seam_size_m else None
+        record["seam_agreement"] = None
+        if options.seam_size_m:
+            from benchmarks import segment_seams
+
+            seams = segment_seams.compare(
+                checkpoint, folder, options.seam_size_m, options.points_per_m2, options.seam_figure
+            )
+            record["seam_agreement"] = round(float((seams.nine == seams.whole).mean()), 6)
         if options.memory:
             from benchmarks import segment_memory
 
@@ -220,46 +228,6 @@ def profile(scan: Path, checkpoint: str, out: Path) -> dict[str, Any]:
         "network_share": round(stages["network"] / record.seconds, 3),
         "points_per_second": round(rate),
     }
-
-
-def seams(checkpoint: str, folder: Path, options: argparse.Namespace) -> float:
-    """Share of points with the same label when a survey is one file and when it is nine."""
-    config = SurveyConfig(
-        seed=1, tiles=(1, 1), tile_size_m=options.seam_size_m, points_per_m2=options.points_per_m2
-    )
-    (whole,) = write_survey(config, folder / "whole")
-    nine, places = cut_in_nine(whole, folder / "nine")
-    expected = labels_of([whole], checkpoint, folder / "labelled-whole")[0]
-    shares = {}
-    for across in (True, False):
-        found = np.empty_like(expected)
-        out = folder / f"labelled-nine-{across}"
-        for place, codes in zip(places, labels_of(nine, checkpoint, out, across), strict=True):
-            found[place] = codes
-        shares[across] = float((found == expected).mean())
-    print(
-        f"\n{len(expected):,} points as one file and as nine: {shares[True]:.4%} of the labels agree; "
-        f"{shares[False]:.4%} where each file is alone, without its neighbours' points"
-    )
-    return round(shares[True], 6)
-
-
-def cut_in_nine(scan: Path, folder: Path) -> tuple[list[Path], list[np.ndarray]]:
-    """Nine files of a scan, their edges at its thirds, and the places of their points in it."""
-    folder.mkdir()
-    las = laspy.read(scan)
-    third = [
-        np.minimum(3 * (axis - axis.min()) // (np.ptp(axis) + 1), 2).astype(int)
-        for axis in (np.asarray(las.X).astype(np.int64), np.asarray(las.Y).astype(np.int64))
-    ]
-    paths, places = [], []
-    for n in range(9):
-        place = np.flatnonzero(third[0] + 3 * third[1] == n)
-        piece = laspy.LasData(las.header, las.points[place])
-        paths.append(folder / f"{n}.laz")
-        places.append(place)
-        piece.write(paths[-1])
-    return paths, places
 
 
 def labels_of(scans: Sequence[Path], checkpoint: str, out: Path, across: bool = True) -> list[np.ndarray]:
