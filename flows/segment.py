@@ -12,14 +12,14 @@ from pydantic import BaseModel, Field
 from flows.running import run
 from pointcloud.label_options import LabelOptions, parse_codes
 from pointcloud.lock import held
+from tasks.collection import choose, find_scans
+from tasks.estimate import estimate
 from tasks.isolation import isolated
 from tasks.quarantine import check_quarantine
 from tasks.review import REPORT, ReviewOptions, write_report
 from tasks.segment import (
     SegmentJob,
-    choose,
     examine_collection,
-    find_scans,
     foresee,
     plan_segmenting,
     segment_scans,
@@ -112,7 +112,11 @@ class SegmentParameters(BaseModel):
     cluster_wait_s: float = Field(
         120, ge=0, description="Seconds a Ray cluster may take until it has room for an actor."
     )
-    dry_run: bool = Field(False, description="Only say what would be done, and how long it would take.")
+    dry_run: bool = Field(
+        False,
+        description="Only say what would be done, and how long it would take: where this checkpoint and these "
+        "settings have labelled nothing yet, by labelling a sample for some 20 s.",
+    )
 
     def job(self) -> SegmentJob:
         """The job these parameters describe. Raises PointloomError for a checkpoint or options that cannot be used."""
@@ -152,7 +156,7 @@ def segment(parameters: SegmentParameters) -> list[str]:
             )
             lines = [
                 collection.plan.to_markdown(),
-                collection.estimate(job.num_actors),
+                estimate(collection, job, may_sample=True),
                 foresee(collection, job),
             ]
             text = "\n".join([*lines, *collection.unreached.values()])
@@ -162,7 +166,7 @@ def segment(parameters: SegmentParameters) -> list[str]:
             collection = examine_collection(
                 sources, job, processes, num_readers, parameters.retry_quarantined, only
             )
-            logger.info("%s; %s", collection.plan, collection.estimate(job.num_actors))
+            logger.info("%s; %s", collection.plan, estimate(collection, job))
             if said := foresee(collection, job):
                 logger.warning(said)
             began = time.monotonic()

@@ -5,11 +5,8 @@ The actors read and write the files themselves; what comes back is one small rec
 
 from __future__ import annotations
 
-import fnmatch
-import json
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import ray.data
 from prefect import get_run_logger, task
@@ -17,173 +14,23 @@ from prefect.cache_policies import NO_CACHE
 
 from models.checkpoint import fingerprint, read_checkpoint
 from pointcloud import ledger, storage
-from pointcloud.errors import PointloomError
-from pointcloud.header import ScanHeader
 from pointcloud.label_options import LabelOptions
-from pointcloud.labelled import fits, output_name
+from pointcloud.labelled import fits
 from pointcloud.neighbours import find_neighbours
 from pointcloud.point_formats import LAST_SHORT_CODE
-from pointcloud.scan import SUFFIXES
 from tasks.capacity import await_room
 from tasks.cluster import ray_session, usable_cpus
+from tasks.collection import Collection, choose
 from tasks.examining import examine_all
 from tasks.isolation import HEAP, IsolatedProcesses
 from tasks.segmenter import STAGE, ScanSegmenter, SegmentJob
-from tasks.survey_map import UNCHANGED, UNREACHED, WAITING, boxes_of
+from tasks.survey_map import UNREACHED, boxes_of
 from tasks.watching import ScanStates
 
 _UNREACHED_IN_A_ROW = 5
 """So many scans that storage does not give or take, and the run ends: it is the storage, or a full disk."""
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 """Several actors that asked for no GPU of their own would share the first."""
-
-
-@dataclass(frozen=True)
-class Collection:
-    """The scans of one run, looked at from outside.
-
-    Attributes:
-        sources, keys: by name; a key holds everything that a labelled cloud depends on.
-        headers: of those that have one.
-        neighbours: scan -> scans whose points its tiles and halos may reach.
-        records: what the ledger knows.
-        plan: what is to do.
-        unreached: scans that storage does not give, and why; they are not in `keys`.
-    """
-
-    sources: dict[str, storage.Source]
-    keys: dict[str, str]
-    headers: dict[str, ScanHeader]
-    neighbours: dict[str, list[str]]
-    records: dict[str, ledger.Record]
-    plan: ledger.Plan
-    unreached: dict[str, str] = field(default_factory=dict)
-
-    def row(self, scan: str) -> dict[str, str]:
-        """What an actor is told of a scan."""
-        beside = {other: self.sources[other].uri for other in self.neighbours.get(scan, [])}
-        return {
-            "uri": self.sources[scan].uri,
-            "name": scan,
-            "key": self.keys[scan],
-            "neighbours": json.dumps(beside),
-        }
-
-    def states(self) -> dict[str, str]:
-        """Scan -> its state before anything is done."""
-        todo, states = set(self.plan.todo), dict.fromkeys(self.unreached, UNREACHED)
-        for scan in self.keys:
-            record = None if scan in todo else self.records.get(scan)
-            states[scan] = (
-                WAITING if record is None else UNCHANGED if record.state == ledger.DONE else record.state
-            )
-        return states
-
-    def estimate(self, num_actors: int) -> str:
-        """One sentence: how long the plan takes, going by the points/s that the ledger has measured."""
-        headers = [self.headers[scan] for scan in self.plan.todo if scan in self.headers]
-        sizes = [header.num_points for header in headers if header.num_points]
-        what = f"{sum(sizes):,} points in {len(sizes)} scans to label"
-        measured = [r for r in self.records.values() if r.state == ledger.DONE and r.points_in and r.seconds]
-        if not sizes:
-            return f"{what}."
-        if not measured:
-            return f"{what}; no estimate of time, because no labelled scan is there yet to measure from."
-        rate = sum(r.points_in for r in measured) / sum(r.seconds for r in measured)
-        # However many actors there are, one of them has the largest scan to itself.
-        seconds = max(sum(sizes) / min(num_actors, len(sizes)), max(sizes)) / rate
-        return (
-            f"{what}: about {_duration(seconds)} with {num_actors} actors, at {rate:,.0f} points/s each as measured on "
-            f"{len(measured)} scans here, whatever their settings were; start-up comes on top."
-        )
-
-
-def foresee(collection: Collection, job: SegmentJob) -> str:
-    """What the headers tell of scans that cannot be labelled with these codes, a sentence; empty when all can."""
-    scheme = job.options.scheme(read_checkpoint(job.checkpoint, weights=False).label_scheme)
-    headers = [collection.headers[scan] for scan in collection.plan.todo if scan in collection.headers]
-    small = [header.uri for header in headers if not fits(header.dimensions, scheme, job.options)]
-    if not small:
-        return ""
-    largest = max(label.code for label in scheme.classes)
-    return (
-        f"{len(small)} scans, such as {small[0]!r}, will be quarantined: their point formats end at class code "
-        f"{LAST_SHORT_CODE} and the largest to write is {largest}; ask for upgrade_format, or other codes."
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def find_scans(
-    patterns: list[str], out: str, format: str = "same", report: Callable[[str], None] = lambda _: None
-) -> list[storage.Source]:
-    """The LAS and LAZ files that paths, folders and globs mean, but those of an out folder within such a folder.
-
-    Args:
-        report: is told in one sentence what is left out.
-
-    Raises:
-        StorageError: nothing there, or two scans with one name.
-        PointloomError: the labelled clouds would overwrite their scans, or each other, or are all there is.
-    """
-    found, outputs = storage.expand(patterns, SUFFIXES), dict[str, storage.Source]()
-    sources = [source for source in found if not _is_within(source, out)]
-    if not sources:
-        raise PointloomError(
-            f"all {len(found)} scans found lie in the out folder {out!r}; give the folder of the scans, or another out "
-            "folder."
-        )
-    if len(sources) < len(found):
-        report(
-            f"{len(found) - len(sources)} files below the out folder {out!r} are left out: they are labelled clouds, "
-            "no scans."
-        )
-    for source in sources:
-        name = output_name(source.name, format)
-        other = outputs.setdefault(name, source)
-        if other is not source:
-            raise PointloomError(
-                f"{other.uri!r} and {source.uri!r} would both become {name!r}; label them into two folders."
-            )
-        if storage.same(source.uri, storage.join(out, name)):
-            raise PointloomError(
-                f"the labelled cloud would overwrite its scan {source.uri!r}; give another out folder."
-            )
-    return sources
-
-
-def _is_within(source: storage.Source, out: str) -> bool:
-    """Whether a source lies in the out folder, and was found by looking into a folder above that."""
-    (filesystem, path), (other, folder) = storage.resolve(source.uri), storage.resolve(out)
-    if storage.is_local(out):
-        path, folder = os.path.realpath(path), os.path.realpath(folder)
-    inside = path.removeprefix(f"{folder.rstrip('/')}/")
-    return filesystem == other and inside != path and len(source.name) > len(inside)
-
-
-def choose(sources: Sequence[storage.Source], only: Sequence[str]) -> list[str]:
-    """The names of the scans that names and globs mean, a `*` being also a slash; all where there are none.
-
-    Raises:
-        PointloomError: no scan is called like one of them.
-    """
-    names = [source.name for source in sources]
-    if not only:
-        return names
-    chosen: set[str] = set()
-    for pattern in only:
-        meant = {name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)}
-        if not meant:
-            raise PointloomError(
-                f"only names {pattern!r}, and none of the {len(names)} scans, such as {names[0]!r}, is called like "
-                "that; give names or globs of scans as the ledger has them."
-            )
-        chosen |= meant
-    return sorted(chosen)
 
 
 def plan_segmenting(
@@ -206,6 +53,20 @@ def plan_segmenting(
         checkpoint, fingerprint(checkpoint), out, num_actors, cpus, memory_mb, time_limit_s, config, options,
         quarantine_drift, gpu, wait_s,
     )  # fmt: skip
+
+
+def foresee(collection: Collection, job: SegmentJob) -> str:
+    """What the headers tell of scans that cannot be labelled with these codes, a sentence; empty when all can."""
+    scheme = job.options.scheme(read_checkpoint(job.checkpoint, weights=False).label_scheme)
+    headers = [collection.headers[scan] for scan in collection.plan.todo if scan in collection.headers]
+    small = [header.uri for header in headers if not fits(header.dimensions, scheme, job.options)]
+    if not small:
+        return ""
+    largest = max(label.code for label in scheme.classes)
+    return (
+        f"{len(small)} scans, such as {small[0]!r}, will be quarantined: their point formats end at class code "
+        f"{LAST_SHORT_CODE} and the largest to write is {largest}; ask for upgrade_format, or other codes."
+    )
 
 
 @task(name="examine scans", cache_policy=NO_CACHE)

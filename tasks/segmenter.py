@@ -80,6 +80,11 @@ class SegmentJob:
             STAGE, content, list(neighbours), self.identity, self.options.to_dict(), self.quarantine_drift
         )
 
+    @property
+    def settings(self) -> str:
+        """Hash of what the points/s of an actor depend on, besides the machine."""
+        return ledger.key_of(self.identity, self.options.to_dict(), self.cpus_per_actor, self.gpu)
+
     def output(self, scan: str) -> str:
         return storage.join(self.out, output_name(scan, self.options.format))
 
@@ -216,6 +221,7 @@ class ScanSegmenter:
                 "mean_confidence": round(doubts.confidence, 4),
                 "area_km2": doubts.area_km2,
                 "begun": begun,
+                "settings": self._job.settings,
                 **looks,
                 "proof": proof.to_dict(),
                 "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},

@@ -14,7 +14,7 @@ from flows.__main__ import main, parameters_from_file
 from models.checkpoint import RECORD
 from pointcloud.errors import PointloomError
 from pointcloud.store import MANIFEST
-from tasks.segment import find_scans
+from tasks.collection import find_scans
 from tests import broken_files
 
 

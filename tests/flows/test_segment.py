@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -62,30 +64,76 @@ def written(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in out.glob("*.la?")}
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+def times(out: Path) -> dict[str, int]:
+    """All that is in a folder, with the time it was written."""
+    return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.rglob("*")}
+
+
+def assert_sampled(plan: str, scans: Path) -> None:
+    """The estimate was measured on one of the scans, on all its points: they take less than 20 s."""
+    said = re.search(
+        r"about \S+ \w+ with 1 actors, at [\d,]+ points/s .* sample of ([\d,]+) points of '(\S+)'", plan
+    )
+    assert said, plan
+    assert int(said[1].replace(",", "")) == len(laspy.read(scans / said[2]).points)
+
+
+def test_a_dry_run_whose_first_sample_cannot_be_read_measures_the_next_or_says_why(
     survey: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     scans, out = tmp_path / "scans", tmp_path / "labelled"
     shutil.copytree(survey, scans)
+    good = sorted(scans.iterdir())
+    # More points, and yet fewer than enough: it is asked first.
+    bad = scans / "bad.laz"
+    write_survey(SurveyConfig(seed=3, tile_size_m=60.0, tiles=(1, 1), points_per_m2=3.0), tmp_path)[0].rename(
+        bad
+    )
+    bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
     (plan,) = segment(segmenting(scans, checkpoint, out, dry_run=True))
-    assert "2 scans to do (2 new)" in plan
-    assert "no estimate of time" in plan
+    assert_sampled(plan, scans)
+    assert "bad.laz'" not in plan.split("points/s")[1]
+    for scan in good:
+        scan.unlink()
+    (plan,) = segment(segmenting(scans, checkpoint, out, dry_run=True))
+    assert "no estimate of time, because no sample could be measured: scan" in plan
+    assert "bad.laz" in plan.split("no estimate of time")[1]
     assert not out.exists()
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    survey: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, out, scratch = tmp_path / "scans", tmp_path / "labelled", tmp_path / "scratch"
+    shutil.copytree(survey, scans)
+    scratch.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(scratch))
+        (plan,) = segment(segmenting(scans, checkpoint, out, dry_run=True))
+    assert "2 scans to do (2 new)" in plan
+    assert_sampled(plan, scans)
+    assert not out.exists()
+    assert not list(scratch.glob("pointloom-*"))
     segment(segmenting(scans, checkpoint, out))
-    before = written(out)
+    before, kept = written(out), times(out)
     assert len(before) == 2
     (plan,) = segment(segmenting(scans, checkpoint, out, dry_run=True))
     assert "0 scans to do (2 unchanged)" in plan
     (plan,) = segment(segmenting(scans, checkpoint, out, overlap=2, dry_run=True))
     assert "2 changed" in plan
-    assert "points/s each as measured on 2 scans here" in plan
-    assert written(out) == before
+    assert_sampled(plan, scans)  # two views of every place take longer than what was labelled here
+    save_checkpoint(str(tmp_path / "other"), make_predictor(seed=1, voxel_size_m=1.0).checkpoint)
+    (plan,) = segment(segmenting(scans, tmp_path / "other", out, dry_run=True))
+    assert "2 changed" in plan
+    assert_sampled(plan, scans)
+    assert times(out) == kept
     # What is no longer asked for stays; whose neighbour is gone, or what was lost, is labelled again.
     first, second = sorted(out.glob("*.laz"))
     first.unlink()
     (scans / second.name).unlink()
     (plan,) = segment(segmenting(scans, checkpoint, out, dry_run=True))
     assert "1 scans to do (1 changed, 1 gone)" in plan
+    assert "points/s each as measured on 2 scans here" in plan
     segment(segmenting(scans, checkpoint, out))
     assert written(out)[second.name] == before[second.name]
     assert first.exists()

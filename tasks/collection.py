@@ -1,0 +1,126 @@
+"""The scans of one run of segment: which they are, what is to do, and what their headers already tell."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pointcloud import ledger, storage
+from pointcloud.errors import PointloomError
+from pointcloud.header import ScanHeader
+from pointcloud.labelled import output_name
+from pointcloud.scan import SUFFIXES
+from tasks.survey_map import UNCHANGED, UNREACHED, WAITING
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The scans of one run, looked at from outside.
+
+    Attributes:
+        sources, keys: by name; a key holds everything that a labelled cloud depends on.
+        headers: of those that have one.
+        neighbours: scan -> scans whose points its tiles and halos may reach.
+        records: what the ledger knows.
+        plan: what is to do.
+        unreached: scans that storage does not give, and why; they are not in `keys`.
+    """
+
+    sources: dict[str, storage.Source]
+    keys: dict[str, str]
+    headers: dict[str, ScanHeader]
+    neighbours: dict[str, list[str]]
+    records: dict[str, ledger.Record]
+    plan: ledger.Plan
+    unreached: dict[str, str] = field(default_factory=dict)
+
+    def row(self, scan: str) -> dict[str, str]:
+        """What an actor is told of a scan."""
+        beside = {other: self.sources[other].uri for other in self.neighbours.get(scan, [])}
+        return {
+            "uri": self.sources[scan].uri,
+            "name": scan,
+            "key": self.keys[scan],
+            "neighbours": json.dumps(beside),
+        }
+
+    def states(self) -> dict[str, str]:
+        """Scan -> its state before anything is done."""
+        todo, states = set(self.plan.todo), dict.fromkeys(self.unreached, UNREACHED)
+        for scan in self.keys:
+            record = None if scan in todo else self.records.get(scan)
+            states[scan] = (
+                WAITING if record is None else UNCHANGED if record.state == ledger.DONE else record.state
+            )
+        return states
+
+
+def find_scans(
+    patterns: list[str], out: str, format: str = "same", report: Callable[[str], None] = lambda _: None
+) -> list[storage.Source]:
+    """The LAS and LAZ files that paths, folders and globs mean, but those of an out folder within such a folder.
+
+    Args:
+        report: is told in one sentence what is left out.
+
+    Raises:
+        StorageError: nothing there, or two scans with one name.
+        PointloomError: the labelled clouds would overwrite their scans, or each other, or are all there is.
+    """
+    found, outputs = storage.expand(patterns, SUFFIXES), dict[str, storage.Source]()
+    sources = [source for source in found if not _is_within(source, out)]
+    if not sources:
+        raise PointloomError(
+            f"all {len(found)} scans found lie in the out folder {out!r}; give the folder of the scans, or another out "
+            "folder."
+        )
+    if len(sources) < len(found):
+        report(
+            f"{len(found) - len(sources)} files below the out folder {out!r} are left out: they are labelled clouds, "
+            "no scans."
+        )
+    for source in sources:
+        name = output_name(source.name, format)
+        other = outputs.setdefault(name, source)
+        if other is not source:
+            raise PointloomError(
+                f"{other.uri!r} and {source.uri!r} would both become {name!r}; label them into two folders."
+            )
+        if storage.same(source.uri, storage.join(out, name)):
+            raise PointloomError(
+                f"the labelled cloud would overwrite its scan {source.uri!r}; give another out folder."
+            )
+    return sources
+
+
+def _is_within(source: storage.Source, out: str) -> bool:
+    """Whether a source lies in the out folder, and was found by looking into a folder above that."""
+    (filesystem, path), (other, folder) = storage.resolve(source.uri), storage.resolve(out)
+    if storage.is_local(out):
+        path, folder = os.path.realpath(path), os.path.realpath(folder)
+    inside = path.removeprefix(f"{folder.rstrip('/')}/")
+    return filesystem == other and inside != path and len(source.name) > len(inside)
+
+
+def choose(sources: Sequence[storage.Source], only: Sequence[str]) -> list[str]:
+    """The names of the scans that names and globs mean, a `*` being also a slash; all where there are none.
+
+    Raises:
+        PointloomError: no scan is called like one of them.
+    """
+    names = [source.name for source in sources]
+    if not only:
+        return names
+    chosen: set[str] = set()
+    for pattern in only:
+        meant = {name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)}
+        if not meant:
+            raise PointloomError(
+                f"only names {pattern!r}, and none of the {len(names)} scans, such as {names[0]!r}, is called like "
+                "that; give names or globs of scans as the ledger has them."
+            )
+        chosen |= meant
+    return sorted(chosen)
