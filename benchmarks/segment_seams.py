@@ -29,7 +29,7 @@ BUILDING = 6
 BESIDE_M = 2.0
 _RANGES = ((0.2, 0.45), (0.55, 0.8))  # of the survey's extent, in which an edge is looked for
 _BIN_M = 1.0
-_PIXELS, _GAP = 440, 12  # of a picture's edge, between pictures
+_CELLS, _ZOOM, _GAP = 220, 2, 12  # cells of a picture's edge, pixels of a cell and between pictures
 _RED, _LINE, _PAPER = (214, 39, 40), (0, 0, 0), (255, 255, 255)
 
 
@@ -146,7 +146,7 @@ def cut_in_nine(
 def draw(seams: Seams, scheme: LabelScheme) -> np.ndarray:
     """(H, W, 3) uint8: labels of the whole, labels of nine (red: other ones), nine alone (red: other ones, on heights).
 
-    Seen from above, the highest point of each pixel; but a point that differs is in front of all. Lines: edges.
+    Seen from above, the highest point of each cell; but a point that differs is in front of all. Lines: edges.
     """
     colours = np.full((256, 3), 190, np.uint8)
     for label in scheme.classes:
@@ -164,23 +164,23 @@ def draw(seams: Seams, scheme: LabelScheme) -> np.ndarray:
 
 def _panel(seams: Seams, colours: np.ndarray, differs: np.ndarray) -> np.ndarray:
     low = seams.xyz[:, :2].min(axis=0)
-    step = np.ptp(seams.xyz[:, :2], axis=0).max() / (_PIXELS - 1)
+    step = np.ptp(seams.xyz[:, :2], axis=0).max() / (_CELLS - 1)
 
-    def pixel(values: np.ndarray, axis: int) -> np.ndarray:
+    def cell(values: np.ndarray, axis: int) -> np.ndarray:
         return ((values - low[axis]) / step).astype(int)
 
     order = np.lexsort((seams.xyz[:, 2], differs))
-    x, y = (pixel(seams.xyz[order, axis], axis) for axis in (0, 1))
-    last = np.full(_PIXELS * _PIXELS, -1)
-    np.maximum.at(last, y * _PIXELS + x, np.arange(len(order)))
+    x, y = (cell(seams.xyz[order, axis], axis) for axis in (0, 1))
+    last = np.full(_CELLS * _CELLS, -1)
+    np.maximum.at(last, y * _CELLS + x, np.arange(len(order)))
     seen = order[np.maximum(last, 0)]
     picture = np.where(differs[seen, None], np.array(_RED, np.uint8), colours[seen])
     picture[last < 0] = _PAPER
-    picture = picture.reshape(_PIXELS, _PIXELS, 3)
-    for at in pixel(seams.edges[0], 0):
-        picture[::2, at] = _LINE
-    for at in pixel(seams.edges[1], 1):
-        picture[at, ::2] = _LINE
+    picture = picture.reshape(_CELLS, _CELLS, 3).repeat(_ZOOM, axis=0).repeat(_ZOOM, axis=1)
+    for at in cell(seams.edges[0], 0):
+        picture[::2, _ZOOM * at] = _LINE
+    for at in cell(seams.edges[1], 1):
+        picture[_ZOOM * at, ::2] = _LINE
     return picture[::-1]
 
 
