@@ -35,7 +35,7 @@ from models.recipes import recipe as find_recipe
 from pointcloud.blocks import BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.errors import PointloomError
-from pointcloud.features import FEATURES, check_features, num_channels, surroundings_for
+from pointcloud.features import FEATURES, SPARSE_M, check_features, num_channels, survey_features
 from pointcloud.labels import LabelScheme, find_scheme
 from pointcloud.preprocess import Recipe
 from pointcloud.reader import find_scans, read_cloud
@@ -65,13 +65,18 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="xyz first (default: returns and surroundings, by density)",
     )
     add("--epochs", type=int, default=0, help="0: as many as --steps and --minutes allow")
-    add("--steps", type=int, default=1000, help="of the optimizer, at most; in whole epochs")
+    add("--steps", type=int, default=3000, help="of the optimizer, at most; in whole epochs")
     add("--minutes", type=float, default=45.0, help="of training, estimated from its first steps")
     add("--recipe", choices=RECIPES, default="modern", help="how DeepGCN is trained")
     add("--batch-size", type=int, help="blocks of a step (default: 2, by the recipe paper 16)")
     add("--learning-rate", type=float, help="its peak (default: 3e-3, by the recipe paper 1e-3)")
     add("--ema-decay", type=float, help="of an average of the weights; 0: none (default: 0.98; paper 0)")
     add("--loss", choices=get_args(Loss), help="(default: the recipe's)")
+    add(
+        "--class-weights",
+        action=argparse.BooleanOptionalAction,
+        help="(default: by density, or the recipe's)",
+    )
     add("--rotations", type=int, default=4, help="views of a block whose logits are averaged when labelling")
     add("--val-fraction", type=float, help="of each training scan's ground (default: 0.2, with --test 0)")
     add("--trees", type=int, default=100, help="of the forest")
@@ -151,15 +156,22 @@ def complete(options: argparse.Namespace, sources: Sequence[Source]) -> None:
     """Fill in the options that were not given. Raises PointloomError for scans too small to tell their density."""
     if options.val_fraction is None:
         options.val_fraction = 0.0 if options.test else 0.2
-    if None not in (options.voxel_m, options.tile_m, options.halo_m, options.features):
+    if None not in (options.voxel_m, options.tile_m, options.halo_m, options.features, options.class_weights):
         return
     clouds = [read_cloud(source.uri) for source in sources]
     spacing = float(np.median([point_spacing_m(cloud) for cloud in clouds]))
+    complete_for(options, spacing, set.intersection(*(set(cloud.attributes) for cloud in clouds)))
+
+
+def complete_for(options: argparse.Namespace, spacing: float, known: set[str]) -> None:
+    """`complete` for scans of this distance between points, metres, that all know these attributes."""
     voxel_m, tile_m, halo_m, features = sizes_for(spacing, options.overlap, options.voxel_m)
-    known = set.intersection(*(set(cloud.attributes) for cloud in clouds))
     options.voxel_m, options.tile_m = options.voxel_m or voxel_m, options.tile_m or tile_m
     options.halo_m = halo_m if options.halo_m is None else options.halo_m
     options.features = options.features or [f for f in features if known.issuperset(FEATURES[f][0])]
+    if options.class_weights is None and spacing >= SPARSE_M:
+        # Rare classes weighed higher are found where they are not, and so far apart points tell little against it.
+        options.class_weights = False
 
 
 def sizes_for(
@@ -174,7 +186,7 @@ def sizes_for(
     step = voxel_m * overlap
     tile_m = round(max(1, round(80 * spacing_m / step)) * step, 2)
     halo_m = round(float(min(tile_m, 10 * spacing_m)), 1)
-    return voxel_m, tile_m, halo_m, ["xyz", "returns", *surroundings_for(spacing_m)]
+    return voxel_m, tile_m, halo_m, list(survey_features(spacing_m))
 
 
 def compare_forest(
@@ -214,7 +226,10 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
         prediction_channels=(4 * width, 2 * width),
     )
     ours = {"batch_size": 2, "learning_rate": 3e-3, "ema_decay": 0.98} if options.recipe == "modern" else {}
-    given = {name: getattr(options, name) for name in ("batch_size", "learning_rate", "ema_decay", "loss")}
+    given = {
+        name: getattr(options, name)
+        for name in ("batch_size", "learning_rate", "ema_decay", "loss", "class_weights")
+    }
     changes = ours | {name: value for name, value in given.items() if value is not None}
     plan = find_recipe(options.recipe, seed=options.seed, **changes)
     if options.epochs:

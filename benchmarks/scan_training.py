@@ -66,7 +66,7 @@ def train_on_scans(
     with tempfile.TemporaryDirectory(prefix="pointloom-benchmark-") as folder:
         manifest = cut(sources, recipe, Path(folder))
         counts = manifest.class_counts
-        weights = training.class_weights(counts.get(splits.TRAIN, [0]))
+        weights = training.class_weights(counts.get(splits.TRAIN, [0])) if plan.class_weights else None
         if recipe.rule.val_fraction and not sum(counts.get(splits.VAL, [0])):
             raise PointloomError(
                 "no labelled validation block; hold out a larger share or use smaller tiles."

@@ -16,6 +16,9 @@ from pointcloud.surroundings import ECHOES, SHAPE, echoes, shape
 RADII_M = {"0.5m": 0.5, "1m": 1.0, "2m": 2.0, "4m": 4.0, "8m": 8.0, "16m": 16.0, "32m": 32.0}
 """Of surroundings, as the names of features say them."""
 
+SPARSE_M = 1.0
+"""Distance between points from which a survey is sparse: less than one point per m²."""
+
 _RETURNS = ("return_number", "number_of_returns")
 
 FEATURES: dict[str, tuple[tuple[str, ...], int]] = {
@@ -94,15 +97,25 @@ def surroundings_for(spacing_m: float) -> tuple[str, ...]:
     return *(f"shape_{radius}" for radius in radii), *(f"echoes_{radius}" for radius in radii[:3])
 
 
+def survey_features(spacing_m: float) -> tuple[str, ...]:
+    """All features that suit surveys of this density: xyz, returns, surroundings, and height where points are sparse.
+
+    So far apart, the few points of a cylinder seldom tell how high above the ground a point lies; where they do, height
+    only misled (benchmarks/ACCURACY.md).
+    """
+    height = ("height",) if spacing_m >= SPARSE_M else ()
+    return "xyz", *height, "returns", *surroundings_for(spacing_m)
+
+
 def default_features(config: BlockConfig, attributes: Collection[str]) -> tuple[str, ...]:
     """The features that won on held-out tiles (benchmarks/ACCURACY.md), of those that the attributes allow.
 
-    Surveys: xyz, returns and surroundings, whose radii take a voxel for two distances between points. Scans without
+    Surveys: `survey_features`, a voxel taken for two distances between points, from 1 m on for one. Scans without
     returns: colours too, if there are any. Dense rooms, which are not thinned: xyz, colours and height.
     """
-    wanted = (
-        ("xyz", "returns", *surroundings_for(config.voxel_size_m / 2)) if config.thin else ("xyz", "height")
-    )
+    voxel_m = config.voxel_size_m
+    spacing_m = voxel_m if voxel_m >= SPARSE_M else voxel_m / 2
+    wanted = survey_features(spacing_m) if config.thin else ("xyz", "height")
     given = [name for name in wanted if set(attributes).issuperset(FEATURES[name][0])]
     if "returns" not in given and set(attributes).issuperset(FEATURES["rgb"][0]):
         given.insert(1, "rgb")

@@ -82,7 +82,7 @@ def test_sizes_follow_from_the_density():
         ["shape_4m", "shape_8m", "shape_16m", "shape_32m"],
         ["echoes_4m", "echoes_8m", "echoes_16m"],
     )
-    assert features == ["xyz", "returns", *shapes, *echoes]
+    assert features == ["xyz", "height", "returns", *shapes, *echoes]
     assert len(set(features)) == len(features)
     for spacing in (0.01, 0.07, 0.31, 3.0, 90.0):
         voxel_m, tile_m, halo_m, _ = accuracy.sizes_for(spacing, overlap=3)
@@ -111,6 +111,15 @@ def test_the_paper_recipe_trains_as_published_over_the_epochs_given(tiles, capsy
     assert plan == replace(RECIPES["paper"], epochs=40, halving_epochs=8)
     assert accuracy.main(small(tiles[0], "--loss", "lovasz", "--rotations", "2")) == 0
     assert (plans[1].loss, plans[1].batch_size, plans[1].learning_rate) == ("lovasz", 2, 3e-3)
+    assert plans[1].class_weights
+
+
+def test_sparse_scans_are_trained_without_class_weights_unless_asked():
+    for given, spacing, expected in ((None, 2.0, False), (True, 2.0, True), (None, 0.5, None)):
+        options = accuracy.arguments(["--train", "a", "--classes", "b"])
+        options.class_weights = given
+        accuracy.complete_for(options, spacing, set())
+        assert options.class_weights is expected
 
 
 def test_minutes_become_epochs(tiles, capsys):
