@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,11 +16,12 @@ from models.checkpoint import read_checkpoint
 from pointcloud import ledger, review, storage
 from pointcloud.doubt import LEAST_POINTS, NUM_PLACES, Place, read_places, read_tiles
 from pointcloud.errors import StorageError
+from pointcloud.header import ScanHeader
 from tasks.report.review import Doubtful, Review, class_shares, render
 from tasks.report.words import Tile, counted, grouped, per_cent
 from tasks.segment import Collection
 from tasks.segmenter import SegmentJob
-from tasks.survey_map import boxes_of
+from tasks.survey_map import Box, boxes_of
 from tasks.watching import show_markdown
 
 REPORT = "report.html"
@@ -78,11 +79,7 @@ def write_report(
     done = [r for r in records if r.state == ledger.DONE]
     bad = [r for r in records if r.state != ledger.DONE]
     found = _gather(done, job, options.below)
-    found.to_review += [
-        review.whole_scan(r.scan, why, boxes[r.scan], collection.headers[r.scan].crs)
-        for r in records
-        if r.scan in boxes and (why := r.error or " ".join(r.details.get("drift", [])))
-    ]
+    found.to_review += _whole_scans(records, boxes, collection.headers)
     folder = storage.join(job.out, "review")
     polygons = review.write(folder, found.to_review)
     places = _worst_places(found, job)
@@ -118,41 +115,74 @@ def write_report(
     return uri
 
 
+def _whole_scans(
+    records: Sequence[ledger.Record], boxes: Mapping[str, Box], headers: Mapping[str, ScanHeader]
+) -> list[pa.Table]:
+    """Those to review as a whole: not labelled, or unlike the training, and known where they lie."""
+    return [
+        review.whole_scan(r.scan, why, boxes[r.scan], headers[r.scan].crs)
+        for r in records
+        if r.scan in boxes and (why := r.error or " ".join(r.details.get("drift", [])))
+    ]
+
+
 def _gather(done: Sequence[ledger.Record], job: SegmentJob, below: float) -> _Gathered:
     """What the tiles of all labelled scans say, scan after scan; those labelled before there were such are left out."""
     found = _Gathered([], [], [], [], {})
-    with ThreadPoolExecutor(1 if storage.is_local(job.out) else _READERS) as readers:
-        for record, tiles in zip(done, readers.map(lambda r: _tiles(job.tiles(r.scan)), done), strict=True):
-            if tiles is None or not len(tiles):
+    with ThreadPoolExecutor(_READERS) as readers:
+        for record, scan in zip(
+            done, readers.map(lambda r: _look(job.tiles(r.scan), below), done), strict=True
+        ):
+            if scan is None:
                 continue
-            found.crs[record.scan] = review.crs_name(tiles)
-            found.to_review.append(review.doubtful(tiles, below))
-            sure = tiles["confidence"].to_numpy()
-            enough = np.flatnonzero(tiles["num_points"].to_numpy() >= LEAST_POINTS)
-            found.worst += [(float(c), record.scan) for c in np.sort(sure[enough])[:NUM_PLACES]]
-            drawn = list(_rectangles(tiles))
-            low, high = np.min(drawn, axis=0)[:2], np.max(drawn, axis=0)[2:]
+            found.crs[record.scan] = scan.crs
+            found.to_review.append(scan.to_review)
+            found.worst += [(c, record.scan) for c in scan.worst]
+            low, high = scan.boxes[:, :2].min(axis=0), scan.boxes[:, 2:].max(axis=0)
             whole = (*low.tolist(), *high.tolist())
             found.scans.append(Doubtful(whole, record.details["mean_confidence"], record.scan))
             if len(found.tiles) <= _MOST_TILES:
+                # One more than are drawn tells that there are too many.
+                some = slice(_MOST_TILES + 1 - len(found.tiles))
                 found.tiles += [
-                    Doubtful(box, float(c), record.scan) for box, c in zip(drawn, sure, strict=True)
+                    Doubtful((x0, y0, x1, y1), sure, record.scan)
+                    for (x0, y0, x1, y1), sure in zip(
+                        scan.boxes[some].tolist(), scan.confidences[some].tolist(), strict=True
+                    )
                 ]
     return found
 
 
-def _tiles(uri: str) -> pa.Table | None:
+@dataclass(frozen=True)
+class _Looked:
+    """What the tiles of one scan say, n of them: all that is kept while thousands of scans are read."""
+
+    crs: str
+    to_review: pa.Table
+    worst: list[float]
+    boxes: np.ndarray
+    confidences: np.ndarray
+
+
+def _look(uri: str, below: float) -> _Looked | None:
     try:
-        return read_tiles(uri)
+        tiles = read_tiles(uri)
     except StorageError:
         return None
+    if not len(tiles):
+        return None
+    sure = tiles["confidence"].to_numpy()
+    enough = np.sort(sure[tiles["num_points"].to_numpy() >= LEAST_POINTS])[:NUM_PLACES]
+    return _Looked(
+        review.crs_name(tiles), review.doubtful(tiles, below), enough.tolist(), _rectangles(tiles), sure
+    )
 
 
-def _rectangles(tiles: pa.Table) -> Iterator[tuple[float, float, float, float]]:
-    """The footprints: the first and the third corner of WKB polygons."""
-    for polygon in tiles["footprint"].to_pylist():
-        x0, y0, _, _, x1, y1 = np.frombuffer(polygon, "<f8", 6, 13).tolist()
-        yield x0, y0, x1, y1
+def _rectangles(tiles: pa.Table) -> np.ndarray:
+    """The footprints, (n, 4): the first and the third corner of WKB polygons, all of a size."""
+    wkb = np.frombuffer(b"".join(tiles["footprint"].to_pylist()), np.uint8).reshape(len(tiles), -1)
+    corners = wkb[:, 13:].copy().view("<f8")
+    return corners[:, [0, 1, 4, 5]]
 
 
 def _worst_places(found: _Gathered, job: SegmentJob) -> list[Place]:
