@@ -25,6 +25,7 @@ from models.checkpoint import RECORD, read_checkpoint
 from models.metrics import Scores
 from pointcloud import store
 from pointcloud.errors import PointloomError
+from pointcloud.simulate.rooms import RoomsConfig, write_rooms
 from tests.clouds import assert_one_sentence
 from tests.flows.test_main_job import preprocessing
 
@@ -83,6 +84,36 @@ def test_each_fold_trains_once_and_all_of_them_are_one_table(blocks: Path, tmp_p
     crossval(folds(blocks, tmp_path))
     assert written(tmp_path) == before, "a finished fold is kept"
     assert (tmp_path / "table.parquet").read_bytes() == table
+
+
+@pytest.mark.slow
+def test_each_of_six_areas_tests_what_the_others_trained(tmp_path: Path) -> None:
+    """S3DIS's six folds, on rooms simulated in its layout."""
+    folder = tmp_path / "rooms"
+    write_rooms(RoomsConfig(areas=(1, 2, 3, 4, 5, 6), rooms_per_area=1, points_per_m2=4.0), folder)
+    settings = {"label_scheme": "s3dis", "tile_size_m": 4.0, "thin": False}
+    preprocess(preprocessing([folder], tmp_path / "blocks", **settings))
+    names = store.read_manifest(str(tmp_path / "blocks")).label_scheme.names
+    # One line is one point; not thinned, each is in the core of one block.
+    points = {
+        f"Area_{n}": sum(
+            len(f.read_text().splitlines()) for f in folder.glob(f"Area_{n}/*/Annotations/*.txt")
+        )
+        for n in range(1, 7)
+    }
+    crossval(folds(tmp_path / "blocks", tmp_path / "study", by="areas", num_folds=0))
+    *areas, mean, together = pq.read_table(tmp_path / "study" / "table.parquet").to_pylist()
+    assert [row["state"] for row in areas] == ["done"] * 6
+    assert [np.sum(row["test_confusion"]) for row in areas] == list(points.values())
+    for row, area in zip(areas, points, strict=True):
+        rule = read_checkpoint(row["checkpoint"], weights=False).provenance["split_rule"]
+        assert all(scan.startswith(area) for scan in rule["test_scans"])
+        assert not any(scan.startswith(area) for scan in rule["val_scans"])
+        assert len(rule["val_scans"]) == 1
+    assert mean["test_miou"] == pytest.approx(np.mean([row["test_miou"] for row in areas]))
+    confusion = np.sum([row["test_confusion"] for row in areas], axis=0)
+    assert together["test_confusion"] == confusion.tolist()
+    assert together["test_miou"] == Scores.from_confusion(confusion, names).miou
 
 
 def test_rows_of_one_network_are_trained_once_and_a_failure_stops_no_other(
