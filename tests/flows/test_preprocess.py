@@ -145,7 +145,9 @@ def test_an_attribute_that_a_scan_lacks_is_filled_and_named(
     bare = [b for b in store.read_blocks(str(out), manifest, "train") if b.scan == "bare.npz"]
     assert bare
     assert {int(v) for b in bare for v in b.attributes["intensity"]} == {expected}
-    assert check_dataset(str(out), ("xyz", "intensity", "returns")) == manifest
+    asked = ("xyz", "intensity", "returns")
+    assert check_dataset(str(out), asked) == (manifest, asked)
+    assert check_dataset(str(out), ())[1][:3] == ("xyz", "returns", "shape_1m")
 
 
 def test_a_window_is_all_that_is_read(survey: Path, tmp_path: Path) -> None:
