@@ -105,7 +105,7 @@ def measure_sample(collection: Collection, job: SegmentJob) -> Sample | str:
                     return sampling.measure(collection.row(scan))
                 except PointloomError as error:
                     why = str(error) if scan in str(error) else f"scan {scan!r}: {error}"
-                logger.warning("no sample of %s", why)
+                logger.warning("No sample: %s", why)
     except PointloomError as error:
         why = str(error)
     except OSError as error:

@@ -75,8 +75,7 @@ def test_a_killed_training_goes_on_from_its_last_epoch(start: Callable[[], Run])
     before = run.wait_for_epochs()
     run.kill()
     run.say("the driver, Ray and the Ray worker are killed")
-    assert not (run.out / RECORD).exists()
-    if (run.out / RECORD).exists():
+    if (run.out / RECORD).exists():  # the best so far, which a finished training would not be marked as
         assert "unfinished" in read_checkpoint(str(run.out)).provenance
     again = start()
     assert again.ends() == 0

@@ -96,7 +96,7 @@ def test_a_dry_run_whose_first_sample_cannot_be_read_measures_the_next_or_says_w
     for scan in good:
         scan.unlink()
     (plan,) = segment(segmenting(scans, checkpoint, out, dry_run=True))
-    assert "no estimate of time, because no sample could be measured: scan" in plan
+    assert "no estimate of time, because no sample could be measured: cannot read scan" in plan
     assert "bad.laz" in plan.split("no estimate of time")[1]
     assert not out.exists()
 
