@@ -31,7 +31,7 @@ from tests.flows.test_main_job import small_training
 from tests.flows.test_train import blocks
 
 __all__ = ["blocks"]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)  # some start Ray seven times
 
 
 def without_chance(blocks: Path, out: Path, **changes: Any) -> TrainJob:
