@@ -52,7 +52,12 @@ def rows(dataset: Path, out: Path, *names: str, **changes: object) -> AblatePara
 
 
 def written(out: Path) -> dict[str, int]:
-    return {path.parent.name: path.stat().st_mtime_ns for path in sorted(out.glob(f"trainings/*/{RECORD}"))}
+    """When the checkpoint of each finished training was written; of others there is the best so far."""
+    return {
+        path.parent.name: path.stat().st_mtime_ns
+        for path in sorted(out.glob(f"trainings/*/{RECORD}"))
+        if "unfinished" not in read_checkpoint(str(path.parent), weights=False).provenance
+    }
 
 
 def test_each_fold_trains_once_and_all_of_them_are_one_table(blocks: Path, tmp_path: Path) -> None:
