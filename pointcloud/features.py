@@ -101,7 +101,7 @@ def survey_features(spacing_m: float) -> tuple[str, ...]:
     """All features that suit surveys of this density: xyz, returns, surroundings, and height where points are sparse.
 
     So far apart, the few points of a cylinder seldom tell how high above the ground a point lies; where they do, height
-    only misled (benchmarks/ACCURACY.md).
+    with intensity misled (benchmarks/ACCURACY.md).
     """
     height = ("height",) if spacing_m >= SPARSE_M else ()
     return "xyz", *height, "returns", *surroundings_for(spacing_m)
