@@ -48,7 +48,7 @@ def train_on_scans(
     sources: Sequence[Source], recipe: Recipe, network: DeepGCNConfig, plan: training.TrainConfig,
     budget: Budget | None = None,
 ) -> Checkpoint:  # fmt: skip
-    """A network trained on scans: the weights of the epoch with the best mIoU on their validation split.
+    """A network trained on scans, on a GPU where there is one: the weights of the epoch with the best mIoU on their validation split.
 
     Where the recipe holds nothing out, those of the last epoch.
 
@@ -84,20 +84,21 @@ def train_on_scans(
             )
         )
         seen = seen_in(read_blocks(folder, manifest, splits.TRAIN), tile_size_m, folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = DataLoader(train, plan.batch_size, shuffle=True, collate_fn=collate)
     val_batches = DataLoader(val, plan.batch_size, collate_fn=collate)
     if budget is not None:
-        seconds = len(batches) * batch_seconds(network, batches, plan, tile_size_m, scheme.names)
+        seconds = len(batches) * batch_seconds(network, device, batches, plan, tile_size_m, scheme.names)
         epochs = min(budget.steps // len(batches), int(60 * budget.minutes / seconds))
         plan = plan.lasting(max(1, epochs))
         print(f"about {seconds:.1f} s an epoch: {plan.epochs} epochs", flush=True)
     torch.manual_seed(plan.seed)
-    state = training.begin(DeepGCN(network), plan, len(batches))
+    state = training.begin(DeepGCN(network).to(device), plan, len(batches))
     training.fit(state, batches, val_batches, plan, tile_size_m, scheme.names, weights, show)
     best = max(state.history, key=lambda epoch: (epoch["val_miou"] or 0.0, epoch["epoch"]))
     return Checkpoint(
         network=network,
-        state=state.best,
+        state={name: tensor.cpu() for name, tensor in state.best.items()},
         block_config=recipe.config,
         label_scheme=scheme,
         features=recipe.required,
@@ -155,12 +156,12 @@ def statistics(sums: Sequence[ShardSums]) -> FeatureStatistics:
 
 
 def batch_seconds(
-    network: DeepGCNConfig, batches: DataLoader[Any], plan: training.TrainConfig, tile_size_m: float,
-    names: tuple[str, ...],
+    network: DeepGCNConfig, device: torch.device, batches: DataLoader[Any], plan: training.TrainConfig,
+    tile_size_m: float, names: tuple[str, ...],
 ) -> float:  # fmt: skip
     """Seconds of a training step and of making its blocks, from some steps of a network that is thrown away."""
     plan = replace(plan, epochs=2)  # the first loads the kernels
-    state = training.begin(DeepGCN(network), plan, _TIMED_STEPS)
+    state = training.begin(DeepGCN(network).to(device), plan, _TIMED_STEPS)
     for _ in range(plan.epochs):
         began = time.monotonic()
         few = list(islice(batches, _TIMED_STEPS))

@@ -11,7 +11,7 @@ import numpy as np
 
 from pointcloud.blocks import Block, BlockConfig
 from pointcloud.errors import PointloomError, ScanError, SchemaError
-from pointcloud.surroundings import ECHOES, SHAPE, echoes, shape
+from pointcloud.surroundings import ECHOES, SHAPE, shape, shape_and_echoes
 
 RADII_M = {"0.5m": 0.5, "1m": 1.0, "2m": 2.0, "4m": 4.0, "8m": 8.0, "16m": 16.0, "32m": 32.0}
 """Of surroundings, as the names of features say them."""
@@ -140,6 +140,7 @@ def point_features(block: Block, features: tuple[str, ...], statistics: FeatureS
         ScanError: the scan lacks an attribute that a feature needs, or its extent is not known.
     """
     columns: list[np.ndarray] = []
+    around = _surroundings(block, features)
     for feature in features[1:]:
         missing = [name for name in FEATURES[feature][0] if name not in block.attributes]
         if missing:
@@ -153,13 +154,8 @@ def point_features(block: Block, features: tuple[str, ...], statistics: FeatureS
         if feature == "room_xyz":
             columns += list(_place_in_scan(block).T)
             continue
-        kind, _, radius = feature.partition("_")
-        if kind == "shape":
-            columns += list(shape(block.position, RADII_M[radius]).T)
-            continue
-        if kind == "echoes":
-            number, count = (block.attributes[name] for name in _RETURNS)
-            columns += list(echoes(block.position, number, count, RADII_M[radius]).T)
+        if feature.startswith(("shape_", "echoes_")):
+            columns += list(around[feature].T)
             continue
         names = ("height",) if feature == "height" else FEATURES[feature][0]
         values = standardised_columns(block)
@@ -167,6 +163,20 @@ def point_features(block: Block, features: tuple[str, ...], statistics: FeatureS
             (values[name].astype(np.float64) - statistics.mean[name]) / statistics.std[name] for name in names
         ]
     return np.stack(columns, axis=1).astype(np.float32) if columns else np.empty((len(block), 0), np.float32)
+
+
+def _surroundings(block: Block, features: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The wanted shapes and echoes, those of one radius in one go; of what the block has the attributes for."""
+    found: dict[str, np.ndarray] = {}
+    for name, radius in RADII_M.items():
+        wanted = f"echoes_{name}" in features and all(a in block.attributes for a in _RETURNS)
+        if wanted:
+            number, count = (block.attributes[a] for a in _RETURNS)
+            both = shape_and_echoes(block.position, number, count, radius)
+            found[f"shape_{name}"], found[f"echoes_{name}"] = both
+        elif f"shape_{name}" in features:
+            found[f"shape_{name}"] = shape(block.position, radius)
+    return found
 
 
 def _place_in_scan(block: Block) -> np.ndarray:

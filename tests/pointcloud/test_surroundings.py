@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pointcloud.surroundings import ECHOES, SHAPE, echoes, shape
+from pointcloud.surroundings import ECHOES, SHAPE, shape, shape_and_echoes
 
 POINTS = np.random.default_rng(5).uniform((0, 0, 0), (7, 5, 3), (400, 3))
 RETURNS = np.random.default_rng(6).integers(1, 4, (2, 400))
@@ -34,7 +34,8 @@ def test_shape_is_that_of_the_formulas(radius: float) -> None:
 
 def test_echoes_are_shares_of_the_sphere() -> None:
     number, count = RETURNS.min(axis=0), RETURNS.max(axis=0)
-    found = echoes(POINTS, number, count, 1.0)
+    shapes, found = shape_and_echoes(POINTS, number, count, 1.0)
+    np.testing.assert_array_equal(shapes, shape(POINTS, 1.0))
     assert found.shape == (400, len(ECHOES))
     for i in range(0, 400, 37):
         sphere = ((POINTS - POINTS[i]) ** 2).sum(axis=1) <= 1.0
