@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import signal
 import threading
 import time
 from typing import Any
@@ -13,6 +14,7 @@ import ray.exceptions
 import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.state import list_actors
 
 from pointcloud import storage
 from pointcloud.errors import PointloomError
@@ -26,6 +28,7 @@ _MAX_LOST = 2
 _START_SECONDS = 120.0
 # Between two exchanges of the Ray workers lies a part of a step, or the reading of the blocks.
 _SILENCE_SECONDS = 600
+_END_SECONDS = 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -79,16 +82,36 @@ def _fit_once(job: TrainJob, run: TrainRun, relay: Relay, logger: Any) -> None:
     relay.heard = time.monotonic()
     thread = threading.Thread(target=fit, name="Ray Train", daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(0.2)
-        if time.monotonic() - relay.heard > limit and not ended:
-            raise PointloomError(
-                f"no Ray worker of the training of {job.out!r} was up for {limit:.0f} s, though {job.workers_needed} "
-                f"with {job.cpus_per_worker} CPU(s) each fit into the Ray cluster; end what else runs there, or "
-                "choose a larger wait_s, and run again, it goes on from the last epoch."
-            )
+    try:
+        while thread.is_alive():
+            thread.join(0.2)
+            if time.monotonic() - relay.heard > limit and not ended:
+                raise PointloomError(
+                    f"no Ray worker of the training of {job.out!r} was up for {limit:.0f} s, though "
+                    f"{job.workers_needed} with {job.cpus_per_worker} CPU(s) each fit into the Ray cluster; end what "
+                    "else runs there, or choose a larger wait_s, and run again, it goes on from the last epoch."
+                )
+    finally:
+        if thread.is_alive():
+            _end_controller(thread, logger)
     if ended[0] is not None:
         raise ended[0]
+
+
+def _end_controller(thread: threading.Thread, logger: Any) -> None:
+    """End Ray Train's controller, and with it the thread that waits for it.
+
+    Left alone, that thread would call Ray while Ray shuts down, which ends the process, or start another Ray
+    afterwards. Ray Train gives no handle; its controller runs beside the driver, so it can be ended as a process.
+    """
+    mine = [("class_name", "=", "TrainController"), ("job_id", "=", ray.get_runtime_context().get_job_id())]
+    try:
+        for actor in list_actors(filters=mine, detail=True, timeout=_END_SECONDS):
+            if actor.state != "DEAD" and actor.pid:
+                os.kill(actor.pid, signal.SIGKILL)
+    except Exception as error:  # what is being said already matters more
+        logger.warning("Ray Train's controller could not be ended (%s)", _reason(error))
+    thread.join(_END_SECONDS)
 
 
 def _trainer(job: TrainJob, run: TrainRun, config: dict[str, Any]) -> TorchTrainer:
