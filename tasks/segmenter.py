@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 
 from models.checkpoint import read_checkpoint
@@ -221,6 +222,8 @@ class ScanSegmenter:
                 "mean_confidence": round(doubts.confidence, 4),
                 "area_km2": doubts.area_km2,
                 "begun": begun,
+                # Which machine was it, when one scan in a thousand looks wrong?
+                "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
                 "settings": self._job.settings,
                 **looks,
                 "proof": proof.to_dict(),

@@ -90,6 +90,12 @@ def ends_well(process: subprocess.Popen[str], limit_s: float = 400) -> str:
     return said
 
 
+def put(files: list[Path], folder: str) -> None:
+    for file in files:
+        with storage.staged(storage.join(folder, file.name)) as part:
+            shutil.copy(file, part)
+
+
 def test_a_training_outlives_a_node_and_its_checkpoint_labels_in_the_bucket(
     survey: Path,
     bucket: str,
@@ -103,9 +109,7 @@ def test_a_training_outlives_a_node_and_its_checkpoint_labels_in_the_bucket(
         env=environment, cwd=tmp_path, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert all(path.startswith(str(wheel)) for path in where.split())
-    for scan in sorted(survey.glob("*.laz")):
-        with storage.staged(storage.join(bucket, "scans", scan.name)) as part:
-            shutil.copy(scan, part)
+    put(sorted(survey.glob("*.laz")), storage.join(bucket, "scans"))
     place = {"environment": environment, "cwd": tmp_path}
     scans, blocks, checkpoint, labelled = (
         storage.join(bucket, name) for name in ("scans", "blocks", "checkpoint", "labelled")
@@ -128,21 +132,25 @@ def test_a_training_outlives_a_node_and_its_checkpoint_labels_in_the_bucket(
     history = read_checkpoint(checkpoint).history
     assert [epoch["epoch"] for epoch in history] == list(range(1, EPOCHS + 1))
     assert storage.exists(storage.join(checkpoint, RECORD))
-    ends_well(
-        flows(
-            "segment",
-            "--scans",
-            scans,
-            "--checkpoint",
-            checkpoint,
-            "--out",
-            labelled,
-            "--cpus-per-actor",
-            "1",
-            **place,
-        )
-    )
+    names = ["--scans", scans, "--checkpoint", checkpoint, "--out", labelled, "--cpus-per-actor", "1"]
+    ends_well(flows("segment", *names, **place))
     records = ledger.read_all(labelled, "segment")
     assert {record.state for record in records.values()} == {ledger.DONE}
+    for scan in sorted(survey.glob("*.laz")):
+        assert find_difference(str(scan), storage.join(labelled, scan.name)) is None
+
+
+def test_two_actors_on_two_nodes_label_one_collection_in_the_bucket(
+    survey: Path, bucket: str, environment: dict[str, str], raylets: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    scans, checkpoint, labelled = (storage.join(bucket, name) for name in ("scans", "ready-made", "labelled"))
+    put(sorted(survey.glob("*.laz")), scans)
+    put(sorted((ROOT / "pretrained" / "airborne").iterdir()), checkpoint)
+    actors = ["--num-actors", "2", "--cpus-per-actor", "1"]
+    names = ["--scans", scans, "--checkpoint", checkpoint, "--out", labelled]
+    ends_well(flows("segment", *names, *actors, environment=environment, cwd=tmp_path))
+    records = ledger.read_all(labelled, "segment").values()
+    assert {record.state for record in records} == {ledger.DONE}
+    assert len({record.details["node"] for record in records}) == 2, "each node labelled some of the scans"
     for scan in sorted(survey.glob("*.laz")):
         assert find_difference(str(scan), storage.join(labelled, scan.name)) is None
