@@ -17,7 +17,9 @@ class EvaluateParameters(BaseModel):
     """Labelled clouds, their truth, and where the report goes. Files are paired by name, whatever their formats."""
 
     labelled: list[str] = Field(description="Labelled LAS, LAZ, PLY or Parquet files, folders or globs.")
-    truth: list[str] = Field(description="The same scans with their true classes.")
+    truth: list[str] = Field(
+        description="The same scans with their true classes, of any format that is read."
+    )
     against: list[str] = Field(
         [], description="The same scans labelled otherwise, to compare: another checkpoint's, or last year's."
     )

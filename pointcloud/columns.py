@@ -43,6 +43,11 @@ NO_CLASS = 255
 _COARSE_M = 0.002  # coordinates rounded to more than this are worth a word
 
 
+def plain_name(name: str) -> str:
+    """What a file's name is compared by: in small letters, without CloudCompare's prefix."""
+    return name.lower().removeprefix("scalar_")
+
+
 def match_names(names: Iterable[str]) -> dict[str, str]:
     """Which of a file's names stands for which axis or attribute: axis or attribute -> the file's name.
 
@@ -50,7 +55,7 @@ def match_names(names: Iterable[str]) -> dict[str, str]:
     """
     at: dict[str, str] = {}
     for name in names:
-        at.setdefault(name.lower().removeprefix("scalar_"), name)
+        at.setdefault(plain_name(name), name)
     found = {ours: next((at[n] for n in theirs if n in at), "") for ours, theirs in NAMES.items()}
     whole = all(found[name] for name in COLOURS)
     return {ours: name for ours, name in found.items() if name and (whole or ours not in COLOURS)}
@@ -141,6 +146,15 @@ def _to_colour(values: np.ndarray, ranges: Ranges, name: str) -> np.ndarray:
 
 
 def _to_codes(values: np.ndarray, ranges: Ranges, name: str) -> np.ndarray:
+    return to_codes(values)
+
+
+def to_codes(values: np.ndarray) -> np.ndarray:
+    """Class codes (n,) uint8 of numbers (n,) of any type, `NO_CLASS` for -1 and NaN.
+
+    Raises:
+        ScanError: numbers that are no codes.
+    """
     none = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
     none |= values == -1
     codes = np.where(none, NO_CLASS, values)

@@ -1,35 +1,31 @@
-"""The labelled cloud as PLY or Parquet: every point with every dimension of the scan, its labels, and its CRS.
+"""The labelled cloud as PLY or Parquet: every point with every column of the scan, its labels, and its CRS.
 
-VLRs, EVLRs and the header's other fields have no place in these formats; LAS and LAZ keep them. Like those, a file is
-read back and compared with the scan before it takes its name.
+Scans of any format come here. VLRs, EVLRs and the header's other fields have no place in these formats; LAS and LAZ
+keep them. Like those, a file is read back and compared with the scan before it takes its name.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import laspy
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyproj import CRS
 
-from pointcloud import storage
+from pointcloud import columns, storage
 from pointcloud.errors import PointloomError, ScanError
-from pointcloud.extra_dimensions import CONFIDENCE, ORIGINAL, AddedDimension
+from pointcloud.extra_dimensions import CONFIDENCE, ORIGINAL, AddedDimension, free_name
 from pointcloud.header import CHUNK_POINTS
 from pointcloud.label_options import LabelOptions
+from pointcloud.ply import labelled_remark
+from pointcloud.ply_writer import ply_names, read_ply, write_ply
 from pointcloud.proof import Proof, Written
-from pointcloud.scan import iterate_chunks, open_scan, read_header
+from pointcloud.stored import Columns, StoredScan, read_stored
 
 SUFFIXES = (".ply", ".parquet")
-_PLY_TYPES = {
-    "i1": "char", "u1": "uchar", "i2": "short", "u2": "ushort", "i4": "int", "u4": "uint", "f4": "float",
-    "f8": "double",
-}  # fmt: skip
-
-Columns = dict[str, np.ndarray]
+_CLASS = "classification"
 
 
 def write_exported(
@@ -42,32 +38,40 @@ def write_exported(
 ) -> Written:
     """Write a labelled cloud as PLY or Parquet, by the suffix of its URI.
 
-    Args, returns and raises as `labelled.write_labelled`, and ScanError for what PLY cannot hold.
-    """
-    counts, dimensions = np.zeros(256, np.int64), tuple[str, ...]()
-    is_ply = out_uri.lower().endswith(".ply")
+    A scan without classes has none to keep: `keep_original` adds nothing then, and every point may change.
 
-    def columns() -> Iterator[Columns]:
+    Args:
+        scan_uri: a scan of P points, of any format that the reader knows.
+
+    Other args, returns and raises as `labelled.write_labelled`, and ScanError for what PLY cannot hold.
+    """
+    scan = read_stored(scan_uri)
+    counts, names = np.zeros(256, np.int64), tuple[str, ...]()
+    written: dict[str, None] = {}
+
+    def labelled() -> Iterator[Columns]:
         at = 0
-        with open_scan(scan_uri) as reader:
-            for chunk in iterate_chunks(scan_uri, reader):
-                now = slice(at, at + len(chunk))
-                made = _columns(chunk, codes[now], confidence[now], options)
-                for dimension, values in measures.items():
-                    made[_free(dimension.name, made)] = values[now] * np.float32(dimension.step or 1)
-                yield made
-                at += len(chunk)
+        for made, delivered in scan.chunks():
+            now = slice(at, at + len(next(iter(made.values()))))
+            at = now.stop
+            if at <= len(codes):
+                some = {dimension: values[now] for dimension, values in measures.items()}
+                yield _label(made, delivered, codes[now], confidence[now], some, options, scan, written)
         if at != len(codes):
             raise ScanError(f"scan {scan_uri!r} has {at} points, expected {len(codes)}.")
 
     with storage.staged(out_uri) as part:
-        if is_ply:
-            found = _read_ply(part, _write_ply(part, scan_uri, len(codes), columns()))
+        if out_uri.lower().endswith(".ply"):
+
+            def comments() -> list[str]:
+                return [*scan.comments, labelled_remark(ply_names(list(written)))]
+
+            found = read_ply(part, write_ply(part, len(codes), labelled(), scan.header.crs, comments))
         else:
-            _write_parquet(part, scan_uri, columns())
+            _write_parquet(part, labelled(), scan.header.crs)
             found = _read_parquet(part)
-        for wanted, there in zip(columns(), found, strict=True):
-            counts += np.bincount(wanted["classification"], minlength=256)
+        for wanted, there in zip(labelled(), found, strict=True):
+            counts += np.bincount(wanted[_CLASS], minlength=256)
             for name, there_values in zip(wanted, there.values(), strict=True):
                 if (
                     np.ascontiguousarray(wanted[name]).tobytes()
@@ -77,64 +81,77 @@ def write_exported(
                         f"the labelled copy of {scan_uri!r} would differ in dimension {name}; nothing was "
                         "written, please report this scan."
                     )
-            dimensions = tuple(wanted)
-        return Written(counts, _proof(scan_uri, part, len(codes), dimensions))
+            names = tuple(wanted)
+        return Written(counts, _proof(scan, out_uri, part, len(codes), names))
 
 
-def _proof(scan_uri: str, part: Path, num_points: int, dimensions: tuple[str, ...]) -> Proof:
-    header = read_header(scan_uri)
+def _proof(scan: StoredScan, out_uri: str, part: Path, num_points: int, names: tuple[str, ...]) -> Proof:
+    changed, replaced = dict(scan.elsewhere), _replaced(scan.header.dimensions)
+    instead = f", in place of {replaced!r}" if replaced not in (None, _CLASS) else ""
+    if scan.comments and not out_uri.lower().endswith(".ply"):
+        changed["comments"] = "have no place in this format"
     return Proof(
         points=num_points,
-        dimensions=dimensions,
+        dimensions=names,
         header_fields=(),
         vlrs=0,
         evlrs=0,
-        waveforms="none: points keep where their packets are, the packets have no place in this format",
-        changed={
-            "classification": "the labels",
-            "header fields, VLRs, EVLRs": "have no place in this format"
-            + (", the CRS is there as WKT" if header.crs is not None else ""),
-        },
+        waveforms=scan.waveforms,
+        changed={_CLASS: f"the labels{instead}"} | changed,
         content=f"blake2b:{storage.content_hash(str(part))}",
     )
 
 
-def _columns(
-    chunk: laspy.ScaleAwarePointRecord, codes: np.ndarray, confidence: np.ndarray, options: LabelOptions
-) -> Columns:
-    """Coordinates, the scan's dimensions as they are meant, and the labels; a vector is a column for each component."""
-    made: Columns = {axis: np.asarray(chunk[axis], np.float64) for axis in "xyz"}
-    for name in chunk.point_format.dimension_names:
-        if name in "XYZ":
-            continue
-        values = np.ascontiguousarray(chunk[name])
-        if values.ndim == 1:
-            made[_free(name, made)] = values
-        else:
-            made |= {
-                _free(f"{name}_{n}", made): np.ascontiguousarray(column) for n, column in enumerate(values.T)
-            }
-    before = np.asarray(chunk.classification)
-    made["classification"] = options.new_codes(before, codes, confidence)
-    if options.keep_original and ORIGINAL.name not in made:
-        made[ORIGINAL.name] = before
-    made[_free(CONFIDENCE.name, made)] = confidence.astype(np.float32)
+def _label(
+    stored: Columns, delivered: np.ndarray | None, codes: np.ndarray, confidence: np.ndarray,
+    measures: Mapping[AddedDimension, np.ndarray], options: LabelOptions, scan: StoredScan, written: dict[str, None],
+) -> Columns:  # fmt: skip
+    """The columns of some points, n of them, of the labelled cloud; `written` takes the names of those that are new."""
+    before = np.full(len(codes), columns.NO_CLASS, np.uint8) if delivered is None else delivered
+    made = _with_classes(stored, options.new_codes(before, codes, confidence, scan.no_class))
+    added = {CONFIDENCE: confidence.astype(np.float32)}
+    added |= {d: values * np.float32(d.step or 1) for d, values in measures.items()}
+    written.update(dict.fromkeys((_CLASS, *sorted(scan.ours))))
+    if options.keep_original and delivered is not None:
+        name = free_name(ORIGINAL.name, made, scan.ours)
+        # Of a cloud that is labelled again, what was delivered at first is what counts.
+        made.setdefault(name, before)
+        written[name] = None
+    for dimension, values in added.items():
+        name = free_name(dimension.name, made, scan.ours)
+        made[name] = values
+        written[name] = None
     return made
 
 
-def _free(name: str, taken: Mapping[str, np.ndarray]) -> str:
-    """The name, or one like it where the scan has a dimension of that name."""
-    while name in taken:
-        name = f"{name}_pointloom"
-    return name
+def _with_classes(stored: Columns, codes: np.ndarray) -> Columns:
+    """The columns with other classes, in the place of those of that name, or after the others."""
+    spelled, replaced = _spelled(stored), _replaced(stored)
+    made: Columns = {}
+    for name, values in stored.items():
+        if spelled and name == spelled[0]:
+            made[_CLASS] = codes
+        if name != replaced:
+            made[name] = values
+    made.setdefault(_CLASS, codes)
+    return made
 
 
-def _write_parquet(part: Path, scan_uri: str, chunks: Iterator[Columns]) -> None:
-    crs = read_header(scan_uri).crs
+def _spelled(names: Columns | tuple[str, ...]) -> list[str]:
+    return [name for name in names if columns.plain_name(name) == _CLASS]
+
+
+def _replaced(names: Columns | tuple[str, ...]) -> str | None:
+    """The column of that name, whatever its spelling: whoever reads the copy must not find delivered classes there."""
+    spelled = _spelled(names)
+    return _CLASS if _CLASS in spelled else spelled[0] if spelled else None
+
+
+def _write_parquet(part: Path, chunks: Iterator[Columns], crs: CRS | None) -> None:
     writer: pq.ParquetWriter | None = None
     try:
-        for columns in chunks:
-            table = pa.table(columns)
+        for made in chunks:
+            table = pa.table(made)
             if writer is None:
                 known = {"pointloom.crs": crs.to_wkt()} if crs is not None else {}
                 writer = pq.ParquetWriter(part, table.schema.with_metadata(known), compression="zstd")
@@ -149,67 +166,3 @@ def _read_parquet(part: Path) -> Iterator[Columns]:
         for number in range(file.num_row_groups):
             table = file.read_row_group(number)
             yield {name: table[name].to_numpy() for name in table.column_names}
-
-
-def _write_ply(part: Path, scan_uri: str, num_points: int, chunks: Iterator[Columns]) -> list[int]:
-    """Write the file; the points of each chunk."""
-    crs, sizes = read_header(scan_uri).crs, []
-    with part.open("wb") as stream:
-        for number, columns in enumerate(chunks):
-            names = _ply_names(columns)
-            record = np.empty(
-                len(columns["x"]),
-                [(n, v.dtype.newbyteorder("<")) for n, v in zip(names, columns.values(), strict=True)],
-            )
-            if not number:
-                large = [n for n in names if record.dtype[n].str[1:] not in _PLY_TYPES]
-                if large:
-                    raise ScanError(
-                        f"PLY has no numbers of the type of dimension {large[0]!r} of scan {scan_uri!r} "
-                        f"({record.dtype[large[0]]}); write Parquet, or LAZ."
-                    )
-                stream.write(
-                    _ply_header(record.dtype, num_points, crs.to_wkt() if crs is not None else "").encode()
-                )
-            for name, values in zip(names, columns.values(), strict=True):
-                record[name] = values
-            stream.write(record.tobytes())
-            sizes.append(len(record))
-    return sizes
-
-
-def _ply_names(columns: Columns) -> list[str]:
-    """PLY ends a name at white space."""
-    names: list[str] = []
-    for name in columns:
-        plain = re.sub(r"\s+", "_", name)
-        names.append(plain if plain not in names else f"{plain}_{len(names)}")
-    return names
-
-
-def _ply_header(dtype: np.dtype, num_points: int, crs: str) -> str:
-    properties = [f"property {_PLY_TYPES[dtype[name].str[1:]]} {name}" for name in dtype.names or ()]
-    comment = [f"comment crs: {' '.join(crs.split())}"] if crs else []
-    lines = [
-        "ply",
-        "format binary_little_endian 1.0",
-        *comment,
-        f"element vertex {num_points}",
-        *properties,
-        "end_header",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _read_ply(part: Path, sizes: Sequence[int]) -> Iterator[Columns]:
-    """What was written above, as many points at a time."""
-    kinds = {text: kind for kind, text in _PLY_TYPES.items()}
-    with part.open("rb") as stream:
-        fields = []
-        while (line := stream.readline().split()) != [b"end_header"]:
-            if line[0] == b"property":
-                fields.append((line[2].decode(), f"<{kinds[line[1].decode()]}"))
-        dtype = np.dtype(fields)
-        for size in sizes:
-            record = np.frombuffer(stream.read(size * dtype.itemsize), dtype)
-            yield {name: record[name] for name in dtype.names or ()}

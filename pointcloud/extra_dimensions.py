@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from itertools import count
 
@@ -77,6 +78,17 @@ def place(header: laspy.LasHeader, wanted: AddedDimension) -> str:
         if not there[0].is_standard and wanted.is_same(there[0]):
             return name
     raise AssertionError("names never end")
+
+
+def free_name(name: str, taken: Container[str], ours: Container[str] = ()) -> str:
+    """The name, or one like it where a scan has a column of that name which no earlier labelling wrote.
+
+    Args:
+        taken: the scan's columns; ours: those of them that may be written anew.
+    """
+    while name in taken and name not in ours:
+        name += _SUFFIX
+    return name
 
 
 def ours(header: laspy.LasHeader) -> set[str]:

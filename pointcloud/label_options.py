@@ -14,7 +14,8 @@ from pointcloud.labels import LabelScheme
 UNCLASSIFIED = 1  # ASPRS LAS 1.4 R16, table 17; 0 is "created, never classified"
 CONFIDENCE_STEP = 0.01
 FORMATS = ("same", "las", "laz", "ply", "parquet")
-"""The scan's own, LAS or LAZ with all that a LAS file holds, or every point with all its dimensions and the CRS."""
+"""The scan's own (PLY where that has no writer), LAS or LAZ with all that a LAS file holds, or every point with all its
+dimensions and the CRS."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,20 @@ class LabelOptions:
         table[list(self.preserve)] = False
         return table[codes]
 
-    def new_codes(self, codes: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-        """Codes to write (P,) uint8, from the scan's (P,), the predicted ones (P,) and confidences (P,) in [0, 1]."""
+    def new_codes(
+        self, codes: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, no_class: int | None = None
+    ) -> np.ndarray:
+        """Codes to write (P,) uint8, from the scan's (P,), the predicted ones (P,) and confidences (P,) in [0, 1].
+
+        Args:
+            no_class: the code of points that the scan gives none; unless it is preserved they get one.
+        """
         doubtful = np.rint(confidence / CONFIDENCE_STEP) < self.min_confidence / CONFIDENCE_STEP - 1e-6
         new = np.where(doubtful, np.uint8(UNCLASSIFIED), predicted)
-        return np.where(self.may_change(codes), new, codes)
+        may_change = self.may_change(codes)
+        if no_class is not None and no_class not in self.preserve:
+            may_change |= codes == no_class
+        return np.where(may_change, new, codes)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

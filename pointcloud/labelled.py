@@ -12,7 +12,7 @@ from pathlib import Path
 import laspy
 import numpy as np
 
-from pointcloud import extra_dimensions, storage
+from pointcloud import extra_dimensions, ply, scan, storage
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.extra_dimensions import ORIGINAL, AddedDimension, place
 from pointcloud.label_options import CONFIDENCE_STEP, LabelOptions
@@ -20,6 +20,7 @@ from pointcloud.labels import LabelScheme
 from pointcloud.point_formats import LAST_SHORT_CODE, copy_points, has_short_codes, upgrade
 from pointcloud.proof import DifferenceError, Written, prove
 from pointcloud.raw_parts import as_stored, copy_raw_parts, staged_waveforms
+from pointcloud.reader import SUFFIXES
 from pointcloud.scan import LAZ_BACKENDS, iterate_chunks, open_scan
 
 CONFIDENCE = extra_dimensions.CONFIDENCE.name
@@ -27,14 +28,18 @@ _OF_STORING = ("LasZipVlr", "CopcInfoVlr", "CopcHierarchyVlr")  # as laspy calls
 
 
 def output_name(name: str, format: str = "same") -> str:
-    """The labelled cloud's name for a scan's name: the same, but a COPC file comes back as plain LAZ.
+    """The labelled cloud's name for a scan's name: the same for LAS, LAZ and PLY, else PLY, as for a room.
 
-    A COPC file's points are ordered by its octree and its index would be wrong for any other writer; the order
-    of points is kept, the index is not.
+    A COPC file comes back as plain LAZ: its points are ordered by its octree and its index would be wrong for any
+    other writer; the order of points is kept, the index is not.
     """
     if name.lower().endswith(".copc.laz"):
         name = name[: -len(".copc.laz")] + ".laz"
-    return name if format == "same" else f"{name.rpartition('.')[0]}.{format}"
+    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
+    if format == "same" and suffix in (*scan.SUFFIXES, *ply.SUFFIXES):
+        return name
+    # Nothing else is cut off: a room is a folder, which may have a dot in its name.
+    return f"{name[: len(name) - len(suffix)]}.{'ply' if format == 'same' else format}"
 
 
 def fits(dimensions: Collection[str], scheme: LabelScheme, options: LabelOptions) -> bool:

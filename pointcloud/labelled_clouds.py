@@ -1,4 +1,4 @@
-"""Reading back what `segment` wrote, whatever its format: the points, their classes and how sure those are."""
+"""Reading what `segment` wrote, and scans with the truth, of whatever format: points, classes, how sure those are."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ import pyarrow.parquet as pq
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from pointcloud import columns, exported, ply, scan, storage
+from pointcloud import columns, ply, reader, scan, storage
 from pointcloud.cloud import Cloud
 from pointcloud.decoding import unreadable
 from pointcloud.errors import ScanError
 from pointcloud.extra_dimensions import CONFIDENCE
 from pointcloud.header import CHUNK_POINTS
-from pointcloud.reader import read_cloud
 
-SUFFIXES = (*scan.SUFFIXES, *exported.SUFFIXES)
+_PARQUET = ".parquet"
+SUFFIXES = (*reader.SUFFIXES, _PARQUET)
 _COPC = ".copc"
 _EXPECTED = "a table of points with x, y, z and classification, as `segment --format parquet` writes it"
 
 
 def stem_of(name: str) -> str:
-    """A scan's name without its format: one scan has one stem as LAS, LAZ, COPC, PLY and Parquet."""
+    """A scan's name without its format: one scan has one stem as LAS, LAZ, COPC, PLY, room, …, and Parquet."""
     stem = name.rpartition(".")[0] if name.lower().endswith(SUFFIXES) else name
     return stem[: -len(_COPC)] if stem.lower().endswith(_COPC) else stem
 
 
 def find_clouds(patterns: list[str]) -> list[storage.Source]:
-    """The clouds that paths, folders and globs mean; Parquet files of anything else, as of tiles, are left out.
+    """The clouds that paths, folders and globs mean, rooms among them; Parquet files of anything else are left out.
 
     Raises:
         StorageError: nothing there, or two clouds with one name.
     """
-    found = storage.expand(patterns, SUFFIXES)
+    found = reader.find_scans(patterns, SUFFIXES)
     return [source for source in found if not _is_parquet(source.uri) or _holds_points(source.uri)]
 
 
 def read_labelled(uri: str) -> tuple[Cloud, np.ndarray | None]:
-    """A labelled cloud and the confidence of its points, (P,) in [0, 1], None where it has none.
+    """A cloud with classes and the confidence of its points, (P,) in [0, 1], None where it has none.
 
     Raises:
         ScanError: unreadable, without points or without classes.
@@ -49,16 +49,17 @@ def read_labelled(uri: str) -> tuple[Cloud, np.ndarray | None]:
     if _is_parquet(uri):
         cloud, confidence = _read_parquet(uri)
     else:
-        cloud = read_cloud(uri)
-        of_format = ply if uri.lower().endswith(ply.SUFFIXES) else scan
-        confidence = of_format.read_dimension(uri, CONFIDENCE.name)
+        cloud, confidence = reader.read_cloud(uri), None
+        for of_format in (scan, ply):  # what is written; the others are never labelled clouds
+            if uri.lower().endswith(of_format.SUFFIXES):
+                confidence = of_format.read_dimension(uri, CONFIDENCE.name)
     if "classification" not in cloud.attributes:
         raise ScanError(f"cloud {uri!r} has no classification, which is what is scored; give one that has.")
     return cloud, confidence
 
 
 def _is_parquet(uri: str) -> bool:
-    return uri.lower().endswith(".parquet")
+    return uri.lower().endswith(_PARQUET)
 
 
 def _holds_points(uri: str) -> bool:

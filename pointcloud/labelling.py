@@ -24,7 +24,7 @@ from pointcloud.labels import LabelScheme
 from pointcloud.parts import Part, write_part
 from pointcloud.proof import Written
 from pointcloud.region import read_region
-from pointcloud.scan import open_scan
+from pointcloud.scan import SUFFIXES, open_scan
 from pointcloud.tiles import ThinnedPoints
 from pointcloud.voxels import occupied_cells
 
@@ -44,16 +44,17 @@ def decode_for_labels(
     scheme: LabelScheme,
     options: LabelOptions | None = None,
 ) -> Part:
-    """What labelling reads of a scan first: its EVLRs, and all its points as a part at a local path.
+    """What labelling reads of a scan first: of LAS its EVLRs, and all its points as a part at a local path.
 
     Decoders run here and in `write_labels`, and may end the process: call both in one that may.
 
     Raises:
         ScanError: it cannot be read, or cannot hold the scheme's codes.
     """
-    with open_scan(uri) as reader, reading(uri):
-        check_codes(reader.header, scheme, options)
-        len(reader.evlrs or [])
+    if uri.lower().endswith(SUFFIXES):
+        with open_scan(uri) as reader, reading(uri):
+            check_codes(reader.header, scheme, options)
+            len(reader.evlrs or [])
     return write_part(scan, uri, path, config, every_point=True)
 
 

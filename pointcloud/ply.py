@@ -10,7 +10,7 @@ import io
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,23 @@ _HEADER_BYTES = 1 << 16
 _PIECE_BYTES = 1 << 20
 _LINE_BYTES = 1 << 14
 _CRS = re.compile(rb"^comment crs: (.+?)\r?$", re.MULTILINE)
+_OURS = re.compile(r"comment labelled by Pointloom: (.+)")
 _FORMAT = re.compile(rb"ply\r?\nformat (ascii|binary_little_endian|binary_big_endian) 1\.0\s*\n")
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """What a PLY header says besides its vertices.
+
+    Attributes:
+        comments: whole lines, those of `labelled` left out.
+        elements: names of the other elements, such as face.
+        labelled: properties of the vertices that an earlier labelling wrote.
+    """
+
+    comments: tuple[str, ...]
+    elements: tuple[str, ...]
+    labelled: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -44,7 +60,7 @@ class _Layout:
 
 
 def read_header(uri: str) -> ScanHeader:
-    """What a PLY header says; it has no bounds, and a CRS where `exported` wrote it.
+    """What a PLY header says; it has no bounds, and a CRS where `ply_writer` wrote it.
 
     Raises:
         ScanError: no PLY header, no vertices with x, y and z, or more promised than the file can hold.
@@ -74,6 +90,40 @@ def _crs(head: bytes) -> CRS | None:
         return CRS.from_wkt(found[1].decode()) if found else None
     except (CRSError, UnicodeDecodeError):
         return None
+
+
+def read_remarks(uri: str) -> Remarks:
+    """Comments and other elements of a PLY header. Raises as `read_header`."""
+    with storage.open_input(uri) as stream, reading(uri, _EXPECTED):
+        _layout(uri, stream)
+        stream.seek(0)
+        head = stream.read(_HEADER_BYTES).partition(b"end_header")[0].decode()
+    lines = [line.strip("\r") for line in head.split("\n")]
+    comments = [line for line in lines if line.startswith(("comment", "obj_info"))]
+    ours = [found for line in comments if (found := _OURS.fullmatch(line))]
+    elements = [line.split()[1] for line in lines if line.startswith("element ")]
+    return Remarks(
+        comments=tuple(line for line in comments if not _OURS.fullmatch(line)),
+        elements=tuple(name for name in elements if name != "vertex"),
+        labelled=frozenset(name for found in ours for name in found[1].split()),
+    )
+
+
+def labelled_remark(names: Iterable[str]) -> str:
+    """The comment that says which properties a labelling wrote, as `read_remarks` understands it."""
+    return f"comment labelled by Pointloom: {' '.join(names)}"
+
+
+def iterate_rows(uri: str) -> Iterator[np.ndarray]:
+    """The vertices (n,) in the order of the file, every property by its name and in its type, chunk after chunk.
+
+    Floats of a file in ASCII are 64-bit ones, so that no digit is lost.
+
+    Raises:
+        ScanError: as `read_header`, or a file that ends early or holds no numbers.
+    """
+    with storage.open_input(uri) as stream, reading(uri, _EXPECTED):
+        yield from _rows(uri, stream, _layout(uri, stream))
 
 
 def read_dimension(uri: str, name: str) -> np.ndarray | None:

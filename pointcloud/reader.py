@@ -27,24 +27,27 @@ Window = tuple[float, float, float, float]
 _log = logging.getLogger(__name__)
 
 
-def find_scans(patterns: list[str]) -> list[storage.Source]:
+def find_scans(patterns: list[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[storage.Source]:
     """The scans that paths, folders and globs mean: files of a known format, and the rooms that folders are or hold.
 
+    Args:
+        suffixes: how the names of files end that folders are searched for, in small letters.
+
     Raises:
-        StorageError: nothing there.
+        StorageError: nothing there, or two scans with one name.
     """
     rooms_found: list[storage.Source] = []
     files = []
     for pattern in patterns:
         below = rooms.find_rooms(pattern)
         rooms_found += below
-        if not below or (not rooms.is_room(pattern) and _holds_files(pattern)):
+        if not below or (not rooms.is_room(pattern) and _holds_files(pattern, suffixes)):
             files.append(pattern)
-    return rooms_found + (storage.expand(files, SUFFIXES) if files else [])
+    return storage.unique([*rooms_found, *(storage.expand(files, suffixes) if files else [])])
 
 
-def _holds_files(folder: str) -> bool:
-    return any(file.name.lower().endswith(SUFFIXES) for file in storage.list_files(folder))
+def _holds_files(folder: str, suffixes: tuple[str, ...]) -> bool:
+    return any(file.name.lower().endswith(suffixes) for file in storage.list_files(folder))
 
 
 def read_header(uri: str) -> ScanHeader:

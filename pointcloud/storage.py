@@ -16,7 +16,7 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -104,16 +104,25 @@ def expand(patterns: list[str], suffixes: tuple[str, ...]) -> list[Source]:
     Raises:
         StorageError: nothing at a path, nothing matched, or two files with one name.
     """
+    found = [source for pattern in patterns for source in _expand_one(pattern, suffixes)]
+    return sorted(unique(found), key=lambda source: source.name)
+
+
+def unique(sources: Iterable[Source]) -> list[Source]:
+    """Each source once, in the order given.
+
+    Raises:
+        StorageError: two sources with one name.
+    """
     found: dict[str, Source] = {}
-    for pattern in patterns:
-        for source in _expand_one(pattern, suffixes):
-            other = found.setdefault(source.name, source)
-            if other.uri != source.uri and not same(other.uri, source.uri):
-                raise StorageError(
-                    f"{other.uri!r} and {source.uri!r} would both be called {source.name!r} in the output; "
-                    "give the folder above them instead, or process them into two folders."
-                )
-    return [found[name] for name in sorted(found)]
+    for source in sources:
+        other = found.setdefault(source.name, source)
+        if other.uri != source.uri and not same(other.uri, source.uri):
+            raise StorageError(
+                f"{other.uri!r} and {source.uri!r} would both be called {source.name!r} in the output; "
+                "give the folder above them instead, or process them into two folders."
+            )
+    return list(found.values())
 
 
 def is_glob(pattern: str) -> bool:

@@ -443,3 +443,21 @@ def test_an_unwritable_place_and_a_missing_scan_are_said(scan: Path, tmp_path: P
 )
 def test_a_copc_file_comes_back_as_plain_laz(name: str, expected: str) -> None:
     assert output_name(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "as_parquet"),
+    [
+        ("a.ply", "a.ply", "a.parquet"),
+        ("sub/A.PLY", "sub/A.PLY", "sub/A.parquet"),
+        ("a.b.npz", "a.b.ply", "a.b.parquet"),
+        ("a.npy", "a.ply", "a.parquet"),
+        ("a.E57", "a.ply", "a.parquet"),
+        ("Area_1/office_1", "Area_1/office_1.ply", "Area_1/office_1.parquet"),
+        ("v1.2/room.old", "v1.2/room.old.ply", "v1.2/room.old.parquet"),
+        ("a.copc.laz", "a.laz", "a.parquet"),
+    ],
+)
+def test_what_has_no_writer_comes_back_as_ply(name: str, expected: str, as_parquet: str) -> None:
+    assert output_name(name) == expected
+    assert output_name(name, "parquet") == as_parquet

@@ -1,0 +1,65 @@
+"""Clouds with classes of every format: found by name without the format, rooms among them, and read alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pointcloud.errors import ScanError
+from pointcloud.exported import write_exported
+from pointcloud.label_options import LabelOptions
+from pointcloud.labelled import output_name
+from pointcloud.labelled_clouds import find_clouds, read_labelled, stem_of
+from pointcloud.reader import read_cloud
+from tests.pointcloud.test_stored import CODES, SHARES, annotated, arrays, scanned, structured
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("a.copc.laz", "a"),
+        ("sub/a.b.PLY", "sub/a.b"),
+        ("a.npz", "a"),
+        ("a.E57", "a"),
+        ("Area_1/office_1", "Area_1/office_1"),
+        ("v1.2/room.old", "v1.2/room.old"),
+    ],
+)
+def test_a_scan_and_its_labelled_cloud_have_one_stem(name: str, stem: str) -> None:
+    assert stem_of(name) == stem_of(f"{stem}.parquet") == stem
+    assert stem_of(output_name(name)) == stem_of(output_name(name, "parquet")) == stem
+
+
+def test_rooms_and_files_are_found_and_tables_of_anything_else_are_not(tmp_path: Path) -> None:
+    annotated(tmp_path / "Area_1")
+    arrays(tmp_path)
+    (tmp_path / "tiles/Area_1").mkdir(parents=True)
+    pq.write_table(pa.table({"scan": ["room_1"]}), tmp_path / "tiles/Area_1/room_1.parquet")
+    assert [source.name for source in find_clouds([str(tmp_path)])] == ["Area_1/room_1", "a.npz"]
+    assert [source.name for source in find_clouds([str(tmp_path / "Area_1/room_1")])] == ["room_1"]
+
+
+@pytest.mark.parametrize("make", [arrays, annotated])
+def test_truth_of_any_format_is_read(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+    scan = make(tmp_path)
+    truth, none = read_labelled(str(scan))
+    assert none is None
+    labelled = tmp_path / "labelled" / output_name(scan.name)
+    write_exported(str(scan), str(labelled), CODES, SHARES, LabelOptions(), {})
+    cloud, confidence = read_labelled(str(labelled))
+    np.testing.assert_array_equal(cloud.xyz, truth.xyz)
+    np.testing.assert_array_equal(cloud.attributes["classification"], CODES)
+    np.testing.assert_array_equal(
+        truth.attributes["classification"], read_cloud(str(scan)).attributes["classification"]
+    )
+    np.testing.assert_array_equal(confidence, SHARES)
+
+
+@pytest.mark.parametrize("make", [structured, scanned])
+def test_a_scan_without_classes_is_no_truth(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ScanError, match="has no classification, which is what is scored"):
+        read_labelled(str(make(tmp_path)))
