@@ -31,7 +31,8 @@ class SegmentParameters(BaseModel):
     """Which scans, which checkpoint, and where the labelled clouds go."""
 
     scans: list[str] = Field(
-        description="LAS/LAZ files, folders or globs; local paths or s3://, gs://, abfs:// URIs."
+        description="Scans (LAS, LAZ, COPC, PLY, NPZ, NPY, E57), folders, globs or S3DIS rooms; paths or s3://, gs://, "
+        "abfs:// URIs."
     )
     checkpoint: str = Field(description="Folder or URI of a checkpoint.")
     out: str = Field(description="Folder or URI of the labelled clouds, which keep the names of their scans.")
@@ -66,7 +67,8 @@ class SegmentParameters(BaseModel):
     )
     format: Literal["same", "las", "laz", "ply", "parquet"] = Field(
         "same",
-        description="Of the labelled clouds: the scan's, the other LAS, or all points with all dimensions and the CRS.",
+        description="Of the labelled clouds: the scan's (PLY where that is neither LAS nor PLY), the other LAS, or all "
+        "points with all dimensions and the CRS.",
     )
     upgrade_format: bool = Field(
         False,

@@ -67,14 +67,23 @@ class Examined:
 
 def examine(source: storage.Source) -> Examined:
     """Look at a scan from outside. Raises StorageError where it cannot be reached."""
-    room = is_room(source.uri)
-    # A room is a folder: its objects together are its content.
-    content = [(f.name, storage.fingerprint(f.uri)) for f in object_files(source.uri)] if room else None
-    fingerprint = ledger.key_of(content) if content else storage.fingerprint(source.uri)
+    fingerprint = fingerprint_of(source.uri)
     try:
         return Examined(fingerprint, read_header(source.uri))
     except ScanError as error:
         return Examined(fingerprint, None, str(error))
+
+
+def fingerprint_of(uri: str) -> str:
+    """What tells one content of a scan from another. Raises StorageError where it cannot be reached."""
+    if not is_room(uri):
+        return storage.fingerprint(uri)
+    # A room is a folder: its objects together are its content.
+    try:
+        files = object_files(uri)
+    except ScanError:  # none, as whoever reads it will say
+        files = []
+    return ledger.key_of([(file.name, storage.fingerprint(file.uri)) for file in files])
 
 
 def read_scan(source: storage.Source, recipe: Recipe, folder: Path) -> Part:

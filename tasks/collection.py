@@ -8,11 +8,12 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pointcloud import ledger, storage
+from pointcloud import ledger, reader, storage
 from pointcloud.errors import PointloomError
 from pointcloud.header import ScanHeader
 from pointcloud.labelled import output_name
 from pointcloud.scan import SUFFIXES
+from tasks.segmenter import STAGE
 from tasks.survey_map import UNCHANGED, UNREACHED, WAITING
 
 
@@ -61,17 +62,20 @@ class Collection:
 def find_scans(
     patterns: list[str], out: str, format: str = "same", report: Callable[[str], None] = lambda _: None
 ) -> list[storage.Source]:
-    """The LAS and LAZ files that paths, folders and globs mean, but those of an out folder within such a folder.
+    """The scans of any format that paths, folders and globs mean, but those of an out folder within such a folder.
 
     Args:
+        format: of the labelled clouds, one of `label_options.FORMATS`.
         report: is told in one sentence what is left out.
 
     Raises:
-        StorageError: nothing there, or two scans with one name.
-        PointloomError: the labelled clouds would overwrite their scans, or each other, or are all there is.
+        StorageError: nothing there, two scans with one name, or an out folder that cannot be reached.
+        PointloomError: the labelled clouds would overwrite their scans, or each other, or are all there is, or cannot
+            be of that format.
     """
-    found, outputs = storage.expand(patterns, SUFFIXES), dict[str, storage.Source]()
-    sources = [source for source in found if not _is_within(source, out)]
+    found, outputs = reader.find_scans(patterns), dict[str, storage.Source]()
+    made = _labelled_before(found, out)
+    sources = [source for source in found if not _is_within(source, out) and source.name not in made]
     if not sources:
         raise PointloomError(
             f"all {len(found)} scans found lie in the out folder {out!r}; give the folder of the scans, or another out "
@@ -81,6 +85,12 @@ def find_scans(
         report(
             f"{len(found) - len(sources)} files below the out folder {out!r} are left out: they are labelled clouds, "
             "no scans."
+        )
+    others = [source for source in sources if not source.name.lower().endswith(SUFFIXES)]
+    if others and format in ("las", "laz"):
+        raise PointloomError(
+            f"scan {others[0].uri!r} is neither LAS nor LAZ, and so its labelled cloud cannot be {format}; choose the "
+            "format same (PLY for such scans), ply or parquet, or leave it out."
         )
     for source in sources:
         name = output_name(source.name, format)
@@ -94,6 +104,22 @@ def find_scans(
                 f"the labelled cloud would overwrite its scan {source.uri!r}; give another out folder."
             )
     return sources
+
+
+def _labelled_before(sources: Sequence[storage.Source], out: str) -> set[str]:
+    """Names of those in the out folder itself that an earlier run has made of other scans, as its ledger says."""
+    # Names as a URI has them: a run from another folder, or of another spelling of this one, ends alike.
+    there = {
+        storage.join(out, s.name).removeprefix(f"{out.rstrip('/')}/"): s.name
+        for s in sources
+        if storage.same(s.uri, storage.join(out, s.name))
+    }
+    made = set()
+    for record in ledger.read_all(out, STAGE).values() if there else ():
+        parts = record.output.split("/")
+        ends = {there.get("/".join(parts[n:]), record.scan) for n in range(len(parts))}
+        made |= ends - {record.scan}
+    return made
 
 
 def _is_within(source: storage.Source, out: str) -> bool:

@@ -59,6 +59,9 @@ def estimate(collection: Collection, job: SegmentJob, may_sample: bool = False) 
     """
     sizes = _sizes(collection)
     what = f"{sum(sizes.values()):,} points in {len(sizes)} scans to label"
+    unknown = sum(collection.headers[scan].num_points is None for scan in _readable(collection))
+    if unknown:  # rooms
+        what += f", and {unknown} scans that tell no number of points, which no estimate counts"
     if not sizes:
         return f"{what}."
     measured = [
@@ -120,8 +123,13 @@ def measure_sample(collection: Collection, job: SegmentJob) -> Sample | str:
 
 def _sizes(collection: Collection) -> dict[str, int]:
     """Scan -> points by its header, of those to do."""
-    headers = {scan: collection.headers[scan] for scan in collection.plan.todo if scan in collection.headers}
+    headers = {scan: collection.headers[scan] for scan in _readable(collection)}
     return {scan: header.num_points for scan, header in headers.items() if header.num_points}
+
+
+def _readable(collection: Collection) -> list[str]:
+    """The scans to do that have a header."""
+    return [scan for scan in collection.plan.todo if scan in collection.headers]
 
 
 def _how_long(sizes: list[int], rate: float, job: SegmentJob) -> str:

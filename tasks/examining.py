@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pointcloud import storage
 from pointcloud.errors import ScanError, StorageError
-from pointcloud.preprocess import Examined, examine
+from pointcloud.preprocess import Examined, examine, fingerprint_of
 from tasks.isolation import IsolatedProcesses
 
 
@@ -40,7 +40,7 @@ def examine_all(
             found: Examined = processes.call(examine, source)
         except ScanError as error:  # its process ended over the header
             sentence = f"cannot read scan {source.uri!r}: {error}"
-            return Examined(storage.fingerprint(source.uri), None, sentence)
+            return Examined(fingerprint_of(source.uri), None, sentence)
         return found
 
     with ThreadPoolExecutor(num_readers) as readers:

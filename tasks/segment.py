@@ -14,8 +14,10 @@ from prefect.cache_policies import NO_CACHE
 
 from models.checkpoint import fingerprint, read_checkpoint
 from pointcloud import ledger, storage
-from pointcloud.label_options import LabelOptions
+from pointcloud.errors import PointloomError
+from pointcloud.label_options import UNCLASSIFIED, LabelOptions
 from pointcloud.labelled import fits
+from pointcloud.labels import LabelScheme
 from pointcloud.neighbours import find_neighbours
 from pointcloud.point_formats import LAST_SHORT_CODE
 from tasks.capacity import await_room
@@ -44,7 +46,7 @@ def plan_segmenting(
         PointloomError: options that do not fit the checkpoint's tiles or classes.
     """
     record = read_checkpoint(checkpoint, weights=False)
-    options.scheme(record.label_scheme)
+    _check_doubtful(options.scheme(record.label_scheme), options)
     config = record.block_config
     if options.overlap is not None:
         config = replace(config, overlap=options.overlap)
@@ -53,6 +55,16 @@ def plan_segmenting(
         checkpoint, fingerprint(checkpoint), out, num_actors, cpus, memory_mb, time_limit_s, config, options,
         quarantine_drift, gpu, wait_s,
     )  # fmt: skip
+
+
+def _check_doubtful(scheme: LabelScheme, options: LabelOptions) -> None:
+    """Raises PointloomError where doubtful points would look like points of a class, as the floor of a room."""
+    taken = [c.name for c in scheme.classes if c.code == UNCLASSIFIED and c.name != "unclassified"]
+    if options.min_confidence and taken:
+        raise PointloomError(
+            f"min_confidence gives doubtful points code {UNCLASSIFIED}, which is the class {taken[0]!r} of this "
+            f"checkpoint; write another code for that, as codes {taken[0]}=101, or leave min_confidence out."
+        )
 
 
 def foresee(collection: Collection, job: SegmentJob) -> str:
@@ -169,6 +181,8 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
                     )
                     break
             else:
+                for note in record.details["notes"]:
+                    logger.info("%s: %s", record.scan, note)
                 for sentence in record.details["drift"]:
                     logger.warning("%s is unlike what the network was trained on: %s", record.scan, sentence)
                 rate = record.points_in / record.seconds

@@ -226,6 +226,7 @@ class ScanSegmenter:
                 "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
                 "settings": self._job.settings,
                 **looks,
+                "notes": list(part.notes),
                 "proof": proof.to_dict(),
                 "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
             },

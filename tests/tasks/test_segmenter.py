@@ -15,10 +15,14 @@ import pytest
 from models.checkpoint import read_checkpoint, save_checkpoint
 from models.deepgcn import DeepGCN
 from pointcloud.drift import Range, Seen
+from pointcloud.errors import PointloomError
 from pointcloud.features import num_channels
 from pointcloud.label_options import LabelOptions
+from pointcloud.labelled import output_name
 from pointcloud.labelling import label_points
+from pointcloud.labels import PRESETS, LabelScheme
 from pointcloud.ledger import DONE, QUARANTINED
+from pointcloud.reader import read_cloud
 from tasks import segmenter
 from tasks.segment import plan_segmenting
 from tasks.segmenter import ScanSegmenter, SegmentJob
@@ -27,6 +31,7 @@ from tests import broken_files, lethal_decoders
 from tests.clouds import REAL, write_las
 from tests.models.test_predictor import CLOUD, make_predictor
 from tests.pointcloud.test_storage import no_room_beyond
+from tests.pointcloud.test_stored import annotated, arrays, scanned
 from tests.wrong_units import miswritten, simulated
 
 LIDARHD = "lidarhd_50m/*.laz"
@@ -100,6 +105,53 @@ def test_the_rehearsal_counts_for_nothing_and_leaves_nothing(
     assert actor._predictor.network_seconds == 0.0
     assert not list((tmp_path / "parts").glob("pointloom-*"))
     assert not (tmp_path / "labelled").exists()
+
+
+@pytest.mark.parametrize("make", [arrays, scanned, annotated])
+def test_scans_of_other_formats_are_labelled_and_bad_ones_quarantined(
+    job: SegmentJob, tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    checkpoint = make_predictor(voxel_size_m=1.0).checkpoint
+    network = replace(checkpoint.network, in_channels=num_channels(("xyz", "rgb")))
+    save_checkpoint(
+        job.checkpoint,
+        replace(checkpoint, network=network, state=DeepGCN(network).state_dict(), features=("xyz", "rgb")),
+    )
+    scan, actor = make(tmp_path), ScanSegmenter(job)
+    record = run(actor, scan)
+    assert record["state"] == DONE, record["error"]
+    assert record["output"] == str(tmp_path / "labelled" / output_name(scan.name))
+    labelled, before = read_cloud(record["output"]), read_cloud(str(scan))
+    np.testing.assert_array_equal(labelled.xyz, before.xyz)
+    assert record["points_in"] == record["points_out"] == len(before)
+    assert record["details"]["proof"]["points"] == len(before)
+    assert sum(record["details"]["code_counts"].values()) == len(before)
+    assert (tmp_path / "labelled" / "tiles" / f"{scan.name}.parquet").exists()
+    if make is scanned:
+        assert any("invalid are left out" in note for note in record["details"]["notes"])
+    file = scan if scan.is_file() else scan / "Annotations" / "wall_1.txt"
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] if scan.is_file() else b"no numbers at all\n" * 30)
+    if scan.is_dir():
+        (scan / "Annotations" / "ceiling_1.txt").unlink()
+    bad = run(actor, scan)
+    assert bad["state"] == QUARANTINED
+    assert scan.name in bad["error"]
+    assert "unexpectedly" not in bad["error"]
+
+
+def test_doubtful_points_are_no_floor(job: SegmentJob) -> None:
+    checkpoint = make_predictor(voxel_size_m=1.0).checkpoint
+    rooms = LabelScheme("rooms", PRESETS["s3dis"].classes[: len(checkpoint.label_scheme)])
+    save_checkpoint(job.checkpoint, replace(checkpoint, label_scheme=rooms))
+
+    def planned(**options: Any) -> SegmentJob:
+        return plan_segmenting(job.checkpoint, job.out, LabelOptions(**options), 1, 1, 1500, 30.0)
+
+    with pytest.raises(PointloomError, match="code 1, which is the class 'floor'"):
+        planned(min_confidence=0.5)
+    planned(min_confidence=0.5, codes=(("floor", 101),))
+    planned()
 
 
 def test_a_scan_that_takes_too_long_to_decode(job: SegmentJob, tmp_path: Path) -> None:
