@@ -64,9 +64,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="xyz first (default: returns and surroundings, by density)",
     )
-    add("--epochs", type=int, default=0, help="0: as many as --steps and --minutes allow")
+    add("--epochs", type=int, default=0, help="0: as many as --steps allow, and --minutes")
     add("--steps", type=int, default=3000, help="of the optimizer, at most; in whole epochs")
-    add("--minutes", type=float, default=45.0, help="of training, estimated from its first steps")
+    add(
+        "--minutes",
+        type=float,
+        help="of training at most, estimated from its first steps (default: no limit)",
+    )
     add("--recipe", choices=RECIPES, default="modern", help="how DeepGCN is trained")
     add("--batch-size", type=int, help="blocks of a step (default: 2, by the recipe paper 16)")
     add("--learning-rate", type=float, help="its peak (default: 3e-3, by the recipe paper 1e-3)")
@@ -107,7 +111,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     if (
         options.threads < 1
         or options.epochs < 0
-        or not (options.epochs or min(options.minutes, options.steps) > 0)
+        or not (options.epochs or (options.steps > 0 and (options.minutes is None or options.minutes > 0)))
     ):
         raise PointloomError("threads must be 1 or more, and epochs, or steps and minutes, positive.")
     torch.set_num_threads(options.threads)

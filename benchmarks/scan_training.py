@@ -38,26 +38,31 @@ _TIMED_STEPS = 6
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a training may be, whichever ends it first, in whole epochs: optimizer steps and minutes."""
+    """How long a training may be, whichever ends it first, in whole epochs.
+
+    Attributes:
+        steps: of the optimizer.
+        minutes: by an estimate, which on a busy machine is a poor one; None: however long the steps take.
+    """
 
     steps: int
-    minutes: float
+    minutes: float | None = None
 
 
 def train_on_scans(
     sources: Sequence[Source], recipe: Recipe, network: DeepGCNConfig, plan: training.TrainConfig,
     budget: Budget | None = None,
 ) -> Checkpoint:  # fmt: skip
-    """A network trained on scans, on a GPU where there is one: the weights of the epoch with the best mIoU on their validation split.
+    """A network trained on scans, on a GPU where there is one, as it was after its best epoch.
 
-    Where the recipe holds nothing out, those of the last epoch.
+    That is the one with the best mIoU on their validation split; where the recipe holds nothing out, the last.
 
     Args:
         sources: scans with classes.
         recipe: how they are cut, labelled and split; its `required` are the network's features.
         network: whose inputs are those features and whose classes the recipe's.
         plan: how it is trained.
-        budget: as many epochs as it allows, minutes by an estimate, in place of the plan's.
+        budget: as many epochs as it allows, in place of the plan's.
 
     Raises:
         PointloomError: scans that cannot be read, nothing to train or to validate on, a loss that is no number.
@@ -88,10 +93,12 @@ def train_on_scans(
     batches = DataLoader(train, plan.batch_size, shuffle=True, collate_fn=collate)
     val_batches = DataLoader(val, plan.batch_size, collate_fn=collate)
     if budget is not None:
-        seconds = len(batches) * batch_seconds(network, device, batches, plan, tile_size_m, scheme.names)
-        epochs = min(budget.steps // len(batches), int(60 * budget.minutes / seconds))
+        epochs = budget.steps // len(batches)
+        if budget.minutes is not None:
+            seconds = len(batches) * batch_seconds(network, device, batches, plan, tile_size_m, scheme.names)
+            epochs = min(epochs, int(60 * budget.minutes / seconds))
         plan = plan.lasting(max(1, epochs))
-        print(f"about {seconds:.1f} s an epoch: {plan.epochs} epochs", flush=True)
+        print(f"{plan.epochs} epochs of {len(batches)} steps", flush=True)
     torch.manual_seed(plan.seed)
     state = training.begin(DeepGCN(network).to(device), plan, len(batches))
     training.fit(state, batches, val_batches, plan, tile_size_m, scheme.names, weights, show)

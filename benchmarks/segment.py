@@ -50,6 +50,7 @@ from pointcloud.storage import Source
 
 FEATURES = ("xyz", "height", "intensity", "returns")
 SCHEME = PRESETS["asprs-basic"]
+_MANY_STEPS = 1_000_000  # the minutes end it
 
 
 def arguments() -> argparse.Namespace:
@@ -123,7 +124,7 @@ def main() -> None:
 
 def train(scans: Sequence[Path], out: Path, options: argparse.Namespace) -> str:
     """A checkpoint that knows simulated scans a little."""
-    from benchmarks.scan_training import train_on_scans
+    from benchmarks.scan_training import Budget, train_on_scans
 
     width = options.channels
     network = DeepGCNConfig(
@@ -133,7 +134,10 @@ def train(scans: Sequence[Path], out: Path, options: argparse.Namespace) -> str:
     recipe = Recipe(BlockConfig(), SCHEME, SplitRule(), required=FEATURES)
     sources = [Source(str(scan), scan.name) for scan in scans]
     save_checkpoint(
-        str(out), train_on_scans(sources, recipe, network, TrainConfig(batch_size=2), options.minutes)
+        str(out),
+        train_on_scans(
+            sources, recipe, network, TrainConfig(batch_size=2), Budget(_MANY_STEPS, options.minutes)
+        ),
     )
     return str(out)
 

@@ -69,6 +69,10 @@ class TrainParameters(BaseModel):
     stretch: float | None = Field(
         None, description="Augmented heights are multiplied by 1 / stretch to stretch."
     )
+    crop: float | None = Field(
+        None,
+        description="Augmented blocks lose up to this share of their points, those farthest from one of them.",
+    )
     colour_drop: float | None = Field(None, description="Share of augmented blocks that lose their colours.")
     channel_drop: float | None = Field(
         None, description="Share of the other channels that augmented blocks lose."

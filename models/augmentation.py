@@ -1,4 +1,4 @@
-"""What a survey may look like as well: other sizes and heights, noise, turned, mirrored, with channels missing.
+"""What a survey may look like as well: other sizes, heights and crops, noise, turned, mirrored, with channels missing.
 
 A block is deformed before its features are computed, so that the shape of its surroundings (`pointcloud.surroundings`)
 is that of the deformed block. With few training scans it is this that counts: heights stretched by up to a half keep
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch_geometric.transforms as T
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch_geometric.data import Data
 from models.recipes import TrainConfig
 from pointcloud.blocks import Block
 from pointcloud.features import num_channels
+from pointcloud.labels import IGNORE
 
 _SCALE = 1.15
 _JITTER_M = 0.02
@@ -31,12 +33,15 @@ class Augmentation:
         features: of the network, in their order.
         stretch: heights are multiplied by 1 / stretch to stretch, and the plane by 1 / 1.15 to 1.15; sizes alike
             on the logarithm's scale. 1 leaves heights as they are.
+        crop: up to this share of a block's points is left out, those farthest from one drawn at random. The fused
+            vector of a block says what else is there; of a few dozen whole blocks a network learns them by heart.
         colour_drop: the probability that a block loses its colours, where rgb is a feature (PointNeXt, 2022).
         channel_drop: the probability of every other channel but xyz to be 0 in a block.
     """
 
     features: tuple[str, ...] = ("xyz",)
     stretch: float = 1.0
+    crop: float = 0.0
     colour_drop: float = 0.0
     channel_drop: float = 0.0
 
@@ -45,10 +50,11 @@ class Augmentation:
         """A recipe's; None where it has none."""
         if not config.augment:
             return None
-        return Augmentation(features, config.stretch, config.colour_drop, config.channel_drop)
+        return Augmentation(features, config.stretch, config.crop, config.colour_drop, config.channel_drop)
 
     def deform(self, block: Block) -> Block:
-        """A block of other sizes and heights, with a little noise; positions, heights and extent go together."""
+        """A part of a block, of other sizes and heights, with a little noise: positions, heights, extent together."""
+        block = self._cropped(block)
         plane, upwards = _factor(_SCALE), _factor(self.stretch)
         factors = torch.tensor([plane, plane, upwards])
         position = torch.from_numpy(block.position) * factors
@@ -59,6 +65,17 @@ class Augmentation:
             height=block.height * upwards,
             extent=None if block.extent is None else block.extent * factors.double().numpy(),
         )
+
+    def _cropped(self, block: Block) -> Block:
+        """The points nearest to a labelled one as seen from above, at least one of them."""
+        kept = math.ceil(len(block) * (1 - self.crop * torch.rand(()).item())) if self.crop else len(block)
+        if kept == len(block) or block.label is None:
+            return block
+        labelled = np.flatnonzero(block.is_core & (block.label != IGNORE))
+        middle = block.position[labelled[int(torch.randint(len(labelled), ()))], :2]
+        distance = ((block.position[:, :2] - middle) ** 2).sum(axis=1)
+        # In their old order, the core before the halo.
+        return block[np.sort(np.argpartition(distance, kept - 1)[:kept])]
 
     def turn(self, data: Data) -> Data:
         """A block's data turned about the vertical, mirrored, and with channels missing; `data` is left alone."""

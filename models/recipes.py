@@ -35,6 +35,7 @@ class TrainConfig:
         clip_norm: gradients are clipped to this norm; 0 leaves them.
         augment: turn about the vertical, mirror, scale, stretch heights, jitter, drop channels.
         stretch: with `augment`, heights are multiplied by 1 / stretch to stretch.
+        crop: with `augment`, up to this share of a block's points is left out, those farthest from a random one.
         colour_drop: with `augment`, the probability that a block loses its colours, where rgb is a feature.
         channel_drop: with `augment`, the probability that a block loses a channel, of each but xyz and rgb.
         ema_decay: of an exponential moving average of the weights, which is then what is validated and kept; it
@@ -63,6 +64,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     augment: bool = True
     stretch: float = 1.5
+    crop: float = 0.0
     colour_drop: float = 0.2
     channel_drop: float = 0.2
     ema_decay: float = 0.0
@@ -81,7 +83,7 @@ class TrainConfig:
         for name in ("weight_decay", "clip_norm", "focal_gamma"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise PointloomError(f"{name} must be 0 or positive, found {getattr(self, name)}.")
-        for name in ("warm_up", "label_smoothing", "colour_drop", "channel_drop", "ema_decay"):
+        for name in ("warm_up", "label_smoothing", "crop", "colour_drop", "channel_drop", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise PointloomError(f"{name} must be at least 0 and below 1, found {getattr(self, name)}.")
         for name, allowed in (("optimizer", Optimizer), ("schedule", Schedule), ("loss", Loss)):
@@ -129,6 +131,7 @@ RECIPES: dict[RecipeName, TrainConfig] = {
         clip_norm=0.0,
         augment=False,
         stretch=1.0,
+        crop=0.0,
         colour_drop=0.0,
         channel_drop=0.0,
         mixed_precision=False,

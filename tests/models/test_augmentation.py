@@ -15,6 +15,7 @@ from models.augmentation import Augmentation
 from models.dataset import to_data
 from models.recipes import recipe
 from pointcloud.features import FeatureStatistics
+from pointcloud.labels import IGNORE
 from tests.clouds import cut, make_cloud
 
 NAMES = ("height", "intensity", "return_number", "number_of_returns")
@@ -58,6 +59,30 @@ def test_height_extent_and_surroundings_follow_the_points() -> None:
     torch.testing.assert_close(plain[:, 9:], moved[:, 9:], rtol=0, atol=0.05)  # the place in the room stays
 
 
+def test_a_crop_is_what_lies_around_one_labelled_point() -> None:
+    seed_everything(4)
+    few = BLOCK.label.copy()
+    few[np.flatnonzero(BLOCK.is_core)[5:]] = IGNORE
+    block = replace(BLOCK, label=few, point_index=np.arange(len(BLOCK)))
+    shares = []
+    for _ in range(100):
+        cropped = Augmentation(crop=0.8).deform(block)
+        rows = cropped.point_index
+        assert (np.diff(rows) > 0).all(), "in their old order, the core before the halo"
+        assert (cropped.label[cropped.is_core] != IGNORE).any()
+        shares.append(len(cropped) / len(block))
+        left_out = np.setdiff1d(np.arange(len(block)), rows)
+        middles = block.position[rows[cropped.label != IGNORE], :2]
+        to_kept, to_left = (
+            np.linalg.norm(block.position[each, :2] - middles[:, None], axis=2) for each in (rows, left_out)
+        )
+        around = to_kept.max(axis=1) <= to_left.min(axis=1, initial=np.inf) + 1e-4
+        assert around.any(), "no point that was left out is nearer to the middle than one that was kept"
+    assert 0.2 < min(shares) < 0.3
+    assert 0.9 < max(shares) <= 1.0
+    assert len(Augmentation().deform(BLOCK)) == len(BLOCK)
+
+
 def test_turning_keeps_what_is_up_up_and_every_distance() -> None:
     seed_everything(3)
     still = to_data(BLOCK, ("xyz", "height"), STATISTICS)
@@ -92,8 +117,9 @@ def test_channels_go_missing_one_by_one_and_colours_together() -> None:
 
 def test_a_recipe_without_augmentation_has_none() -> None:
     assert Augmentation.of(recipe("paper"), ("xyz",)) is None
-    changed = Augmentation.of(recipe("modern", stretch=1.2, channel_drop=0.3), ("xyz", "height"))
-    assert changed == Augmentation(("xyz", "height"), 1.2, recipe("modern").colour_drop, 0.3)
+    changes = {"stretch": 1.2, "crop": 0.4, "channel_drop": 0.3}
+    changed = Augmentation.of(recipe("modern", **changes), ("xyz", "height"))
+    assert changed == Augmentation(("xyz", "height"), colour_drop=recipe("modern").colour_drop, **changes)
 
 
 def test_a_block_without_extent_is_deformed_all_the_same() -> None:

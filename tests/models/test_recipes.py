@@ -75,6 +75,7 @@ def test_fields_are_changed_one_by_one() -> None:
         {"label_smoothing": 1.0},
         {"channel_drop": 1.0},
         {"stretch": 0.9},
+        {"crop": 1.0},
         {"loss": "hinge"},
         {"optimizer": "sgd"},
         {"schedule": "constant"},
