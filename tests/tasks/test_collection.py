@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointcloud import ledger
+from pointcloud import ledger, storage
 from pointcloud.errors import PointloomError, StorageError
+from pointcloud.exported import write_exported
 from pointcloud.label_options import LabelOptions
+from pointcloud.labelled import output_name
+from pointcloud.labelled_clouds import find_clouds, read_labelled, stem_of
 from pointcloud.preprocess import examine
 from pointcloud.reader import read_header
 from pointcloud.storage import Source
@@ -95,6 +98,24 @@ def test_what_an_earlier_run_has_labelled_into_the_folder_of_its_scans_is_no_sca
     assert names(find_scans([str(scans)], str(scans))) == ["Area_1/room_1", "c.npz"]
     with pytest.raises(PointloomError, match="would both become"):
         find_scans([str(scans)], str(tmp_path / "out"))
+
+
+def test_a_room_in_a_bucket_is_labelled_beside_itself(scans: Path, bucket: str) -> None:
+    rooms = storage.join(bucket, "rooms here")
+    for file in storage.list_files(str(scans / "Area_1")):
+        storage.write_bytes(
+            storage.join(rooms, "Area_1", *file.name.split("/")), storage.read_bytes(file.uri)
+        )
+    out = storage.join(rooms, "labelled")
+    (source,) = find_scans([rooms], out)
+    assert source.name == "Area_1/room_1"
+    made = storage.join(out, output_name(source.name))
+    write_exported(source.uri, made, np.array([7], np.uint8), np.ones(1, np.float32), LabelOptions(), {})
+    assert find_scans([rooms], out) == [source]
+    (cloud,) = find_clouds([out])
+    assert stem_of(cloud.name) == stem_of(source.name)
+    assert read_labelled(cloud.uri)[0].attributes["classification"].tolist() == [7]
+    assert examine(source).header is not None
 
 
 def test_a_room_is_known_by_the_content_of_its_files(scans: Path) -> None:
