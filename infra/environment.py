@@ -13,6 +13,7 @@ ENVIRONMENT = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # infra/heartbeat.yaml counts on it
     "PREFECT_WORKER_QUERY_SECONDS": "3",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS": "infra.console.LastingConsole",
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray Train would move its workers to a folder of its own, where relative paths mean nothing.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",

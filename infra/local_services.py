@@ -1,9 +1,10 @@
 """`make up`, `make down`, `make status`: Prefect on this machine, in the background.
 
 `up` starts a Prefect server and a process worker, deploys prefect.yaml and makes sure of the automation of
-heartbeat.yaml. All of it lives in .pointloom/up below the current folder: state.json (what runs), the logs,
-and the server's database, which stays, so that the history of runs is there after the next `up`. Flow runs
-work in the current folder: the pull step of prefect.yaml reads it from POINTLOOM_HOME.
+heartbeat.yaml. A worker that has died is started again beside the server, which stays. All of it lives in
+.pointloom/up below the current folder: state.json (what runs), the logs, and the server's database, which
+stays, so that the history of runs is there after the next `up`. Flow runs work in the current folder: the
+pull step of prefect.yaml reads it from POINTLOOM_HOME.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
@@ -27,10 +29,12 @@ from pointcloud.errors import PointloomError
 
 DEFAULT_PORT = 4200
 WORK_POOL = "pointloom"
+_WORKER = "Prefect worker"
 _CONCURRENT_RUNS = 2
 _START_SECONDS = 180.0
 _END_SECONDS = 20.0
 _PORTS_TRIED = 50
+_PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 
 
 def main(arguments: list[str]) -> int:
@@ -57,7 +61,7 @@ def main(arguments: list[str]) -> int:
 
 
 def up(folder: Path, first_port: int = DEFAULT_PORT) -> int:
-    """Start what is not running yet; everything is ended again where something fails.
+    """Start what is not running yet; what was started is ended again where something fails.
 
     Raises:
         PointloomError: no prefect.yaml here; a service does not start.
@@ -67,8 +71,12 @@ def up(folder: Path, first_port: int = DEFAULT_PORT) -> int:
         raise PointloomError(f"no prefect.yaml in {project}; run this in the folder of the project.")
     state = read_state(folder)
     if state is not None:
-        if state.ready and all(processes.running(s) for s in state.services):
-            print("Already up.")
+        dead = _say_dead(state)
+        if state.ready and dead in ([], [_WORKER]):
+            if dead:
+                _start_worker_again(folder, project, state)
+            else:
+                print("Already up.")
             _tell(state)
             return 0
         print("Found what is left of an earlier start; ending it first.")
@@ -104,11 +112,8 @@ def status(folder: Path) -> int:
     if state is None:
         print("Nothing is running; 'make up' starts the services.")
         return 0
-    dead = [service for service in state.services if not processes.running(service)]
-    for service in dead:
-        print(f"{service.name}: has ended by itself; see {service.log}")
-    if dead or not state.ready:
-        print("Not all is up; 'make up' starts anew, 'make down' ends the rest.")
+    if _say_dead(state) or not state.ready:
+        print("Not all is up; 'make up' starts what is missing, 'make down' ends the rest.")
         return 1
     _tell(state)
     return 0
@@ -136,14 +141,6 @@ def free_port(first: int) -> int:
 
 def _start(folder: Path, project: Path, state: State) -> None:
     variables = environment(folder, project, state.api_url)
-    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-
-    def serve(name: str, command: list[str], is_ready: Callable[[], bool]) -> None:
-        log = folder / f"{name.replace(' ', '-')}.log"
-        print(f"Starting the {name} (log: {_short(log)}) …", flush=True)
-        state.services.append(processes.start(name, [*prefect, *command], variables, log, state.mark))
-        write_state(folder, state)
-        _wait(state.services[-1], is_ready)
 
     def run(what: str, command: list[str]) -> None:
         log = folder / f"{command[0]}.log"
@@ -151,7 +148,7 @@ def _start(folder: Path, project: Path, state: State) -> None:
         try:
             with log.open("ab") as output:
                 subprocess.run(
-                    [*prefect, *command],
+                    [*_PREFECT, *command],
                     env=variables | {processes.MARK: state.mark},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -164,22 +161,54 @@ def _start(folder: Path, project: Path, state: State) -> None:
                 f"'prefect {' '.join(command)}' failed; its reason is at the end of {log}."
             ) from error
 
-    port = str(state.port)
-    serve(
-        "Prefect server",
-        ["server", "start", "--host", HOST, "--port", port],
-        lambda: prefect_api.is_healthy(state.api_url),
-    )
+    server = ["server", "start", "--host", HOST, "--port", str(state.port)]
+    _serve(folder, state, "Prefect server", server, variables, lambda: prefect_api.is_healthy(state.api_url))
     run("Creating the work pool", ["work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"])
     run("Deploying prefect.yaml", ["deploy", "--all"])
     prefect_api.ensure_automation(state.api_url, prefect_api.HEARTBEAT)
-    serve(
-        "Prefect worker",
-        ["worker", "start", "--pool", WORK_POOL, "--name", "local", "--limit", str(_CONCURRENT_RUNS)],
-        lambda: prefect_api.worker_is_online(state.api_url, WORK_POOL),
-    )
+    _start_worker(folder, project, state)
     state.ready = True
     write_state(folder, state)
+
+
+def _start_worker(folder: Path, project: Path, state: State) -> None:
+    # The server shows a worker that was killed as online for a while yet, and the new one has its name.
+    began = datetime.now(UTC)
+    _serve(
+        folder,
+        state,
+        _WORKER,
+        ["worker", "start", "--pool", WORK_POOL, "--name", "local", "--limit", str(_CONCURRENT_RUNS)],
+        environment(folder, project, state.api_url),
+        lambda: prefect_api.worker_is_online(state.api_url, WORK_POOL, began),
+    )
+
+
+def _start_worker_again(folder: Path, project: Path, state: State) -> None:
+    """Beside the server and the flow runs, which go on whatever becomes of this."""
+    state.services = [service for service in state.services if service.name != _WORKER]
+    others = len(state.services)
+    try:
+        _start_worker(folder, project, state)
+    except BaseException:
+        for service in state.services[others:]:
+            processes.end(service, _END_SECONDS)
+        raise
+
+
+def _serve(
+    folder: Path,
+    state: State,
+    name: str,
+    command: list[str],
+    variables: dict[str, str],
+    is_ready: Callable[[], bool],
+) -> None:
+    log = folder / f"{name.replace(' ', '-')}.log"
+    print(f"Starting the {name} (log: {_short(log)}) …", flush=True)
+    state.services.append(processes.start(name, [*_PREFECT, *command], variables, log, state.mark))
+    write_state(folder, state)
+    _wait(state.services[-1], is_ready)
 
 
 def _wait(service: Service, is_ready: Callable[[], bool]) -> None:
@@ -206,6 +235,14 @@ def _end(folder: Path, state: State) -> list[int]:
     killed += processes.end_marked(state.mark, _END_SECONDS)
     (folder / "state.json").unlink(missing_ok=True)
     return killed
+
+
+def _say_dead(state: State) -> list[str]:
+    """Say what was started and has died; its names."""
+    dead = [service for service in state.services if not processes.running(service)]
+    for service in dead:
+        print(f"{service.name}: has ended by itself; see {service.log}")
+    return [service.name for service in dead]
 
 
 def _tell(state: State) -> None:

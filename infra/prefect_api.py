@@ -9,8 +9,10 @@ import base64
 import json
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ from pointcloud.errors import PointloomError
 
 HEARTBEAT = Path(__file__).parent / "heartbeat.yaml"
 _SECONDS = 10
+# What a server says whose SQLite database is locked for a moment; nothing was done then. Prefect's own clients ask
+# again too.
+_BUSY = 503
+_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
 
 
 def ask(api_url: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -35,8 +41,15 @@ def ask(api_url: str, path: str, body: dict[str, Any] | None = None) -> Any:
     request = urllib.request.Request(f"{api_url}{path}", data, headers)
     # The server is on this machine or beside it: a proxy named in the environment has no part in it.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=_SECONDS) as answer:
-        return json.loads(answer.read() or b"null")
+    for wait_s in (*_RETRY_SECONDS, None):
+        try:
+            with opener.open(request, timeout=_SECONDS) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            if error.code != _BUSY or wait_s is None:
+                raise
+            time.sleep(wait_s)
+    raise AssertionError("the last try returns or raises")
 
 
 def is_healthy(api_url: str) -> bool:
@@ -46,12 +59,16 @@ def is_healthy(api_url: str) -> bool:
         return False
 
 
-def worker_is_online(api_url: str, pool: str) -> bool:
+def worker_is_online(api_url: str, pool: str, since: datetime) -> bool:
+    """Whether a worker of the pool has given a sign of life since then."""
     try:
         workers = ask(api_url, f"/work_pools/{pool}/workers/filter", {})
     except OSError:
         return False
-    return any(worker["status"] == "ONLINE" for worker in workers)
+    return any(
+        worker["status"] == "ONLINE" and datetime.fromisoformat(worker["last_heartbeat_time"]) >= since
+        for worker in workers
+    )
 
 
 def deployments(api_url: str) -> list[str]:

@@ -104,7 +104,8 @@ def _end_controller(thread: threading.Thread, logger: Any) -> None:
     Left alone, that thread would call Ray while Ray shuts down, which ends the process, or start another Ray
     afterwards. Ray Train gives no handle; its controller runs beside the driver, so it can be ended as a process.
     """
-    mine = [("class_name", "=", "TrainController"), ("job_id", "=", ray.get_runtime_context().get_job_id())]
+    job_id = ray.get_runtime_context().get_job_id()
+    mine: list[Any] = [("class_name", "=", "TrainController"), ("job_id", "=", job_id)]
     try:
         for actor in list_actors(filters=mine, detail=True, timeout=_END_SECONDS):
             if actor.state != "DEAD" and actor.pid:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra import local_services, processes, service_state
+from infra import local_services, prefect_api, processes, service_state
 from infra.environment import environment
 from infra.processes import MARK, Service
 from infra.service_state import State
@@ -127,6 +127,55 @@ def test_status_names_what_has_died(
     processes.end(started, 5)
     assert local_services.status(tmp_path) == 1
     assert "sleeper: has ended by itself; see" in capsys.readouterr().out
+
+
+@pytest.fixture
+def half_dead(tmp_path: Path, started: Service, monkeypatch: pytest.MonkeyPatch) -> State:
+    """In this folder, a project: the Prefect server runs, the Prefect worker has died; whatever starts is a sleeper."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prefect.yaml").touch()
+    server = replace(started, name="Prefect server")
+    worker = Service("Prefect worker", started.pid, started.created - 1000, started.mark, "log of the worker")
+    state = State(started.mark, 1, [server, worker], ready=True)
+    service_state.write_state(tmp_path, state)
+    monkeypatch.setattr(local_services, "_PREFECT", SLEEP)
+    monkeypatch.setattr(prefect_api, "deployments", lambda api_url: ["train/train"])
+    return state
+
+
+def test_up_starts_a_dead_worker_again_beside_the_server(
+    tmp_path: Path, half_dead: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prefect_api, "worker_is_online", lambda *asked: True)
+    assert local_services.up(tmp_path) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "Prefect worker: has ended by itself; see log of the worker\nStarting the Prefect worker"
+    )
+    after = service_state.read_state(tmp_path)
+    assert after is not None
+    server, worker = after.services
+    assert server == half_dead.services[0]
+    assert processes.running(server)
+    assert processes.running(worker)
+    assert worker.name == "Prefect worker"
+    assert local_services.up(tmp_path) == 0
+    assert capsys.readouterr().out.startswith("Already up.")
+    assert local_services.down(tmp_path) == 0
+    assert not alive(worker.pid)
+
+
+def test_a_worker_that_cannot_be_started_again_leaves_the_server(
+    tmp_path: Path, half_dead: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect_api, "worker_is_online", lambda *asked: False)
+    monkeypatch.setattr(local_services, "_START_SECONDS", 0.1)
+    with pytest.raises(PointloomError, match="the Prefect worker is not ready"):
+        local_services.up(tmp_path)
+    after = service_state.read_state(tmp_path)
+    assert after is not None
+    assert [bool(processes.running(service)) for service in after.services] == [True, False]
+    assert local_services.status(tmp_path) == 1
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
