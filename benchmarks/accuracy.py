@@ -30,7 +30,7 @@ from models.checkpoint import Checkpoint
 from models.deepgcn import DeepGCNConfig
 from models.metrics import Scores, confusion
 from models.predictor import Predictor
-from models.recipes import RECIPES, Loss
+from models.recipes import RECIPES, SPARSE, Loss
 from models.recipes import recipe as find_recipe
 from pointcloud.blocks import BlockConfig
 from pointcloud.cloud import Cloud
@@ -81,6 +81,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         help="(default: by density, or the recipe's)",
     )
+    add("--crop", type=float, help="(default: by density, or the recipe's)")
     add("--rotations", type=int, default=4, help="views of a block whose logits are averaged when labelling")
     add("--val-fraction", type=float, help="of each training scan's ground (default: 0.2, with --test 0)")
     add("--trees", type=int, default=100, help="of the forest")
@@ -160,7 +161,8 @@ def complete(options: argparse.Namespace, sources: Sequence[Source]) -> None:
     """Fill in the options that were not given. Raises PointloomError for scans too small to tell their density."""
     if options.val_fraction is None:
         options.val_fraction = 0.0 if options.test else 0.2
-    if None not in (options.voxel_m, options.tile_m, options.halo_m, options.features, options.class_weights):
+    by_density = ("voxel_m", "tile_m", "halo_m", "features", "class_weights", "crop")
+    if all(getattr(options, name) is not None for name in by_density):
         return
     clouds = [read_cloud(source.uri) for source in sources]
     spacing = float(np.median([point_spacing_m(cloud) for cloud in clouds]))
@@ -173,9 +175,10 @@ def complete_for(options: argparse.Namespace, spacing: float, known: set[str]) -
     options.voxel_m, options.tile_m = options.voxel_m or voxel_m, options.tile_m or tile_m
     options.halo_m = halo_m if options.halo_m is None else options.halo_m
     options.features = options.features or [f for f in features if known.issuperset(FEATURES[f][0])]
-    if options.class_weights is None and spacing >= SPARSE_M:
-        # Rare classes weighed higher are found where they are not, and so far apart points tell little against it.
-        options.class_weights = False
+    if options.recipe == "modern" and spacing >= SPARSE_M:
+        for name, value in SPARSE.items():
+            if getattr(options, name) is None:
+                setattr(options, name, value)
 
 
 def sizes_for(
@@ -232,7 +235,7 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
     ours = {"batch_size": 2, "learning_rate": 3e-3, "ema_decay": 0.98} if options.recipe == "modern" else {}
     given = {
         name: getattr(options, name)
-        for name in ("batch_size", "learning_rate", "ema_decay", "loss", "class_weights")
+        for name in ("batch_size", "learning_rate", "ema_decay", "loss", "class_weights", "crop")
     }
     changes = ours | {name: value for name, value in given.items() if value is not None}
     plan = find_recipe(options.recipe, seed=options.seed, **changes)

@@ -13,7 +13,7 @@ from flows.running import run
 from models.configurations import DeepGCNConfig
 from models.recipes import Loss, Optimizer, RecipeName, Schedule, TrainConfig, recipe
 from pointcloud.errors import PointloomError
-from pointcloud.features import FEATURES, num_channels
+from pointcloud.features import FEATURES, is_sparse, num_channels
 from pointcloud.lock import held
 from pointcloud.resplit import open_blocks
 from tasks.train import TrainJob, check_dataset, check_splits, cpus_of_each, train_network
@@ -124,7 +124,8 @@ class TrainParameters(BaseModel):
             convolution=self.convolution,
             fusion_channels=self.fusion_channels,
         )
-        training = recipe(self.recipe, **{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
+        given = {f.name: getattr(self, f.name) for f in fields(TrainConfig)}
+        training = recipe(self.recipe, sparse=is_sparse(manifest.block_config), **given)
         if self.min_workers > self.num_workers:
             raise PointloomError(
                 f"min_workers {self.min_workers} is more than num_workers {self.num_workers}."

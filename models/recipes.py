@@ -139,12 +139,21 @@ RECIPES: dict[RecipeName, TrainConfig] = {
 }
 
 
-def recipe(name: RecipeName, **changes: Any) -> TrainConfig:
-    """The recipe of this name, with the fields that are not None changed.
+SPARSE: dict[str, Any] = {"class_weights": False, "crop": 0.8}
+"""What `modern` is on sparse surveys, as `pointcloud.features.is_sparse` means it (benchmarks/ACCURACY.md).
+
+Their tiles are large and few. Of whole blocks the network learnt which block it was in, and failed elsewhere; rare
+classes that are weighed higher are found where they are not, and points so far apart tell little against it.
+"""
+
+
+def recipe(name: RecipeName, *, sparse: bool = False, **changes: Any) -> TrainConfig:
+    """The recipe of this name, for sparse surveys or others, with the fields that are not None changed.
 
     Raises:
         PointloomError: an unknown recipe, or settings that cannot be.
     """
     if name not in RECIPES:
         raise PointloomError(f"recipe must be one of {', '.join(RECIPES)}, found {name!r}.")
-    return replace(RECIPES[name], **{field: value for field, value in changes.items() if value is not None})
+    base = replace(RECIPES[name], **SPARSE) if sparse and name == "modern" else RECIPES[name]
+    return replace(base, **{field: value for field, value in changes.items() if value is not None})

@@ -107,6 +107,11 @@ def survey_features(spacing_m: float) -> tuple[str, ...]:
     return "xyz", *height, "returns", *surroundings_for(spacing_m)
 
 
+def is_sparse(config: BlockConfig) -> bool:
+    """Whether blocks so cut hold less than a point per m², seen from above."""
+    return config.thin and config.voxel_size_m >= SPARSE_M
+
+
 def default_features(config: BlockConfig, attributes: Collection[str]) -> tuple[str, ...]:
     """The features that won on held-out tiles (benchmarks/ACCURACY.md), of those that the attributes allow.
 
@@ -114,7 +119,7 @@ def default_features(config: BlockConfig, attributes: Collection[str]) -> tuple[
     returns: colours too, if there are any. Dense rooms, which are not thinned: xyz, colours and height.
     """
     voxel_m = config.voxel_size_m
-    spacing_m = voxel_m if voxel_m >= SPARSE_M else voxel_m / 2
+    spacing_m = voxel_m if is_sparse(config) else voxel_m / 2
     wanted = survey_features(spacing_m) if config.thin else ("xyz", "height")
     given = [name for name in wanted if set(attributes).issuperset(FEATURES[name][0])]
     if "returns" not in given and set(attributes).issuperset(FEATURES["rgb"][0]):

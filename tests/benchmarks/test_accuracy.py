@@ -114,12 +114,19 @@ def test_the_paper_recipe_trains_as_published_over_the_epochs_given(tiles, capsy
     assert plans[1].class_weights
 
 
-def test_sparse_scans_are_trained_without_class_weights_unless_asked():
-    for given, spacing, expected in ((None, 2.0, False), (True, 2.0, True), (None, 0.5, None)):
-        options = accuracy.arguments(["--train", "a", "--classes", "b"])
-        options.class_weights = given
-        accuracy.complete_for(options, spacing, set())
-        assert options.class_weights is expected
+@pytest.mark.parametrize(
+    ("given", "spacing", "expected"),
+    [
+        ((), 2.0, (False, 0.8)),
+        (("--class-weights", "--crop", "0.1"), 2.0, (True, 0.1)),
+        ((), 0.5, (None, None)),
+        (("--recipe", "paper"), 2.0, (None, None)),
+    ],
+)
+def test_sparse_scans_are_cropped_and_not_weighed_unless_asked(given, spacing, expected):
+    options = accuracy.arguments(["--train", "a", "--classes", "b", *given])
+    accuracy.complete_for(options, spacing, set())
+    assert (options.class_weights, options.crop) == expected
 
 
 def test_minutes_become_epochs(tiles, capsys):

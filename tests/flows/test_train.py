@@ -93,7 +93,7 @@ def test_the_best_epoch_before_is_kept_and_an_older_checkpoint_left_alone(
 
 
 def test_recipes_are_named_and_changed_field_by_field(blocks: Path, tmp_path: Path) -> None:
-    assert small_training(blocks, tmp_path).job().training == recipe("modern", epochs=2)
+    assert small_training(blocks, tmp_path).job().training == recipe("modern", sparse=True, epochs=2)
     changed = small_training(blocks, tmp_path, recipe="paper", augment=True, batch_size=4).job().training
     assert changed == recipe("paper", epochs=2, augment=True, batch_size=4)
     given = (
@@ -101,7 +101,8 @@ def test_recipes_are_named_and_changed_field_by_field(blocks: Path, tmp_path: Pa
         .job()
         .training
     )
-    assert given == recipe("modern", epochs=2, warm_up=0.3, halving_epochs=7, focal_gamma=1.0, clip_norm=0.0)
+    other = {"epochs": 2, "warm_up": 0.3, "halving_epochs": 7, "focal_gamma": 1.0, "clip_norm": 0.0}
+    assert given == recipe("modern", sparse=True, **other)
 
 
 @pytest.mark.parametrize(

@@ -100,3 +100,13 @@ def test_a_batch_is_shared_out_evenly_or_refused() -> None:
     with pytest.raises(PointloomError, match="multiple of 6") as error:
         config.blocks_at_once(3)
     assert_one_sentence(error, "batch_size")
+
+
+def test_modern_is_another_on_sparse_surveys_and_what_is_asked_for_stays() -> None:
+    assert recipe("modern").crop == 0
+    assert recipe("modern").class_weights
+    sparse = recipe("modern", sparse=True, epochs=7)
+    assert (sparse.crop, sparse.class_weights, sparse.epochs) == (0.8, False, 7)
+    assert recipe("modern", sparse=True, crop=0.3, class_weights=True).crop == 0.3
+    assert recipe("modern", sparse=True, class_weights=True).class_weights
+    assert recipe("paper", sparse=True) == RECIPES["paper"]
