@@ -18,6 +18,7 @@ from pointcloud.features import FEATURES
 from pointcloud.header import ScanHeader
 from pointcloud.labels import LabelScheme
 from pointcloud.parts import Part, write_part
+from pointcloud.raw_parts import waveform_file
 from pointcloud.reader import Window, read_header
 from pointcloud.rooms import is_room, object_files
 from pointcloud.shard import ShardSums, write_shard
@@ -69,9 +70,15 @@ def examine(source: storage.Source) -> Examined:
     """Look at a scan from outside. Raises StorageError where it cannot be reached."""
     fingerprint = fingerprint_of(source.uri)
     try:
-        return Examined(fingerprint, read_header(source.uri))
+        header = read_header(source.uri)
     except ScanError as error:
         return Examined(fingerprint, None, str(error))
+    if "wavepacket_index" in header.dimensions:
+        # The labelled cloud brings along the packets beside the scan: when they change, it must be made again.
+        packets = waveform_file(source.uri)
+        if storage.exists(packets):
+            fingerprint = ledger.key_of(fingerprint, storage.fingerprint(packets))
+    return Examined(fingerprint, header)
 
 
 def fingerprint_of(uri: str) -> str:
