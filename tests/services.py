@@ -19,7 +19,7 @@ from infra.service_state import read_state
 
 ROOT = Path(__file__).parents[1]
 BASE_PORT = 42600
-_ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def trigger(api_url: str, flow: str, parameters: dict[str, Any]) -> str:
 
 def ended(api_url: str, run: str, limit_s: float = 180) -> dict[str, Any]:
     """The final state of a flow run, once it has one."""
-    return until(lambda: state if (state := state_of(api_url, run))["type"] in _ENDED else None, limit_s)
+    return until(lambda: state if (state := state_of(api_url, run))["type"] in ENDED else None, limit_s)
 
 
 def state_of(api_url: str, run: str) -> dict[str, Any]:

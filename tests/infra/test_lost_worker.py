@@ -21,11 +21,13 @@ from tasks import train_runs
 from tests.flows.test_main_job import preprocessing, small_training
 from tests.services import (
     BASE_PORT,
+    ENDED,
     ended,
     log_of,
     running_for,
     running_in,
     services,
+    state_of,
     temporary_project,
     trigger,
     until,
@@ -81,8 +83,13 @@ class Training:
         self.say("the deployment train/train is triggered")
         return run
 
-    def wait_for_epochs(self, number: int) -> None:
-        until(lambda: self.kept.epochs_done() >= number, 240)
+    def wait_for_an_epoch(self, run: str) -> None:
+        def kept() -> bool:
+            state = state_of(self.api_url, run)
+            assert state["type"] not in ENDED, state
+            return self.kept.epochs_done() > 0
+
+        until(kept, 300)
         self.say(f"epoch {self.kept.epochs_done()} is kept")
 
     def history(self) -> list[dict[str, Any]]:
@@ -145,7 +152,7 @@ def alive(process: psutil.Process) -> bool:
 def test_a_killed_prefect_worker_leaves_its_flow_run_alone(project: Path) -> None:
     training = Training(project, "worker-killed")
     run = training.start()
-    training.wait_for_epochs(1)
+    training.wait_for_an_epoch(run)
     training.kill_prefect_worker()
     training.say("the Prefect worker is killed")
     training.start_prefect_worker_again()
@@ -158,7 +165,7 @@ def test_a_killed_prefect_worker_leaves_its_flow_run_alone(project: Path) -> Non
 def test_prefect_worker_and_flow_run_are_killed_and_the_deployment_is_run_again(project: Path) -> None:
     training = Training(project, "both-killed")
     run = training.start()
-    training.wait_for_epochs(1)
+    training.wait_for_an_epoch(run)
     family = {process: title_of(process) for process in running_for(run)}
     own = [process for process, title in family.items() if "-m prefect" in title]
     assert own
