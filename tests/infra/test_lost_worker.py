@@ -102,7 +102,8 @@ class Training:
         """Epochs on disk after the one that the training goes on from; they are trained again."""
         last = self.kept.last()
         assert last is not None
-        return sum(each.name > Path(last).name for each in Path(self.kept.folder).glob("checkpoint_*"))
+        epochs = [each for each in Path(self.kept.folder).glob("checkpoint_*") if each.is_dir()]
+        return sum(each.name > Path(last).name for each in epochs)
 
     def epochs_in_log(self, run: str) -> list[int]:
         told = (re.match(rf"epoch (\d+)/{_EPOCHS}:", line) for line in log_of(self.api_url, run))
