@@ -63,9 +63,12 @@ def ray_session(num_cpus: int) -> Iterator[None]:
                 logging_level=logging.WARNING,
                 log_to_driver=bool(os.environ.get("POINTLOOM_RAY_LOGS")),
             )
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
+    except Exception as error:  # a node that does not start in time is a bare one
+        reason = " ".join(str(error).split()).rstrip(".")
         raise PointloomError(
-            f"no Ray cluster answers at {address or 'this machine'} ({error}); check RAY_ADDRESS or unset it."
+            f"no Ray cluster answers at {address} ({reason}); check RAY_ADDRESS or unset it."
+            if address
+            else f"Ray did not start on this machine ({reason}); end what else keeps it busy, and run again."
         ) from error
     try:
         yield
