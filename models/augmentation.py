@@ -34,7 +34,7 @@ class Augmentation:
         stretch: heights are multiplied by 1 / stretch to stretch, and the plane by 1 / 1.15 to 1.15; sizes alike
             on the logarithm's scale. 1 leaves heights as they are.
         crop: up to this share of a block's points is left out, those farthest from one drawn at random. The fused
-            vector of a block says what else is there; of a few dozen whole blocks a network learns them by heart.
+            vector of a block says what else is there: of few whole blocks a network may learn it by heart.
         colour_drop: the probability that a block loses its colours, where rgb is a feature (PointNeXt, 2022).
         channel_drop: the probability of every other channel but xyz to be 0 in a block.
     """

@@ -142,8 +142,8 @@ RECIPES: dict[RecipeName, TrainConfig] = {
 SPARSE: dict[str, Any] = {"class_weights": False, "crop": 0.8}
 """What `modern` is on sparse surveys, as `pointcloud.features.is_sparse` means it (benchmarks/ACCURACY.md).
 
-Their tiles are large and few. Of whole blocks the network learnt which block it was in, and failed elsewhere; rare
-classes that are weighed higher are found where they are not, and points so far apart tell little against it.
+Their tiles are large and few: networks trained long on whole blocks failed elsewhere, most likely because the fused
+vector told them which block it was. Rare classes that are weighed higher are found where they are not.
 """
 
 

@@ -154,7 +154,7 @@ def _shapes(moments, radius, channels):  # type: ignore[no-untyped-def]
     """The first six channels of `SHAPE` from the sums of `_gather`.
 
     The eigenvalues are the roots of the characteristic polynomial (Smith, "Eigenvalues of a symmetric 3 × 3 matrix",
-    Communications of the ACM, 1961): thirty times as fast as LAPACK for so small a matrix.
+    Communications of the ACM, 1961): eight times as fast as LAPACK for so small a matrix.
     """
     for i in range(len(moments)):
         n = moments[i, 0]
