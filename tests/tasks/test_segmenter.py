@@ -30,7 +30,7 @@ from tasks.survey_map import UNREACHED
 from tests import broken_files, lethal_decoders
 from tests.clouds import REAL, write_las
 from tests.models.test_predictor import CLOUD, make_predictor
-from tests.pointcloud.test_storage import no_room_beyond
+from tests.pointcloud.test_full_disk import no_room_beyond
 from tests.pointcloud.test_stored import annotated, arrays, scanned
 from tests.wrong_units import miswritten, simulated
 
