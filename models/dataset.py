@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from torch_geometric.data import Batch, Data
 
 from models.augmentation import Augmentation
+from models.kernels import run_on_threads
 from pointcloud.blocks import Block
 from pointcloud.errors import ScanError
 from pointcloud.features import FeatureStatistics, point_features
@@ -72,10 +73,22 @@ class BlockDataset(Dataset[Data]):
         return len(self._blocks) or len(self._items)
 
     def __getitem__(self, index: int) -> Data:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Data]:
+        """A batch, as PyTorch's fetcher asks for it: what surrounds the points of its blocks is found on threads."""
         if self._augmentation is None:
-            return self._items[index]
-        deformed = self._augmentation.deform(self._blocks[index])
-        return self._augmentation.turn(to_data(deformed, self._features, self._statistics))
+            return [self._items[index] for index in indices]
+        # Chance is drawn before and after, in one order, whatever the number of threads.
+        deformed = [self._augmentation.deform(self._blocks[index]) for index in indices]
+        items: list[Data] = [Data()] * len(deformed)
+
+        def make(first: int, end: int) -> None:
+            for i in range(first, end):
+                items[i] = to_data(deformed[i], self._features, self._statistics)
+
+        run_on_threads(make, len(items))
+        return [self._augmentation.turn(item) for item in items]
 
 
 def collate(items: list[Data]) -> Batch:

@@ -100,3 +100,17 @@ def test_batches_lie_one_after_the_other_and_nothing_is_padded() -> None:
         torch.testing.assert_close(rows[:, 3:], item.extra)
     core = torch.from_numpy(BLOCKS[0].is_core)
     assert x[: sizes[0]][core, :2].abs().max() <= 1 + 1e-5, "a tile reaches from -1 to 1"
+
+
+def test_a_batch_is_the_same_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    augmentation = Augmentation(("xyz", "shape_2m"), stretch=1.5, crop=0.5, channel_drop=0.2)
+    dataset = BlockDataset(BLOCKS, ("xyz", "shape_2m"), STATISTICS, augmentation)
+    batches = []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        seed_everything(3)
+        batches.append(collate(dataset.__getitems__(range(len(dataset)))))
+    one, three = batches
+    assert torch.equal(one.pos, three.pos)
+    assert torch.equal(one.extra, three.extra)
+    assert one.name == three.name
