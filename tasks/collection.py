@@ -142,7 +142,8 @@ def choose(sources: Sequence[storage.Source], only: Sequence[str]) -> list[str]:
         return names
     chosen: set[str] = set()
     for pattern in only:
-        meant = {name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)}
+        called = pattern.rstrip("/")  # a room is a folder, and shells complete one with a slash
+        meant = {name for name in names if name == called or fnmatch.fnmatchcase(name, called)}
         if not meant:
             raise PointloomError(
                 f"only names {pattern!r}, and none of the {len(names)} scans, such as {names[0]!r}, is called like "
