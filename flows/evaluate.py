@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from flows.running import run
 from pointcloud.labels import PRESETS, find_scheme
-from tasks.evaluate import EvaluateJob, evaluate_pairs, find_pairs
+from tasks.evaluate import EvaluateJob, evaluate_pairs
+from tasks.pairs import find_pairs
 
 
 class EvaluateParameters(BaseModel):

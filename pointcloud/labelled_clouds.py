@@ -1,8 +1,12 @@
-"""Reading what `segment` wrote, and scans with the truth, of whatever format: points, classes, how sure those are."""
+"""Reading what `segment` wrote, and scans with the truth, of whatever format: points, classes, how sure those are.
+
+All of it chunk by chunk: memory does not grow with a cloud.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -39,23 +43,34 @@ def find_clouds(patterns: list[str]) -> list[storage.Source]:
     return [source for source in found if not _is_parquet(source.uri) or _holds_points(source.uri)]
 
 
-def read_labelled(uri: str) -> tuple[Cloud, np.ndarray | None]:
-    """A cloud with classes and the confidence of its points, (P,) in [0, 1], None where it has none.
+def iterate_classified(uri: str) -> Iterator[Cloud]:
+    """A cloud with classes in the order of the file, at most `CHUNK_POINTS` points at a time, none of them empty.
 
     Raises:
         ScanError: unreadable, without points or without classes.
         StorageError: nothing there.
     """
+    for cloud in _iterate_parquet(uri) if _is_parquet(uri) else reader.iterate_clouds(uri):
+        if "classification" not in cloud.attributes:
+            raise ScanError(
+                f"cloud {uri!r} has no classification, which is what is scored; give one that has."
+            )
+        yield cloud
+
+
+def iterate_confidence(uri: str) -> Iterator[np.ndarray]:
+    """How sure the classes of a cloud's points are, (n,) in [0, 1], chunk after chunk; nothing where that is not known.
+
+    Chunks need not be those of `iterate_classified`; together they are as long. Raises alike.
+    """
     if _is_parquet(uri):
-        cloud, confidence = _read_parquet(uri)
-    else:
-        cloud, confidence = reader.read_cloud(uri), None
-        for of_format in (scan, ply):  # what is written; the others are never labelled clouds
-            if uri.lower().endswith(of_format.SUFFIXES):
-                confidence = of_format.read_dimension(uri, CONFIDENCE.name)
-    if "classification" not in cloud.attributes:
-        raise ScanError(f"cloud {uri!r} has no classification, which is what is scored; give one that has.")
-    return cloud, confidence
+        with _parquet(uri) as file:
+            if CONFIDENCE.name in file.schema_arrow.names:
+                for batch in file.iter_batches(CHUNK_POINTS, columns=[CONFIDENCE.name]):
+                    yield batch.column(0).to_numpy(zero_copy_only=False)
+    for of_format in (scan, ply):  # what is written; the others are never labelled clouds
+        if uri.lower().endswith(of_format.SUFFIXES):
+            yield from of_format.iterate_dimension(uri, CONFIDENCE.name)
 
 
 def _is_parquet(uri: str) -> bool:
@@ -72,32 +87,40 @@ def _holds_points(uri: str) -> bool:
     return {*columns.AXES, "classification"} <= names.keys()
 
 
-def _read_parquet(uri: str) -> tuple[Cloud, np.ndarray | None]:
+@contextmanager
+def _parquet(uri: str) -> Iterator[pq.ParquetFile]:
     try:
-        with storage.open_input(uri) as stream:
-            file = pq.ParquetFile(stream)
-            there, names = file.schema_arrow.names, columns.match_names(file.schema_arrow.names)
-            if not {*columns.AXES, "classification"} <= names.keys():
-                raise unreadable(uri, f"its columns are {', '.join(there[:8])}", _EXPECTED)
-            wanted = {*names.values(), CONFIDENCE.name} & {*there}
-            table = file.read(columns=sorted(wanted))
-            crs = _crs((file.schema_arrow.metadata or {}).get(b"pointloom.crs"))
+        with storage.open_input(uri) as stream, pq.ParquetFile(stream) as file:
+            yield file
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise unreadable(uri, reason, _EXPECTED) from error
-    if not len(table):
+
+
+def _iterate_parquet(uri: str) -> Iterator[Cloud]:
+    with _parquet(uri) as file:
+        schema, num_points = file.schema_arrow, file.metadata.num_rows
+    names = columns.match_names(schema.names)
+    if not {*columns.AXES, "classification"} <= names.keys():
+        raise unreadable(uri, f"its columns are {', '.join(schema.names[:8])}", _EXPECTED)
+    if not num_points:
         raise ScanError(f"cloud {uri!r} holds no points; leave it out or label it again.")
 
     def tables() -> Iterator[columns.Table]:
-        for start in range(0, len(table), CHUNK_POINTS):
-            some = table.slice(start, CHUNK_POINTS)
-            yield {ours: some[theirs].to_numpy() for ours, theirs in names.items()}
+        with _parquet(uri) as file:
+            for batch in file.iter_batches(CHUNK_POINTS, columns=sorted({*names.values()})):
+                yield {ours: batch[theirs].to_numpy(zero_copy_only=False) for ours, theirs in names.items()}
 
-    types = {ours: np.dtype(table[theirs].type.to_pandas_dtype()) for ours, theirs in names.items()}
-    chunks = list(columns.iterate_columns(tables, types, lambda _: None))
-    attributes = {name: np.concatenate([more[name] for _, more in chunks]) for name in chunks[0][1]}
-    confidence = table[CONFIDENCE.name].to_numpy() if CONFIDENCE.name in wanted else None
-    return Cloud(np.concatenate([xyz for xyz, _ in chunks]), attributes, crs), confidence
+    types = {ours: np.dtype(schema.field(theirs).type.to_pandas_dtype()) for ours, theirs in names.items()}
+    crs, seen = _crs((schema.metadata or {}).get(b"pointloom.crs")), 0
+    try:
+        for xyz, attributes in columns.iterate_columns(tables, types, lambda _: None):
+            yield Cloud(xyz, attributes, crs)
+            seen += len(xyz)
+    except ScanError as error:
+        raise (
+            error if repr(uri) in str(error) else ScanError(f"cloud {uri!r}, from point {seen} on: {error}")
+        ) from error
 
 
 def _crs(wkt: bytes | None) -> CRS | None:

@@ -126,14 +126,15 @@ def iterate_rows(uri: str) -> Iterator[np.ndarray]:
         yield from _rows(uri, stream, _layout(uri, stream))
 
 
-def read_dimension(uri: str, name: str) -> np.ndarray | None:
-    """One property (P,) of the vertices as it is stored; None where they have no such. Raises as above."""
-    with storage.open_input(uri) as stream, reading(uri, _EXPECTED):
-        layout = _layout(uri, stream)
-        if name not in (layout.dtype.names or ()):
-            return None
-        parts = [rows[name] for rows in _rows(uri, stream, layout)]
-    return np.concatenate(parts) if parts else np.empty(0)
+def iterate_dimension(uri: str, name: str) -> Iterator[np.ndarray]:
+    """One property (n,) of the vertices as it is stored, chunk after chunk; nothing where there is no such.
+
+    Raises:
+        ScanError: as `iterate_rows`.
+    """
+    if name in read_header(uri).dimensions:
+        for rows in iterate_rows(uri):
+            yield rows[name]
 
 
 def iterate_columns(header: ScanHeader, report: Callable[[str], None]) -> Iterator[Columns]:

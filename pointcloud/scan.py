@@ -191,10 +191,13 @@ def columns_of(points: laspy.ScaleAwarePointRecord, header: ScanHeader) -> Colum
     return xyz.T, {name: np.asarray(points[name]) for name in header.attributes}
 
 
-def read_dimension(uri: str, name: str) -> np.ndarray | None:
-    """One dimension (P,) of a scan, scaled where it has a scale; None where the scan has no such."""
+def iterate_dimension(uri: str, name: str) -> Iterator[np.ndarray]:
+    """One dimension (n,) of a scan, chunk after chunk, scaled where it has a scale; nothing where there is no such.
+
+    Raises:
+        ScanError: as `open_scan` and `iterate_chunks`.
+    """
     with open_scan(uri) as reader:
-        if name not in set(reader.header.point_format.dimension_names):
-            return None
-        parts = [np.asarray(chunk[name]) for chunk in iterate_chunks(uri, reader)]
-    return np.concatenate(parts) if parts else np.empty(0)
+        if name in set(reader.header.point_format.dimension_names):
+            for chunk in iterate_chunks(uri, reader):
+                yield np.asarray(chunk[name])

@@ -12,6 +12,7 @@ from pyproj import CRS
 
 from pointcloud.blocks import Block, BlockConfig
 from pointcloud.cloud import Cloud
+from pointcloud.labelled_clouds import iterate_classified, iterate_confidence
 from pointcloud.labels import PRESETS, LabelScheme
 from pointcloud.tiles import iterate_blocks, thin
 
@@ -85,6 +86,14 @@ def write_las(
         las[name] = np.full(num_points, values) if np.ndim(values) == 0 else values
     las.write(str(path))
     return path
+
+
+def read_labelled(uri: str) -> tuple[Cloud, np.ndarray | None]:
+    """A labelled cloud as a whole, and the confidence of its points, (P,); None where it has none."""
+    chunks, sure = list(iterate_classified(uri)), list(iterate_confidence(uri))
+    attributes = {name: np.concatenate([c.attributes[name] for c in chunks]) for name in chunks[0].attributes}
+    cloud = Cloud(np.concatenate([chunk.xyz for chunk in chunks]), attributes, chunks[0].crs)
+    return cloud, np.concatenate(sure) if sure else None
 
 
 def crop(path: Path, folder: Path, xs: list[float], ys: list[float]) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,49 @@ from pointcloud.labels import IGNORE, LabelScheme
 
 
 @dataclass(frozen=True)
+class ScanCounts:
+    """How many points of a scan are what; to be added up over its chunks.
+
+    Attributes:
+        num_points: all of them.
+        num_unscored: whose truth is no class of the scheme; 0 where there is no truth.
+        num_silent: given no class of the scheme.
+        num_classified: delivered with a class; num_changed: of these, given another one or none.
+        num_sure: with a confidence; confidence: the sum of it.
+    """
+
+    num_points: int = 0
+    num_unscored: int = 0
+    num_silent: int = 0
+    num_classified: int = 0
+    num_changed: int = 0
+    num_sure: int = 0
+    confidence: float = 0.0
+
+    @staticmethod
+    def of(
+        before: np.ndarray, after: np.ndarray, truth: np.ndarray | None, confidence: np.ndarray | None
+    ) -> ScanCounts:
+        """Of some points, the arrays as in `ScanView`."""
+        classified = before != IGNORE
+        sure = np.empty(0) if confidence is None else confidence[~np.isnan(confidence)]
+        return ScanCounts(
+            num_points=len(after),
+            num_unscored=0 if truth is None else int(np.count_nonzero(truth == IGNORE)),
+            num_silent=int(np.count_nonzero(after == IGNORE)),
+            num_classified=int(np.count_nonzero(classified)),
+            num_changed=int(np.count_nonzero(classified & (after != before))),
+            num_sure=len(sure),
+            confidence=float(sure.sum(dtype=np.float64)),
+        )
+
+    def __add__(self, other: ScanCounts) -> ScanCounts:
+        return ScanCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True)
 class ScanView:
-    """One scan on the page, P points.
+    """One scan on the page, P points: all of its points, or a sample of them that pictures are made from.
 
     Attributes:
         name: shown as text, whatever it holds.
@@ -22,6 +63,7 @@ class ScanView:
         after: (P,) class indices predicted, `IGNORE` where none was given.
         truth: (P,) class indices, `IGNORE` where not scored; None when the scan has no truth.
         confidence: (P,) float in [0, 1], NaN where there is none; None when the predictor gives none.
+        whole: what was counted of all points of the scan; None where they are all here.
 
     Raises:
         ValueError: an array of another shape or kind, a coordinate that is not finite, a confidence outside
@@ -34,6 +76,7 @@ class ScanView:
     after: np.ndarray
     truth: np.ndarray | None = None
     confidence: np.ndarray | None = None
+    whole: ScanCounts | None = None
 
     def __post_init__(self) -> None:
         if self.xyz.ndim != 2 or self.xyz.shape[1] != 3 or self.xyz.dtype != np.float64:
@@ -53,6 +96,12 @@ class ScanView:
 
     def __len__(self) -> int:
         return len(self.xyz)
+
+    def counts(self) -> ScanCounts:
+        """Of all points of the scan, also where a sample of them is here."""
+        if self.whole is not None:
+            return self.whole
+        return ScanCounts.of(self.before, self.after, self.truth, self.confidence)
 
     def labellings(self) -> dict[str, np.ndarray]:
         """The (P,) class indices the scan has: `before`, `after` and, where there is one, `truth`."""

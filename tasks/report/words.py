@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from models.metrics import Scores
-from pointcloud.labels import IGNORE
-from tasks.report.content import Report, ScanView
+from tasks.report.content import Report, ScanCounts, ScanView
 
 
 @dataclass(frozen=True)
@@ -58,29 +55,23 @@ def tiles(report: Report, scores: Scores | None) -> list[Tile]:
         if len(present) > 1:
             value, name = min(present)
             found.append(Tile("Weakest class", per_cent(value), f"IoU of {name}"))
-    num_points = sum(map(len, report.scans))
-    if num_points:
+    whole = sum((scan.counts() for scan in report.scans), ScanCounts())
+    if whole.num_points:
         where = f"in {counted(len(report.scans), 'scan', 'scans')} on this page"
-        found.append(Tile("Points", grouped(num_points), where))
-        found.append(_news(report))
-        sure = [scan.confidence for scan in report.scans if scan.confidence is not None]
-        known = np.concatenate([c[~np.isnan(c)] for c in sure]) if sure else np.empty(0)
-        if len(known):
-            found.append(Tile("Mean confidence", per_cent(float(known.mean())), "of the labels given"))
+        found.append(Tile("Points", grouped(whole.num_points), where))
+        found.append(_news(whole))
+        if whole.num_sure:
+            mean = per_cent(whole.confidence / whole.num_sure)
+            found.append(Tile("Mean confidence", mean, "of the labels given"))
     return found
 
 
-def _news(report: Report) -> Tile:
+def _news(whole: ScanCounts) -> Tile:
     """What the labelling changed; a point delivered without a class is newly labelled, not changed."""
-    delivered = [scan.before != IGNORE for scan in report.scans]
-    had_class = sum(int(np.count_nonzero(d)) for d in delivered)
-    if had_class:
-        pairs = zip(report.scans, delivered, strict=True)
-        changed = sum(int(np.count_nonzero(d & (scan.after != scan.before))) for scan, d in pairs)
-        note = f"of {grouped(had_class)} points delivered with a class"
-        return Tile("Labels changed", per_cent(changed / had_class), note)
-    labelled = sum(int(np.count_nonzero(scan.after != IGNORE)) for scan in report.scans)
-    share = labelled / sum(map(len, report.scans))
+    if whole.num_classified:
+        note = f"of {grouped(whole.num_classified)} points delivered with a class"
+        return Tile("Labels changed", per_cent(whole.num_changed / whole.num_classified), note)
+    share = (whole.num_points - whole.num_silent) / whole.num_points
     return Tile("Newly labelled", per_cent(share), "delivered without a class")
 
 
@@ -110,21 +101,25 @@ def caveats(report: Report, scores: Scores | None) -> list[str]:
 
 
 def _caveats_of(scan: ScanView) -> list[str]:
-    said = []
+    said, counts = [], scan.counts()
     if not len(scan):
         return [f"Scan {scan.name} has no points, so there is nothing to show of it."]
+    if counts.num_points > len(scan):
+        said.append(
+            f"Scan {scan.name}: its pictures are made from {grouped(len(scan))} of its {grouped(counts.num_points)} "
+            "points, drawn at random over the whole scan, the same ones every time; scores count every point."
+        )
     if scan.truth is None:
         said.append(f"Scan {scan.name} has no truth and is not scored.")
-    elif unscored := int(np.count_nonzero(scan.truth == IGNORE)):
-        of_all = f"{grouped(unscored)} of {counted(len(scan), 'point', 'points')}"
+    elif counts.num_unscored:
+        of_all = f"{grouped(counts.num_unscored)} of {counted(counts.num_points, 'point', 'points')}"
         said.append(
-            f"Scan {scan.name}: {of_all} ({per_cent(unscored / len(scan))}) have no class of the scheme as "
-            "truth and are not scored."
+            f"Scan {scan.name}: {of_all} ({per_cent(counts.num_unscored / counts.num_points)}) have no class of the "
+            "scheme as truth and are not scored."
         )
-    if silent := int(np.count_nonzero(scan.after == IGNORE)):
-        said.append(
-            f"Scan {scan.name}: {counted(silent, 'point was', 'points were')} given no class of the scheme."
-        )
+    if counts.num_silent:
+        silent = counted(counts.num_silent, "point was", "points were")
+        said.append(f"Scan {scan.name}: {silent} given no class of the scheme.")
     if scan.confidence is None:
         said.append(f"Scan {scan.name} comes without confidence.")
     return said

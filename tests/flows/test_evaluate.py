@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import laspy
@@ -15,8 +14,8 @@ from flows.evaluate import EvaluateParameters, check, evaluate
 from pointcloud.errors import PointloomError
 from pointcloud.exported import write_exported
 from pointcloud.label_options import LabelOptions
-from pointcloud.labelled_clouds import read_labelled
 from pointcloud.reader import read_cloud
+from tests.clouds import read_labelled
 
 
 def relabelled(scan: Path, out: Path, change) -> Path:  # type: ignore[no-untyped-def]
@@ -66,12 +65,6 @@ def test_other_points_than_the_truth_are_refused(scan: Path, tmp_path: Path) -> 
         with pytest.raises(PointloomError, match=expected):
             evaluate(parameters(labelled, scan, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-
-
-def test_a_labelled_cloud_without_truth_is_named(scan: Path, tmp_path: Path) -> None:
-    shutil.copy(scan, tmp_path / "other.laz")
-    with pytest.raises(PointloomError, match=r"no truth for .*other\.laz"):
-        evaluate(parameters(tmp_path / "other.laz", scan, tmp_path))
 
 
 def test_a_truth_without_any_class_is_refused(scan: Path, tmp_path: Path) -> None:
@@ -148,28 +141,61 @@ def test_labelled_clouds_of_every_format_are_compared_with_the_truth_of_any(
     np.testing.assert_array_equal(confidence, np.full(len(whole), 0.5, np.float32))
 
 
-def test_of_two_truths_that_of_the_same_format_is_taken_and_else_both_are_named(
-    scan: Path, tmp_path: Path
-) -> None:
-    truth, labelled = tmp_path / "truth", tmp_path / "labelled"
-    written_as(scan, truth / f"{scan.stem}.ply")
-    shutil.copy(scan, truth / scan.name)
-    (pair,) = parameters(scan, truth, tmp_path).job().pairs
-    assert pair.truth == str(truth / scan.name)
-    other = written_as(scan, labelled / f"{scan.stem}.parquet")
-    with pytest.raises(
-        PointloomError, match=rf"more than one truth, .*{scan.stem}\.laz.* and .*{scan.stem}\.ply"
-    ):
-        check(parameters(other, truth, tmp_path))
-    shutil.copy(scan, labelled / scan.name)
-    with pytest.raises(PointloomError, match="are both the labelled cloud of one scan"):
-        check(parameters(labelled, scan, tmp_path))
-
-
-def test_a_table_without_points_is_no_cloud(scan: Path, tmp_path: Path) -> None:
-    pq.write_table(pa.table({"scan": ["a"]}), tmp_path / f"{scan.stem}.parquet")
-    with pytest.raises(PointloomError, match="no labelled cloud among"):
-        check(parameters(tmp_path, scan, tmp_path))
+def test_a_torn_table_is_named(scan: Path, tmp_path: Path) -> None:
     (tmp_path / f"{scan.stem}.parquet").write_bytes(b"torn")
     with pytest.raises(PointloomError, match=rf"{scan.stem}\.parquet"):
         evaluate(parameters(tmp_path, scan, tmp_path / "out"))
+
+
+def results(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in out.iterdir()}
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".parquet"])
+def test_chunks_of_any_size_give_the_same_files(
+    scan: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled = written_as(scan, tmp_path / "labelled" / f"{scan.stem}{suffix}")
+    given = parameters(labelled, scan, tmp_path / "out", against=[str(scan)], delivered=[str(labelled)])
+    evaluate(given)
+    expected = results(tmp_path / "out")
+    for module, size in (("scan", 701), ("ply", 64 * 17), ("labelled_clouds", 400)):
+        monkeypatch.setattr(f"pointcloud.{module}.CHUNK_POINTS", size)
+    evaluate(given)
+    assert results(tmp_path / "out") == expected
+
+
+def test_scores_count_every_point_where_pictures_are_made_from_a_sample(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled = written_as(scan, tmp_path / "labelled" / f"{scan.stem}.parquet")
+    expected = evaluate(parameters(labelled, scan, tmp_path / "whole"))
+    monkeypatch.setattr("tasks.evaluate._POINTS_KEPT", 500)
+    assert evaluate(parameters(labelled, scan, tmp_path / "sample")) == expected
+    whole, sample = results(tmp_path / "whole"), results(tmp_path / "sample")
+    said = b"its pictures are made from 500 of its"
+    assert said in sample.pop("report.html")
+    assert said not in whole.pop("report.html")
+    assert whole == sample
+
+
+def test_other_points_far_into_a_scan_and_as_delivered_are_refused(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pointcloud.scan.CHUNK_POINTS", 500)
+
+    def last_moved(cloud: laspy.LasData) -> None:
+        x = np.asarray(cloud.X).copy()
+        x[-1] += round(0.75 / cloud.header.scales[0])
+        cloud.X = x
+
+    moved = relabelled(scan, tmp_path / "moved" / scan.name, last_moved)
+    for changes, words in (
+        ({"truth": [str(moved)]}, "scored against"),
+        ({"against": [str(moved)]}, "scored against"),
+        ({"delivered": [str(moved)]}, "shown beside"),
+    ):
+        given = parameters(scan, scan, tmp_path / "out").model_copy(update=changes)
+        with pytest.raises(PointloomError, match=rf"lie up to 0\.75 m from those of .*moved.*{words}"):
+            evaluate(given)
+    assert not (tmp_path / "out").exists()

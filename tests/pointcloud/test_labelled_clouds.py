@@ -13,8 +13,9 @@ from pointcloud.errors import ScanError
 from pointcloud.exported import write_exported
 from pointcloud.label_options import LabelOptions
 from pointcloud.labelled import output_name
-from pointcloud.labelled_clouds import find_clouds, read_labelled, stem_of
+from pointcloud.labelled_clouds import find_clouds, iterate_classified, stem_of
 from pointcloud.reader import read_cloud
+from tests.clouds import read_labelled
 from tests.pointcloud.test_stored import CODES, SHARES, annotated, arrays, scanned, structured
 
 
@@ -62,4 +63,29 @@ def test_truth_of_any_format_is_read(tmp_path: Path, make) -> None:  # type: ign
 @pytest.mark.parametrize("make", [structured, scanned])
 def test_a_scan_without_classes_is_no_truth(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ScanError, match="has no classification, which is what is scored"):
-        read_labelled(str(make(tmp_path)))
+        next(iterate_classified(str(make(tmp_path))))
+
+
+def test_a_parquet_file_is_read_chunk_by_chunk_and_a_bad_chunk_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pointcloud.labelled_clouds.CHUNK_POINTS", 40)
+    path = tmp_path / "a.parquet"
+    x, codes = np.arange(100.0), np.full(100, 2, np.uint8)
+    # Row groups that no chunk ends with; an intensity that is read twice, because it is stretched over the whole scan.
+    columns = {"x": x, "y": x, "z": x, "Classification": codes, "intensity": x / 100}
+    pq.write_table(pa.table(columns), path, row_group_size=64)
+    chunks = list(iterate_classified(str(path)))
+    assert len(chunks) > 2
+    assert max(map(len, chunks)) <= 40
+    cloud, none = read_labelled(str(path))
+    assert none is None
+    np.testing.assert_array_equal(cloud.xyz[:, 0], x)
+    np.testing.assert_array_equal(cloud.attributes["intensity"], np.rint(x / 100 * 65535))
+    x[80] = np.nan
+    pq.write_table(pa.table(columns), path, row_group_size=64)
+    with pytest.raises(ScanError, match=r"a\.parquet', from point \d+ on: 1 of .* NaN"):
+        list(iterate_classified(str(path)))
+    pq.write_table(pa.table(columns).slice(0, 0), path)
+    with pytest.raises(ScanError, match="holds no points"):
+        list(iterate_classified(str(path)))

@@ -15,10 +15,10 @@ from pointcloud.errors import ScanError
 from pointcloud.exported import write_exported
 from pointcloud.extra_dimensions import ENTROPY
 from pointcloud.label_options import LabelOptions
-from pointcloud.labelled_clouds import read_labelled
 from pointcloud.proof import Proof
 from pointcloud.reader import read_cloud, read_header
 from pointcloud.stored import read_stored
+from tests.clouds import read_labelled
 from tests.pointcloud.test_rooms import room
 from tests.scan_files import ply_bytes, write_e57
 

@@ -12,14 +12,14 @@ from pointcloud.errors import PointloomError, StorageError
 from pointcloud.exported import write_exported
 from pointcloud.label_options import LabelOptions
 from pointcloud.labelled import output_name
-from pointcloud.labelled_clouds import find_clouds, read_labelled, stem_of
+from pointcloud.labelled_clouds import find_clouds, stem_of
 from pointcloud.preprocess import examine
 from pointcloud.reader import read_header
 from pointcloud.storage import Source
 from tasks.collection import Collection, find_scans
 from tasks.estimate import estimate
 from tasks.segmenter import STAGE, SegmentJob
-from tests.clouds import SMALL, assert_one_sentence, write_las
+from tests.clouds import SMALL, assert_one_sentence, read_labelled, write_las
 from tests.pointcloud.test_rooms import room
 from tests.scan_files import ply_bytes
 
