@@ -14,9 +14,10 @@ from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pointcloud import storage
+from tasks.recorder import END_SECONDS, Recorder, recorders
 from tasks.train_job import TrainJob
 from tasks.train_runs import TrainRun
-from tasks.training_watch import MLflowRun, TensorBoardFiles, TrainingWatch, scalars, trackers
+from tasks.training_watch import TrainingWatch
 from tasks.watching import Progress
 
 _POLL_SECONDS = 0.5
@@ -29,7 +30,6 @@ class Relay:
     Args:
         queue: the Ray queue.
         num_epochs: of the whole training.
-        names: of the classes.
         logger: of the task run.
         watch, progress: in the Prefect UI.
         recorders: TensorBoard, MLflow.
@@ -42,16 +42,14 @@ class Relay:
         self,
         queue: Queue,
         num_epochs: int,
-        names: tuple[str, ...],
         logger: Any,
         watch: TrainingWatch,
         progress: Progress,
-        recorders: list[TensorBoardFiles | MLflowRun],
+        recorders: list[Recorder],
     ) -> None:
         self.queue, self.heard = queue, time.monotonic()
-        self._num_epochs, self._names, self._logger = num_epochs, names, logger
+        self._num_epochs, self._logger = num_epochs, logger
         self._watch, self._progress, self._recorders = watch, progress, recorders
-        self._recorded: dict[int, int] = {}
 
     def run(self, ended: threading.Event) -> None:
         """Take what comes until `ended` is set and nothing is left."""
@@ -73,7 +71,7 @@ class Relay:
             try:
                 self._take(told)
             except Exception as error:  # a server that is away for a moment must not end a night's training
-                self._logger.warning("an epoch could not be shown everywhere (%s)", error)
+                self._logger.warning("an epoch could not be shown in Prefect (%s)", error)
 
     def _take(self, told: dict[str, Any]) -> None:
         if "log" in told:
@@ -89,22 +87,22 @@ class Relay:
             "epoch %d/%d: loss %.3f, validation mIoU %.3f, about %.0f s left",
             epoch["epoch"], self._num_epochs, epoch["train_loss"], epoch["val_miou"] or 0.0, left,
         )  # fmt: skip
+        for recorder in self._recorders:
+            recorder.record(history)
         self._progress.step(epoch["epoch"])
         self._watch.set(history, confusion)
-        for n, recorder in enumerate(self._recorders):
-            # An epoch is recorded once, also when it was lost and done again.
-            before = self._recorded.get(n, 0 if recorder.starts_anew else len(history) - 1)
-            for each in history[before:]:
-                recorder.add(each["epoch"], scalars(each, self._names))
-                self._recorded[n] = each["epoch"]
 
     def close(self, failed: bool) -> None:
         """Bring everything up to date, and close what records; the training has ended, well or not."""
-        for do in (self._watch.show, *(lambda r=r: r.close(failed) for r in self._recorders)):
-            try:
-                do()
-            except Exception as error:
-                self._logger.warning("the last epoch could not be shown everywhere (%s)", error)
+        for recorder in self._recorders:
+            recorder.end(failed)
+        try:
+            self._watch.show()
+        except Exception as error:
+            self._logger.warning("the last epoch could not be shown in Prefect (%s)", error)
+        until = time.monotonic() + END_SECONDS
+        for recorder in self._recorders:
+            recorder.wait(until)
 
 
 @contextmanager
@@ -123,10 +121,10 @@ def relayed(job: TrainJob, run: TrainRun, names: tuple[str, ...], logger: Any) -
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     relay = Relay(
-        queue, job.training.epochs, names, logger,
+        queue, job.training.epochs, logger,
         TrainingWatch(job.key(), f"Training of {job.out}", names),
         Progress(f"training-{job.key()}", f"Epochs of {job.out}", job.training.epochs),
-        trackers(storage.join(job.out, "tensorboard", run.name), run.name, job.training.to_dict(), logger),
+        recorders(storage.join(job.out, "tensorboard", run.name), run.name, job.training.to_dict(), names, logger),
     )  # fmt: skip
     ended, failed = threading.Event(), True
     # The run's context goes along, so that the artifacts belong to this task run.

@@ -1,13 +1,10 @@
-"""A training while it runs: a live table, curves and confusion in the Prefect UI, TensorBoard files, MLflow."""
+"""A training while it runs: a live table, curves and confusion in the Prefect UI; the figures of an epoch."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from prefect import get_client
@@ -15,7 +12,6 @@ from prefect.artifacts import create_image_artifact, create_table_artifact
 from prefect.client.schemas.actions import ArtifactUpdate
 from slugify import slugify
 
-from pointcloud import storage
 from tasks.survey_map import as_data_uri
 from tasks.training_pictures import draw_confusion, draw_curves
 
@@ -81,92 +77,3 @@ def scalars(epoch: dict[str, Any], names: Sequence[str]) -> dict[str, float]:
         f"iou/{name}": value for name, value in zip(names, epoch["val_iou"], strict=True)
     }
     return {key: float(value) for key, value in found.items() if value is not None}
-
-
-class TensorBoardFiles:
-    """TensorBoard event files in a folder or bucket, written with tensorboardX, which comes with Ray Train.
-
-    Args:
-        uri: where they go; a file per run of the task. After an epoch its very last
-            figure may be missing until the next.
-    """
-
-    starts_anew = False  # the files of the runs before lie beside it
-
-    def __init__(self, uri: str) -> None:
-        from tensorboardX import SummaryWriter
-
-        self._uri, self._folder = uri, tempfile.TemporaryDirectory()
-        self._writer = SummaryWriter(self._folder.name)
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
-        self._copy()
-
-    def close(self, failed: bool = False) -> None:
-        self._writer.close()
-        self._copy()
-        self._folder.cleanup()
-
-    def _copy(self) -> None:
-        for file in Path(self._folder.name).iterdir():
-            storage.write_bytes(storage.join(self._uri, file.name), file.read_bytes())
-
-
-class MLflowRun:
-    """A run on the server that MLFLOW_TRACKING_URI names.
-
-    Args:
-        name: of the run.
-        settings: its parameters.
-
-    Raises:
-        ModuleNotFoundError: MLflow is not installed.
-        Exception: the server does not answer, or refuses.
-    """
-
-    starts_anew = True  # a training that goes on is another run there
-
-    def __init__(self, name: str, settings: dict[str, Any]) -> None:
-        # Its own patience is minutes, and is had again in every epoch.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        import mlflow
-
-        self._mlflow = mlflow
-        # By id: MLflow's active run belongs to a thread, and epochs come from another.
-        self._id = mlflow.start_run(run_name=name).info.run_id
-        mlflow.log_params(settings)
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        # Its names take no other signs.
-        named = {slugify(key, separator="_"): value for key, value in values.items()}
-        self._mlflow.log_metrics(named, step=step, run_id=self._id)
-
-    def close(self, failed: bool = False) -> None:
-        self._mlflow.end_run("FAILED" if failed else "FINISHED")
-
-
-def trackers(
-    uri: str, name: str, settings: dict[str, Any], logger: Any
-) -> list[TensorBoardFiles | MLflowRun]:
-    """What records a training beside Prefect; what cannot be had is named in the log, and the training goes on."""
-    found: list[TensorBoardFiles | MLflowRun] = []
-    try:
-        found.append(TensorBoardFiles(uri))
-    except ModuleNotFoundError:
-        logger.warning("no TensorBoard files: tensorboardX is not installed; pip install tensorboardX")
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        try:
-            found.append(MLflowRun(name, settings))
-        except ModuleNotFoundError:
-            logger.warning(
-                "MLFLOW_TRACKING_URI is set and MLflow is not installed; pip install mlflow-skinny"
-            )
-        except Exception as error:  # whatever its server or client is about, the training needs neither
-            logger.warning(
-                "no MLflow run: %s does not take one (%s)", os.environ["MLFLOW_TRACKING_URI"], error
-            )
-    return found
