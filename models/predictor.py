@@ -56,7 +56,7 @@ class Predictor:
         votes = VoxelVotes(len(voxels), len(self.checkpoint.label_scheme))
         for block, logits in self.logits(iterate_blocks(name, cloud, voxels, config, None)):
             votes.add(block, logits)
-        return votes.labels(voxels)
+        return votes.labels(cloud, voxels, config)
 
     def warm_up(self) -> None:
         """Label some points of no scan: what is loaded on first use is then no part of a scan's time."""

@@ -35,8 +35,12 @@ _SCHEMA = pa.schema(
         pa.field(
             "num_points", pa.int64(), metadata={"doc": "points that got a label, thinned-away ones too"}
         ),
-        pa.field("confidence", pa.float32(), metadata={"doc": "mean over its points"}),
-        pa.field("class_points", pa.list_(pa.int64()), metadata={"doc": "by class of the checkpoint"}),
+        pa.field("confidence", pa.float32(), metadata={"doc": "mean over its points, of their voxels"}),
+        pa.field(
+            "class_points",
+            pa.list_(pa.int64()),
+            metadata={"doc": "by class of their voxels, of the checkpoint"},
+        ),
         *(
             pa.field(axis, pa.float64(), metadata={"doc": "mean over its points, CRS units"})
             for axis in "xyz"
@@ -140,11 +144,6 @@ class TileDoubts:
             self._places.append((*candidate, seen))
             self._places.sort(key=lambda place: place[:2])
             del self._places[NUM_PLACES:]
-
-    @property
-    def class_points(self) -> list[int]:
-        """Points of each class, all tiles together."""
-        return np.sum([row["class_points"] for row in self._rows], axis=0).tolist()
 
     @property
     def confidence(self) -> float:

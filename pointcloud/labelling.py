@@ -18,6 +18,7 @@ from pointcloud.exported import write_exported
 from pointcloud.extra_dimensions import ENTROPY, probability_dimensions
 from pointcloud.grid import Grid
 from pointcloud.header import CHUNK_POINTS
+from pointcloud.interpolation import interpolate
 from pointcloud.label_options import LabelOptions
 from pointcloud.labelled import check_codes, write_labelled
 from pointcloud.labels import LabelScheme
@@ -31,7 +32,7 @@ from pointcloud.voxels import occupied_cells
 Predict = Callable[[Iterable[Block]], Iterator[tuple[Block, np.ndarray]]]
 """Blocks -> each with its (N, C) logits."""
 Summarise = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""Mean logits (V, C) -> what is wanted of each voxel, by name: (V,) or (V, …) of any type."""
+"""Logits (P, C) -> what is wanted of each point, by name: (P,) or (P, …) of any type."""
 Observe = Callable[[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]], None]
 """Is shown the scan's labelled voxels of a region: xyz (V, 3), voxel (V, 3), points of each (V,), what was made."""
 
@@ -98,10 +99,11 @@ def label_points(
     observe: Observe = lambda *_: None,
     folder: Path | None = None,
 ) -> dict[str, np.ndarray]:
-    """What `summarise` makes of the mean logits of each point's voxel, in the order of the scan: (P, …) by name.
+    """What `summarise` makes of the logits of each point, in the order of the scan: (P, …) by name.
 
-    A voxel's logits are averaged over all blocks in whose core it lies, one for each shift. The blocks are those
-    that `cutting` cuts there, so two scans that share a tile see the same block and agree.
+    A voxel's logits are averaged over all blocks in whose core it lies, one for each shift; a point's are interpolated
+    between voxels. The blocks are those that `cutting` cuts there, so two scans that share a tile see the same block
+    and agree.
 
     Args:
         part: of the scan, all its points in it (`write_part` with `every_point`).
@@ -133,25 +135,36 @@ def label_points(
         for next_region in {(int(i), int(j)) for i, j in home[beyond]} & wanted.keys():
             rows = beyond[(home[beyond] == next_region).all(axis=1)]
             waiting.setdefault(next_region, []).append((identity[rows], logits[rows], votes[rows]))
-        own_index, own_row = here.own_points(region, grid)
+        own_index, own_row, xyz = here.own_points(region, grid)
         if not len(own_index):
             continue
         needed, row = np.unique(own_row, return_inverse=True)
         assert votes[needed].all(), "every point that is labelled lies in the core of a block"
-        mean = logits[needed] / votes[needed, None]
+        mean = logits / np.maximum(votes, 1)[:, None]
         if not np.isfinite(mean).all():
-            raise ScanError(
-                f"scan {part.scan!r} gets logits that are no numbers from the network for "
-                f"{np.count_nonzero(~np.isfinite(mean).all(axis=1)):,} of {len(mean):,} voxels, expected finite ones; "
-                "look for extreme values in its attributes, or train again if other scans end like this."
+            raise _no_numbers(part.scan, mean[votes > 0])
+        observe(
+            here.thinned.xyz[needed], here.thinned.voxel[needed], np.bincount(row), summarise(mean[needed])
+        )
+        if config.thin:
+            of_points = interpolate(
+                xyz, own_row, here.thinned.xyz, here.thinned.voxel, grid.voxel_size, grid.cell_voxels, mean
             )
-        made = summarise(mean)
-        observe(here.thinned.xyz[needed], here.thinned.voxel[needed], np.bincount(row), made)
-        for name, values in made.items():
+        else:
+            of_points = mean[own_row]
+        for name, values in summarise(of_points).items():
             if name not in found:
                 found[name] = _allocate(folder, name, (part.num_points, *values.shape[1:]), values.dtype)
-            found[name][own_index] = values[row]
+            found[name][own_index] = values
     return found
+
+
+def _no_numbers(scan: str, mean: np.ndarray) -> ScanError:
+    strange = np.count_nonzero(~np.isfinite(mean).all(axis=1))
+    return ScanError(
+        f"scan {scan!r} gets logits that are no numbers from the network for {strange:,} of {len(mean):,} voxels, "
+        "expected finite ones; look for extreme values in its attributes, or train again if other scans end like this."
+    )
 
 
 def _allocate(folder: Path | None, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pointcloud.blocks import Block
+from pointcloud.blocks import Block, BlockConfig
+from pointcloud.cloud import Cloud
+from pointcloud.grid import Grid
+from pointcloud.interpolation import interpolate
 from pointcloud.measures import class_and_confidence
 from pointcloud.voxels import Voxels
 
@@ -31,10 +34,16 @@ class VoxelVotes:
         assert self._votes.all(), "every voxel is in the core of a block"
         return self._logits / self._votes[:, None]
 
-    def labels(self, voxels: Voxels) -> tuple[np.ndarray, np.ndarray]:
-        """Class indices (P,) int64 and confidences (P,) float32 of every point of the cloud.
+    def labels(self, cloud: Cloud, voxels: Voxels, config: BlockConfig) -> tuple[np.ndarray, np.ndarray]:
+        """Class indices (P,) int64 and confidences (P,) float32 of every point of the cloud that the voxels are of.
 
         Confidence is the softmax probability of the class chosen.
         """
-        classes, confidence = class_and_confidence(self.mean_logits())
-        return classes[voxels.inverse], confidence[voxels.inverse]
+        logits = self.mean_logits()
+        if not config.thin:
+            return class_and_confidence(logits)
+        cell_voxels = Grid.of(config, cloud.crs).cell_voxels
+        centres = cloud.xyz[voxels.representative]
+        return class_and_confidence(
+            interpolate(cloud.xyz, voxels.inverse, centres, voxels.index, voxels.size, cell_voxels, logits)
+        )

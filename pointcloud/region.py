@@ -29,6 +29,7 @@ class Region:
             stands for.
         index: (n,) int64, places in their scans.
         is_own: (n,) bool, whether a point is of the scan whose tiles are to be cut.
+        axes: x, y and z, (n,) float64 each, CRS units; None where points are to train, not to be labelled.
     """
 
     thinned: ThinnedPoints
@@ -36,13 +37,16 @@ class Region:
     starts: np.ndarray
     index: np.ndarray
     is_own: np.ndarray
+    axes: tuple[np.ndarray, ...] | None
 
-    def own_points(self, region: tuple[int, int], grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-        """The scan's own points whose home is a region: places in the scan (m,), rows of `thinned` (m,)."""
+    def own_points(self, region: tuple[int, int], grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The scan's own points whose home is a region: place in the scan (m,), row of `thinned` (m,), xyz (m, 3)."""
         is_home = (self.thinned.voxel[:, :2] // grid.region_voxels == region).all(axis=1)
         row = np.repeat(np.arange(len(self.starts)), np.diff(self.starts, append=len(self.order)))
         mine = np.flatnonzero(self.is_own[self.order] & is_home[row])
-        return self.index[self.order[mine]], row[mine]
+        points = self.order[mine]
+        assert self.axes is not None, "points that train get no label"
+        return self.index[points], row[mine], np.stack([axis.take(points) for axis in self.axes], axis=1)
 
 
 def read_region(
@@ -62,7 +66,7 @@ def read_region(
     counts = [len(table["x"]) for _, table in tables]
     source = np.repeat(np.array([n for n, _ in tables], np.uint16), counts)
     index = _joined([table["point_index"] for _, table in tables])
-    axes = [_joined([table[name] for _, table in tables]) for name in "xyz"]
+    axes = tuple(_joined([table[name] for _, table in tables]) for name in "xyz")
     order, starts = group_by_cell(axes, grid.voxel_size)
     if config.thin:
         kept = nearest_to_centre(order, starts, *axes, *grid.voxel_size)
@@ -100,7 +104,7 @@ def read_region(
         scans=tuple(part.scan for part in parts),
         source=source[kept] if len(parts) > 1 else None,
     )
-    return Region(thinned, order, starts, index, is_own)
+    return Region(thinned, order, starts, index, is_own, axes if scheme is None else None)
 
 
 def _read(part: Part, region: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:

@@ -26,6 +26,7 @@ from pointcloud.crs import metres_per_unit
 from pointcloud.doubt import TileDoubts
 from pointcloud.drift import Sampler
 from pointcloud.errors import PointloomError, ScanError, StorageError
+from pointcloud.header import CHUNK_POINTS
 from pointcloud.label_options import LabelOptions
 from pointcloud.labelled import output_name
 from pointcloud.labelling import decode_beside, decode_for_labels, label_points, write_labels
@@ -188,10 +189,11 @@ class ScanSegmenter:
         decoded = time.monotonic()
         doubts = TileDoubts(name, self._job.config, part.crs, part.extent, len(scheme))
         sampler = Sampler(self._job.config.tile_size_m)
-        label_points(
+        found = label_points(
             part, neighbours, self._job.config, partial(self._predict, sampler), partial(summarise, options=options),
             doubts.take, folder,
         )  # fmt: skip
+        class_counts = _class_counts(found["classes"], len(scheme))
         labelled, in_network = time.monotonic(), self._predictor.network_seconds - in_network
         looks = self._looks(sampler, part)
         if looks["drift"] and self._job.quarantine_drift:
@@ -217,7 +219,7 @@ class ScanSegmenter:
             seconds=written - began,
             output=output,
             details={
-                "class_counts": dict(zip(scheme.names, doubts.class_points, strict=True)),
+                "class_counts": dict(zip(scheme.names, class_counts, strict=True)),
                 "code_counts": {str(code): int(codes[code]) for code in np.flatnonzero(codes)},
                 "mean_confidence": round(doubts.confidence, 4),
                 "area_km2": doubts.area_km2,
@@ -288,3 +290,11 @@ class ScanSegmenter:
                     self._isolated.call(decode_beside, other, at, folder / f"{number}.arrow", config, part)
                 )
         return part, neighbours
+
+
+def _class_counts(classes: np.ndarray, num_classes: int) -> list[int]:
+    """Points of each class, of (P,) uint8 in a file that may be larger than memory."""
+    counts = np.zeros(num_classes, np.int64)
+    for at in range(0, len(classes), CHUNK_POINTS):
+        counts += np.bincount(classes[at : at + CHUNK_POINTS], minlength=num_classes)
+    return counts.tolist()

@@ -78,14 +78,6 @@ def test_the_order_of_the_points_changes_nothing(config: dict[str, object]) -> N
     np.testing.assert_array_equal(confidence[order], other_confidence)
 
 
-def test_points_of_one_voxel_share_their_label() -> None:
-    classes, confidence = make_predictor(voxel_size_m=2.0).label("a", CLOUD)
-    voxels = thin(CLOUD, replace(SMALL, voxel_size_m=2.0))
-    assert len(voxels) < len(CLOUD) / 2
-    np.testing.assert_array_equal(classes, classes[voxels.representative][voxels.inverse])
-    np.testing.assert_array_equal(confidence, confidence[voxels.representative][voxels.inverse])
-
-
 @pytest.mark.parametrize("batch_points", [1, 500, 10**6])
 def test_the_company_of_a_block_changes_nothing(batch_points: int, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = make_predictor()

@@ -68,7 +68,7 @@ def test_as_the_cloud_as_a_whole(whole: Path, tmp_path: Path, overlap: int, thin
     votes = VoxelVotes(len(voxels), C)
     for block, logits in predict(iterate_blocks("whole", cloud, voxels, config, None)):
         votes.add(block, logits)
-    expected, _ = votes.labels(voxels)
+    expected, _ = votes.labels(cloud, voxels, config)
     found = label_all([whole], config, tmp_path / "parts")[whole.name]
     assert (found["class"] == expected).mean() > 0.9999  # sums of logits in another order
     assert found["mean"].shape == (len(cloud), C)
