@@ -159,7 +159,8 @@ def over_scans(scans: list[Path], num_processes: int, folder: Path, voxel_m: flo
 def main() -> None:
     options = arguments()
     if options.measure:
-        print(json.dumps(measure(*options.measure, options.voxel_m)))
+        what, scan = options.measure
+        print(json.dumps(measure(what, scan, options.voxel_m)))
         return
     from pointcloud.simulate.files import write_survey
     from pointcloud.simulate.survey import SurveyConfig

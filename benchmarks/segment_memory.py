@@ -95,9 +95,8 @@ def small_checkpoint(scan: Path, out: Path) -> str:
         fusion_channels=16, prediction_channels=(16, 8),
     )  # fmt: skip
     recipe = Recipe(replace(BlockConfig(), voxel_size_m=1.0), SCHEME, SplitRule(), required=FEATURES)
-    checkpoint = train_on_scans(
-        [Source(str(scan), scan.name)], recipe, network, TrainConfig(batch_size=2), 0.02
-    )
+    plan = TrainConfig(epochs=1, batch_size=2)
+    checkpoint = train_on_scans([Source(str(scan), scan.name)], recipe, network, plan)
     save_checkpoint(str(out), checkpoint)
     return str(out)
 

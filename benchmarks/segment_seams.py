@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import struct
-import sys
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -218,4 +217,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

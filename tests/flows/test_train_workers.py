@@ -116,7 +116,7 @@ def test_ray_workers_that_never_get_room_are_said(
     job = replace(without_chance(blocks, tmp_path / "out", num_workers=2, min_workers=1), wait_s=2.0)
     with ray_session(1):
         other = ray.remote(num_cpus=1)(Other).remote()
-        ray.get(other.ready.remote())
+        ray.get(other.ready.remote())  # type: ignore[attr-defined]
         began = time.monotonic()
         with pytest.raises(PointloomError, match=r"no Ray worker .* was up for 10 s") as error:
             train_network(job)

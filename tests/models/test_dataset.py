@@ -63,7 +63,7 @@ def test_blocks_without_one_core_label_are_left_out() -> None:
     only_halo = replace(BLOCKS[1], label=np.where(core, IGNORE, BLOCKS[1].label).astype(np.int8))
     blocks = [BLOCKS[0], only_halo, replace(BLOCKS[2], label=None), BLOCKS[3]]
     dataset = BlockDataset(blocks, FEATURES, STATISTICS)
-    assert [len(item.pos) for item in dataset] == [len(BLOCKS[0]), len(BLOCKS[3])]
+    assert [len(dataset[index].pos) for index in range(len(dataset))] == [len(BLOCKS[0]), len(BLOCKS[3])]
 
 
 def test_augmentation_is_new_each_time_and_leaves_the_stored_block_alone() -> None:
