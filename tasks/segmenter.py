@@ -38,6 +38,7 @@ from tasks.isolation import IsolatedProcesses, scratch_sentence
 from tasks.survey_map import UNREACHED
 
 STAGE = "segment"
+_WAY = "interpolated"  # how voxels label points: clouds labelled another way are labelled again
 _IMPORT_SECONDS = 30.0  # to wait for what takes one or two; the first scan waits for the rest
 _REHEARSED = SurveyConfig(tiles=(1, 1), tile_size_m=30.0, points_per_m2=10.0)
 _ATTEMPTS, _PAUSE_SECONDS = 2, 5.0  # on top of the minute that `pointcloud.filesystem` waits
@@ -79,7 +80,7 @@ class SegmentJob:
     def key(self, content: str, neighbours: Sequence[tuple[str, str]]) -> str:
         """Hash of all that a labelled cloud depends on: a scan's `storage.fingerprint`, its neighbours' by name."""
         return ledger.key_of(
-            STAGE, content, list(neighbours), self.identity, self.options.to_dict(), self.quarantine_drift
+            STAGE, _WAY, content, list(neighbours), self.identity, self.options.to_dict(), self.quarantine_drift
         )
 
     @property
