@@ -80,7 +80,13 @@ class SegmentJob:
     def key(self, content: str, neighbours: Sequence[tuple[str, str]]) -> str:
         """Hash of all that a labelled cloud depends on: a scan's `storage.fingerprint`, its neighbours' by name."""
         return ledger.key_of(
-            STAGE, _WAY, content, list(neighbours), self.identity, self.options.to_dict(), self.quarantine_drift
+            STAGE,
+            _WAY,
+            content,
+            list(neighbours),
+            self.identity,
+            self.options.to_dict(),
+            self.quarantine_drift,
         )
 
     @property
