@@ -45,30 +45,41 @@ def interpolate(
     key = (place[:, 0] * spans[1] + place[:, 1]) * spans[2] + place[:, 2]
     edges = np.array([size[0], size[0], size[1]])
     cell = voxel[:, :2] // cell_voxels
-    _interpolate(xyz / edges, row, centres / edges, key, spans, cell, logits, made)
+    columns = np.empty((len(voxel), 9), np.int32)
+    _find_columns(key, spans, columns)
+    _interpolate(xyz / edges, row, centres / edges, key, spans, cell, columns, logits, made)
     return made
 
 
 @compiled
-def _interpolate(xyz, row, centres, key, spans, cell, logits, made):  # type: ignore[no-untyped-def]
-    """The loop of `interpolate`; distances are in edges of a voxel, key (V,) is sorted."""
-    first, end = np.empty(9, np.int64), np.empty(9, np.int64)
-    near, squared, before = np.empty(3, np.int64), np.empty(3), -1
+def _find_columns(key, spans, columns):  # type: ignore[no-untyped-def]
+    """Where in key (V,), which is sorted, the three voxels beside each begin, in each of nine columns: (V, 9)."""
+    for column in range(9):
+        beside, at = _beside(column, spans), 0
+        for own in range(len(key)):
+            # From one voxel to the next they only move on.
+            while at < len(key) and key[at] < key[own] + beside - 1:
+                at += 1
+            columns[own, column] = at
+
+
+@compiled
+def _beside(column, spans):  # type: ignore[no-untyped-def]
+    return ((column // 3 - 1) * spans[1] + column % 3 - 1) * spans[2]
+
+
+@compiled
+def _interpolate(xyz, row, centres, key, spans, cell, columns, logits, made):  # type: ignore[no-untyped-def]
+    """The loop of `interpolate`; distances are in edges of a voxel."""
+    near, squared = np.empty(3, np.int64), np.empty(3)
     for n in range(len(row)):
         own = row[n]
-        if own != before:  # points of one voxel come one after the other
-            before = own
-            for column in range(9):
-                middle = key[own] + ((column // 3 - 1) * spans[1] + column % 3 - 1) * spans[2]
-                first[column] = end[column] = np.searchsorted(key, middle - 1)
-                while end[column] < len(key) and key[end[column]] <= middle + 1:
-                    end[column] += 1
-                at = first[column]  # a column lies in one cell
-                if at < end[column] and (cell[at, 0] != cell[own, 0] or cell[at, 1] != cell[own, 1]):
-                    end[column] = at
         near[:], squared[:] = -1, np.inf
         for column in range(9):
-            for other in range(first[column], end[column]):
+            other, last = columns[own, column], key[own] + _beside(column, spans) + 1
+            while other < len(key) and key[other] <= last:
+                if cell[other, 0] != cell[own, 0] or cell[other, 1] != cell[own, 1]:
+                    break  # a column lies in one cell
                 d = 0.0
                 for axis in range(3):
                     d += (xyz[n, axis] - centres[other, axis]) ** 2
@@ -78,6 +89,7 @@ def _interpolate(xyz, row, centres, key, spans, cell, logits, made):  # type: ig
                         squared[place], near[place] = squared[place - 1], near[place - 1]
                         place -= 1
                     squared[place], near[place] = d, other
+                other += 1
         total = 0.0
         for place in range(3):
             if near[place] >= 0:
