@@ -26,7 +26,9 @@ def test_a_ready_made_checkpoint_is_small_and_has_a_card_that_credits_its_data(n
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5_000_000
     card = (folder / "README.md").read_text()
     assert "IGN, LiDAR HD" in card
-    for scan in read_checkpoint(str(folder), weights=False).provenance["scans"]:
+    checkpoint = read_checkpoint(str(folder), weights=False)
+    assert checkpoint.seen is not None, "segment tells what is unlike the training by it"
+    for scan in checkpoint.provenance["scans"]:
         assert Path(scan).parent.name in card
 
 
