@@ -103,7 +103,7 @@ class SegmentParameters(BaseModel):
         0.6,
         ge=0,
         le=1,
-        description="Tiles with a smaller mean confidence are polygons in review/review.parquet.",
+        description="Tiles with a smaller mean confidence are polygons in review/review.gpkg.",
     )
     price_per_hour: float = Field(
         0, ge=0, description="Of all machines together, for the report's cost per km²; 0: not known."

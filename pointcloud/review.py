@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyproj import CRS
 
-from pointcloud import geoparquet, storage
+from pointcloud import geopackage, geoparquet, storage
 
-NAME = "review.parquet"
+NAME = "review"
 _FURTHER = re.compile(r"review-(\d+)\.parquet")
 _SCHEMA = pa.schema(
     [
@@ -49,33 +49,40 @@ def whole_scan(scan: str, reason: str, box: Sequence[float], crs: CRS | None) ->
 
 
 def write(folder: str, found: Sequence[pa.Table]) -> list[str]:
-    """Write rows to review as GeoParquet, one file for each CRS, the one with most rows first; the files' URIs.
+    """Write rows to review as GeoPackage, and as GeoParquet, one file for each CRS; the files' URIs, in this order.
 
-    A review without rows is written too: it says that there is nothing to look at. Files of an earlier review that
-    had more CRSs are removed.
+    The CRS with most rows comes first, in the GeoPackage as a layer. A review without rows is written too: it says that
+    there is nothing to look at. Files of an earlier review that had more CRSs are removed.
 
     Raises:
         StorageError: the folder cannot be listed or written.
     """
+    layers = []
+    for number, table in enumerate(_by_crs(found), 1):
+        layers.append((NAME if number == 1 else f"{NAME}-{number}", table))
+    uris = [storage.join(folder, f"{NAME}.gpkg")]
+    geopackage.write(uris[0], layers)
+    for name, table in layers:
+        uris.append(storage.join(folder, f"{name}.parquet"))
+        with storage.staged(uris[-1]) as part:
+            pq.write_table(table, part, compression="zstd")
+    for file in storage.list_files(folder, recursive=False):
+        further = _FURTHER.fullmatch(file.name)
+        if further and int(further[1]) > len(layers):
+            storage.delete(file.uri)
+    return uris
+
+
+def _by_crs(found: Sequence[pa.Table]) -> list[pa.Table]:
+    """Rows with one CRS as one table, the most doubtful first; an empty table where there are none."""
     by_crs: dict[bytes, list[pa.Table]] = {}
     for table in found:
         by_crs.setdefault(table.schema.metadata[b"geo"], []).append(table)
     if not by_crs:
-        empty = _SCHEMA.with_metadata(geoparquet.metadata("footprint", None))
-        by_crs = {empty.metadata[b"geo"]: [empty.empty_table()]}
-    uris = []
+        return [_SCHEMA.with_metadata(geoparquet.metadata("footprint", None)).empty_table()]
     most_first = sorted(by_crs, key=lambda geo: (-sum(map(len, by_crs[geo])), geo))
-    for number, tables in enumerate((by_crs[geo] for geo in most_first), 1):
-        name = NAME if number == 1 else NAME.replace(".", f"-{number}.")
-        uris.append(storage.join(folder, name))
-        whole = pa.concat_tables(tables).sort_by([("confidence", "ascending"), ("scan", "ascending")])
-        with storage.staged(uris[-1]) as part:
-            pq.write_table(whole, part, compression="zstd")
-    for file in storage.list_files(folder, recursive=False):
-        further = _FURTHER.fullmatch(file.name)
-        if further and int(further[1]) > len(uris):
-            storage.delete(file.uri)
-    return uris
+    wholes = (pa.concat_tables(by_crs[geo]) for geo in most_first)
+    return [whole.sort_by([("confidence", "ascending"), ("scan", "ascending")]) for whole in wholes]
 
 
 def crs_name(tiles: pa.Table) -> str:

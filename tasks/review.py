@@ -60,7 +60,7 @@ class _Gathered:
 def write_report(
     collection: Collection, records: Sequence[ledger.Record], job: SegmentJob, options: ReviewOptions, seconds: float
 ) -> str:  # fmt: skip
-    """Write report.html and review.parquet beside the labelled clouds, and show the short of it in the Prefect UI.
+    """Write report.html and the polygons to review beside the labelled clouds, and show the short of it in Prefect.
 
     Args:
         collection: of the run, as it was planned.
@@ -103,7 +103,7 @@ def write_report(
             "checkpoint": job.checkpoint,
             "polygons to review": "\n".join(polygons)
             + f"\ntiles with a mean confidence below {options.below:g}, scans that are quarantined or unlike the "
-            "training; opens in QGIS",
+            "training; for QGIS, GDAL, geopandas",
             "ledger": storage.join(job.out, "ledger", "segment"),
             "time of the stages": _stages(now),
         },

@@ -43,12 +43,12 @@ def assert_geoparquet(path: Path | str, num_polygons: int) -> None:
 
 @pytest.mark.parametrize("crs", CRSS.values(), ids=CRSS)
 def test_polygons_to_review(tmp_path: Path, crs: CRS | None) -> None:
-    (uri,) = review.write(str(tmp_path), [review.whole_scan("bad.laz", "it is damaged", BOX, crs)] * 2)
+    _, uri = review.write(str(tmp_path), [review.whole_scan("bad.laz", "it is damaged", BOX, crs)] * 2)
     assert_geoparquet(uri, 2)
 
 
 def test_nothing_to_review(tmp_path: Path) -> None:
-    (uri,) = review.write(str(tmp_path), [])
+    _, uri = review.write(str(tmp_path), [])
     assert_geoparquet(uri, 0)
 
 
@@ -64,7 +64,7 @@ def test_blocks(tmp_path: Path, crs: CRS | None) -> None:
 
 
 def test_what_is_not_as_it_says_is_found(tmp_path: Path) -> None:
-    (uri,) = review.write(str(tmp_path), [review.whole_scan("bad.laz", "it is damaged", BOX, CRS(2154))])
+    _, uri = review.write(str(tmp_path), [review.whole_scan("bad.laz", "it is damaged", BOX, CRS(2154))])
     table = pq.read_table(uri)
     for wrong in ({"geometry_types": ["Point"]}, {"crs": "EPSG:2154"}, {"encoding": "WKT"}):
         geo = json.loads(table.schema.metadata[b"geo"])

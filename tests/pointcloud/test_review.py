@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pyogrio
 from pyproj import CRS
 
 from pointcloud import review
@@ -26,10 +27,11 @@ def test_doubtful_tiles_and_quarantined_scans_by_crs(tmp_path: Path) -> None:
             review.whole_scan("far.laz", "it is damaged", (1.0, 2.0, 3.0, 4.0), feet),
         ],
     )
-    assert [Path(u).name for u in uris] == ["review.parquet", "review-2.parquet"]
+    package, *parquet = uris
+    assert [Path(u).name for u in uris] == ["review.gpkg", "review.parquet", "review-2.parquet"]
     by_crs = {
         json.loads(t.schema.metadata[b"geo"])["columns"]["footprint"]["crs"]["name"]: t.to_pylist()
-        for t in map(pq.read_table, uris)
+        for t in map(pq.read_table, parquet)
     }
     metric = by_crs[CRS_M.name]
     assert [row["scan"] for row in metric] == ["a.laz"] * 3 + ["bad.laz"]
@@ -37,6 +39,15 @@ def test_doubtful_tiles_and_quarantined_scans_by_crs(tmp_path: Path) -> None:
     assert struct.unpack("<10d", metric[-1]["footprint"][13:]) == (1, 2, 3, 2, 3, 4, 1, 4, 1, 2)
     assert [row["scan"] for row in by_crs[feet.name]] == ["far.laz"]
     assert review.crs_name(tiles) == CRS_M.name
+    # As GDAL reads it: a layer for each CRS, the same rows in the same order, places in x and y.
+    assert pyogrio.list_layers(package).tolist() == [["review", "Polygon"], ["review-2", "Polygon"]]
+    info, table = pyogrio.read_arrow(package, layer="review")
+    assert CRS(info["crs"]) == CRS_M
+    columns = [name for name in table.column_names if name in pq.read_schema(parquet[0]).names]
+    assert table.select(columns).to_pylist() == [{name: row[name] for name in columns} for row in metric]
+    assert set(columns) >= {"scan", "reason", "i", "j", "num_points", "confidence", "x", "y", "z"}
+    assert pyogrio.read_bounds(package, layer="review-2")[1].ravel().tolist() == [1, 2, 3, 4]
+    assert CRS(pyogrio.read_info(package, layer="review-2")["crs"]) == feet
 
 
 def test_what_an_earlier_review_had_more_is_removed(tmp_path: Path) -> None:
@@ -44,14 +55,16 @@ def test_what_an_earlier_review_had_more_is_removed(tmp_path: Path) -> None:
         review.whole_scan(f"{n}.laz", "bad", (1.0, 2.0, 3.0, 4.0), CRS.from_epsg(2225 + n)) for n in range(3)
     ]
     (tmp_path / "review-notes.parquet").write_text("of somebody else")
-    assert len(review.write(str(tmp_path), scans)) == 3
-    uris = review.write(str(tmp_path), scans[:2])
+    assert len(review.write(str(tmp_path), scans)) == 4
+    package, *uris = review.write(str(tmp_path), scans[:2])
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "review-2.parquet", "review-notes.parquet", "review.parquet",
+        "review-2.parquet", "review-notes.parquet", "review.gpkg", "review.parquet",
     ]  # fmt: skip
     assert [row["scan"] for uri in uris for row in pq.read_table(uri).to_pylist()] == ["0.laz", "1.laz"]
+    assert len(pyogrio.list_layers(package)) == 2
 
 
 def test_nothing_to_review_is_a_file_without_rows(tmp_path: Path) -> None:
-    (uri,) = review.write(str(tmp_path), [])
+    package, uri = review.write(str(tmp_path), [])
     assert len(pq.read_table(uri)) == 0
+    assert pyogrio.read_info(package)["features"] == 0
