@@ -238,7 +238,9 @@ def test_in_the_morning_there_is_a_page_a_map_of_what_to_look_at_and_an_artifact
     ):
         assert said in page
     # The stray scan has no CRS, so it is in a file of its own.
-    rows = [row for path in sorted((out / "review").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    rows = [
+        row for path in sorted((out / "review").glob("*.parquet")) for row in pq.read_table(path).to_pylist()
+    ]
     tiles = [row for row in rows if row["i"] is not None]
     assert len(tiles) > 2
     assert all(row["confidence"] < 1 for row in tiles)
