@@ -51,6 +51,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_both_sides_are_trained_and_scored_on_every_point(tiles, capsys):
     assert accuracy.main(small(tiles[0], "--test", str(tiles[1]))) == 0
     record = last_line(capsys)

@@ -108,6 +108,7 @@ def test_a_second_run_does_nothing_again(done: Path, survey: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in outputs} == before
 
 
+@pytest.mark.slow
 def test_another_checkpoint_labels_again(done: Path, survey: Path, tmp_path: Path) -> None:
     scan = sorted(survey.glob("*.laz"))[0]
     train(small_training(done / "blocks", tmp_path / "other", seed=1, epochs=1))

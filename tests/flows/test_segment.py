@@ -32,6 +32,7 @@ from tests.clouds import write_las
 from tests.models.test_predictor import make_predictor
 
 
+@pytest.mark.slow
 def test_labelled_clouds_in_another_format(survey: Path, checkpoint: Path, tmp_path: Path) -> None:
     scan = sorted(survey.glob("*.laz"))[0]
     (made,) = segment(segmenting(scan, checkpoint, tmp_path, format="parquet", codes=["building=64"]))
@@ -103,6 +104,7 @@ def test_a_dry_run_whose_first_sample_cannot_be_read_measures_the_next_or_says_w
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     survey: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +188,7 @@ def test_a_second_run_is_refused_while_the_first_writes(
         segment(segmenting(survey, checkpoint, tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_scans_by_state_and_their_map_are_in_the_ui_and_a_bad_scan_is_left_when_asked(
     survey: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def assert_watched(out: Path) -> None:
     assert b"val_miou" in events.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_training_once_and_names_blocks(
     blocks: Path, tmp_path: Path
 ) -> None:

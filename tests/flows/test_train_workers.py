@@ -183,6 +183,7 @@ def test_two_runs_on_one_output_do_not_mix(blocks: Path, tmp_path: Path) -> None
     assert not (tmp_path / "out" / "runs").exists()
 
 
+@pytest.mark.slow
 def test_an_emptied_note_of_ray_is_set_aside(
     blocks: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -211,6 +212,7 @@ def test_an_emptied_note_of_ray_is_set_aside(
     assert np.isfinite([epoch["train_loss"] for epoch in history]).all()
 
 
+@pytest.mark.slow
 def test_a_training_anew_is_one_and_replaces_what_it_replaces(blocks: Path, tmp_path: Path) -> None:
     job = without_chance(blocks, tmp_path / "out", epochs=1)
     runs = Path(job.out) / "runs"
