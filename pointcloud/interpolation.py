@@ -23,6 +23,7 @@ def interpolate(
     A voxel at the foot of a wall holds ground and wall; its label alone would give both to one of them. Only the 27
     voxels around a point's own are looked at, and of these only those in its cell of the grid: a cell's voxels have
     all their votes at once, and the same ones whichever file of a survey is being labelled, so no seam comes of it.
+    (torch_geometric's `knn_interpolate` has the formula, knows no cells, and needs pyg-lib.)
 
     Args:
         xyz: (P, 3) points, CRS units; row: (P,) int64, the voxel that each lies in.
