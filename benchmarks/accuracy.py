@@ -54,6 +54,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--layers", type=int, default=4, help="graph convolutions of the ResGCN")
     add("--channels", type=int, default=32)
     add("--k", type=int, default=16, help="neighbours of a point")
+    add("--fusion-channels", type=int, help="of the fused vector of a block; 0: none (default: 8 × channels)")
     add("--voxel-m", type=float, help="one point is kept per voxel (default: by density)")
     add("--tile-m", type=float, help="edge of a block (default: by density)")
     add("--halo-m", type=float, help="context around a block (default: by density)")
@@ -229,7 +230,7 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
         channels=width,
         k=options.k,
         # Half as wide as the papers' heads are for this width: a step then takes half the time.
-        fusion_channels=8 * width,
+        fusion_channels=8 * width if options.fusion_channels is None else options.fusion_channels,
         prediction_channels=(4 * width, 2 * width),
     )
     ours = {"batch_size": 2, "learning_rate": 3e-3, "ema_decay": 0.98} if options.recipe == "modern" else {}

@@ -40,7 +40,7 @@ class TrainParameters(BaseModel):
     convolution: Literal["edge", "mr", "sage", "gin"] = Field(
         DeepGCNConfig.convolution, description="EdgeConv, MRConv, GraphSAGE or GIN."
     )
-    fusion_channels: int = Field(256, description="Width of the fused feature of a block (the paper: 1024).")
+    fusion_channels: int = Field(256, description="Width of the fused feature of a block (the paper: 1024; 0: none).")
     recipe: RecipeName = Field(
         "modern",
         description="How it is trained: modern, or paper, exactly as published. What follows changes it.",

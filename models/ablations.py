@@ -1,7 +1,8 @@
 """The rows of the papers' ablation tables: one change each to a reference network.
 
 Sources: the ICCV paper's table 1 (dilation, stochastic dilation, fixed graph, connections, k, depth, width) and the
-TPAMI paper's operators, see `models.configurations`. With the paper's reference, ResGCN-28, the rows are theirs.
+TPAMI paper's operators, see `models.configurations`. With the paper's reference, ResGCN-28, the rows are theirs;
+`no-fusion` is ours.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ _ROWS = (
     Row("width-64", "width", "64 channels", _set(channels=64)),
     Row("width-128", "width", "128 channels, k at most 8",
         lambda base: replace(base, channels=128, k=min(base.k, 8))),
+    Row("no-fusion", "fusion", "no fused vector of the block", _set(fusion_channels=0)),
     Row("mr", "operator", "MRConv", _set(convolution="mr")),
     Row("sage", "operator", "GraphSAGE", _set(convolution="sage")),
     Row("gin", "operator", "GIN", _set(convolution="gin")),

@@ -37,7 +37,8 @@ class DeepGCNConfig:
         norm_eps: what batch norm adds to the variance; 1e-3 in the TensorFlow original.
         coordinate_channels: which input channels the first graph is built on.
         dropout: before the last linear layer.
-        fusion_channels: width of the fused, block-wide feature.
+        fusion_channels: width of the fused, block-wide feature; 0 leaves the fusion block out, and a point's logits
+            depend on what the graph reaches alone.
         prediction_channels: widths of the hidden prediction layers.
 
     Raises:
@@ -67,9 +68,13 @@ class DeepGCNConfig:
         object.__setattr__(self, "prediction_channels", tuple(self.prediction_channels))
         if self.dilations is not None:
             object.__setattr__(self, "dilations", tuple(self.dilations))
-        for name in ("in_channels", "num_classes", "num_layers", "channels", "k", "fusion_channels"):
+        for name in ("in_channels", "num_classes", "num_layers", "channels", "k"):
             if not _is_count(getattr(self, name)):
                 raise PointloomError(f"{name} must be a whole number from 1, found {getattr(self, name)!r}.")
+        if self.fusion_channels != 0 and not _is_count(self.fusion_channels):
+            raise PointloomError(
+                f"fusion_channels must be a whole number from 0, found {self.fusion_channels!r}."
+            )
         if self.k > 256:
             raise PointloomError(f"k must be at most 256, found {self.k}.")
         for name, allowed in (("layer", get_args(LayerKind)), ("convolution", get_args(Convolution))):

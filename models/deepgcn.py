@@ -6,6 +6,7 @@ one after the other in the rows of x, as PyG's `Batch` lays them; nothing is pad
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import pairwise
 from typing import TypedDict
@@ -48,7 +49,9 @@ class DeepGCN(nn.Module):
         widths = config.layer_channels
         self.head = convolution(config.in_channels, config.channels, **_norms(config))
         self.backbone = nn.ModuleList(BackboneLayer(config, width) for width in widths[:-1])
-        self.fusion = Fusion(sum(widths), config.fusion_channels, **_norms(config))
+        self.fusion = None
+        if config.fusion_channels:
+            self.fusion = Fusion(sum(widths), config.fusion_channels, **_norms(config))
         self.prediction = Prediction(config, in_channels=sum(widths))
 
     def forward(self, x: Tensor, ptr: Tensor, graph: Tensor | None = None) -> Tensor:
@@ -71,6 +74,9 @@ class DeepGCN(nn.Module):
         for i, layer in enumerate(self.backbone, start=1):
             space = features[-1] if self.config.dynamic else coordinates
             features.append(self._through(layer, features[-1], self._neighbours(i, space, bounds, graph)))
+        if self.fusion is None:
+            (product,) = LinearOfAll.apply(1, self.prediction.weight_of_features(), *features)
+            return self.prediction(product)
         sizes = [end - start for start, end in pairwise(bounds)]
         weights = self.fusion.weight(), self.prediction.weight_of_features()
         of_fusion, of_prediction = LinearOfAll.apply(len(weights), *weights, *features)
@@ -182,11 +188,13 @@ class Prediction(nn.Module):
         """W_features of the first layer's W [fused, features], (C', C)."""
         return self.first.linear.weight[:, self.fused_channels :]
 
-    def forward(self, product: Tensor, fused: Tensor, sizes: list[int]) -> Tensor:
+    def forward(self, product: Tensor, fused: Tensor | None = None, sizes: Sequence[int] = ()) -> Tensor:
         """W_features features (P, C') of every point, fused (B, C'') and the blocks' sizes -> (P, num_classes)."""
         # W [fused, features] = W_fused · fused + W_features · features: nothing is repeated per point.
-        w_fused = self.first.linear.weight[:, : self.fused_channels]
-        of_block = F.linear(fused, w_fused, self.first.linear.bias)
-        if len(sizes) > 1:
-            of_block = of_block.repeat_interleave(torch.tensor(sizes, device=of_block.device), dim=0)
+        of_block = self.first.linear.bias
+        if fused is not None:
+            w_fused = self.first.linear.weight[:, : self.fused_channels]
+            of_block = F.linear(fused, w_fused, self.first.linear.bias)
+            if len(sizes) > 1:
+                of_block = of_block.repeat_interleave(torch.tensor(sizes, device=of_block.device), dim=0)
         return self.classes(self.dropout(self.second(self.first.activate(product.add_(of_block)))))

@@ -37,6 +37,7 @@ def test_what_the_rows_change() -> None:
     assert network("not-stochastic").stochastic_epsilon == 0
     assert set(network("not-dilated").layer_dilations) == {1}
     assert not network("fixed-graph").dynamic
+    assert network("no-fusion").fusion_channels == 0
     assert network("fixed-graph").layer_dilations[-1] == 27
     assert network("plain-dilated").layer_dilations == BASE.layer_dilations
     assert set(network("plain-14").layer_dilations) == {1}

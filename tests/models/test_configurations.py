@@ -42,6 +42,7 @@ def test_norm_eps_is_written_only_where_it_is_not_the_usual_one() -> None:
         ({"num_layers": 4, "dilations": (1, 2)}, "each of the 3 backbone layers"),
         ({"in_channels": 2}, "coordinate_channels must name some of the 2 input channels"),
         ({"stochastic_epsilon": 1.5}, "stochastic_epsilon must be from 0 to 1"),
+        ({"fusion_channels": -1}, "fusion_channels must be a whole number from 0, found -1"),
         ({"dropout": 1.0}, "dropout must be"),
         ({"norm_eps": 0.0}, "norm_eps must be above 0"),
         ({"prediction_channels": (512,)}, "prediction_channels must be two"),

@@ -80,6 +80,25 @@ def test_graph_options_are_the_papers_formula(changes: dict[str, object], points
     assert (ours - others).abs().max() > 1e-3, "the option changes nothing"
 
 
+def test_without_fusion_it_is_the_network_that_pays_no_heed_to_the_fused_vector() -> None:
+    x = torch.rand((120, 9), dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    ptr, no_chance = torch.tensor([0, 50, 120]), {"dropout": 0.0, "stochastic_epsilon": 0.0}
+    without = settle(DeepGCN(small_config(fusion_channels=0, **no_chance)).double()).train()
+    deaf = DeepGCN(small_config(**no_chance)).double().train()
+    assert not any(name.startswith("fusion") for name, _ in without.named_parameters())
+    weights = deaf.state_dict() | without.state_dict()
+    first = "prediction.first.linear.weight"
+    zeros = torch.zeros_like(deaf.state_dict()[first][:, : deaf.config.fusion_channels])
+    deaf.load_state_dict(weights | {first: torch.cat([zeros, without.state_dict()[first]], dim=1)})
+    ours, theirs = without(x, ptr), deaf(x, ptr)
+    assert (ours - theirs).abs().max() < 1e-12
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    found, expected = (network.head.nn.linear.weight.grad for network in (without, deaf))
+    assert found.abs().max() > 0
+    assert (found - expected).abs().max() < 1e-10 * expected.abs().max()
+
+
 def test_blocks_of_different_sizes_do_not_see_each_other(points: Tensor) -> None:
     network = settle(DeepGCN(small_config()).double()).eval()
     bounds = [0, 3, 40, 41, 120]  # 3 and 1 points: fewer than k; 37: fewer than k·d in the last layer too
