@@ -30,7 +30,7 @@ from models.checkpoint import Checkpoint
 from models.deepgcn import DeepGCNConfig
 from models.metrics import Scores, confusion
 from models.predictor import Predictor
-from models.recipes import RECIPES, SPARSE, Loss
+from models.recipes import RECIPES, SPARSE, Loss, fusion_channels
 from models.recipes import recipe as find_recipe
 from pointcloud.blocks import BlockConfig
 from pointcloud.cloud import Cloud
@@ -54,7 +54,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--layers", type=int, default=4, help="graph convolutions of the ResGCN")
     add("--channels", type=int, default=32)
     add("--k", type=int, default=16, help="neighbours of a point")
-    add("--fusion-channels", type=int, help="of the fused vector of a block; 0: none (default: 8 × channels)")
+    add(
+        "--fusion-channels",
+        type=int,
+        help="of the fused vector of a block; 0: none (default: by density, or 8 × channels)",
+    )
     add("--voxel-m", type=float, help="one point is kept per voxel (default: by density)")
     add("--tile-m", type=float, help="edge of a block (default: by density)")
     add("--halo-m", type=float, help="context around a block (default: by density)")
@@ -162,7 +166,7 @@ def complete(options: argparse.Namespace, sources: Sequence[Source]) -> None:
     """Fill in the options that were not given. Raises PointloomError for scans too small to tell their density."""
     if options.val_fraction is None:
         options.val_fraction = 0.0 if options.test else 0.2
-    by_density = ("voxel_m", "tile_m", "halo_m", "features", "class_weights", "crop")
+    by_density = ("voxel_m", "tile_m", "halo_m", "features", "class_weights", "crop", "fusion_channels")
     if all(getattr(options, name) is not None for name in by_density):
         return
     clouds = [read_cloud(source.uri) for source in sources]
@@ -176,7 +180,11 @@ def complete_for(options: argparse.Namespace, spacing: float, known: set[str]) -
     options.voxel_m, options.tile_m = options.voxel_m or voxel_m, options.tile_m or tile_m
     options.halo_m = halo_m if options.halo_m is None else options.halo_m
     options.features = options.features or [f for f in features if known.issuperset(FEATURES[f][0])]
-    if options.recipe == "modern" and spacing >= SPARSE_M:
+    sparse = spacing >= SPARSE_M
+    if options.fusion_channels is None:
+        # Half as wide as the papers' heads are for this width: a step then takes half the time.
+        options.fusion_channels = fusion_channels(options.recipe, sparse=sparse, width=8 * options.channels)
+    if options.recipe == "modern" and sparse:
         for name, value in SPARSE.items():
             if getattr(options, name) is None:
                 setattr(options, name, value)
@@ -229,8 +237,7 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
         num_layers=options.layers,
         channels=width,
         k=options.k,
-        # Half as wide as the papers' heads are for this width: a step then takes half the time.
-        fusion_channels=8 * width if options.fusion_channels is None else options.fusion_channels,
+        fusion_channels=options.fusion_channels,
         prediction_channels=(4 * width, 2 * width),
     )
     ours = {"batch_size": 2, "learning_rate": 3e-3, "ema_decay": 0.98} if options.recipe == "modern" else {}

@@ -11,12 +11,14 @@ from pydantic import BaseModel, Field
 
 from flows.running import run
 from models.configurations import DeepGCNConfig
-from models.recipes import Loss, Optimizer, RecipeName, Schedule, TrainConfig, recipe
+from models.recipes import Loss, Optimizer, RecipeName, Schedule, TrainConfig, fusion_channels, recipe
 from pointcloud.errors import PointloomError
 from pointcloud.features import FEATURES, is_sparse, num_channels
 from pointcloud.lock import held
 from pointcloud.resplit import open_blocks
 from tasks.train import TrainJob, check_dataset, check_splits, cpus_of_each, train_network
+
+_FUSION_CHANNELS = 256
 
 
 class TrainParameters(BaseModel):
@@ -40,7 +42,11 @@ class TrainParameters(BaseModel):
     convolution: Literal["edge", "mr", "sage", "gin"] = Field(
         DeepGCNConfig.convolution, description="EdgeConv, MRConv, GraphSAGE or GIN."
     )
-    fusion_channels: int = Field(256, description="Width of the fused feature of a block (the paper: 1024; 0: none).")
+    fusion_channels: int | None = Field(
+        None,
+        description="Width of the fused feature of a block (the paper: 1024); 0: none, as by the recipe modern on "
+        f"sparse surveys; elsewhere {_FUSION_CHANNELS} unless given.",
+    )
     recipe: RecipeName = Field(
         "modern",
         description="How it is trained: modern, or paper, exactly as published. What follows changes it.",
@@ -114,6 +120,8 @@ class TrainParameters(BaseModel):
             PointloomError: parameters that do not fit together.
         """
         manifest, features = check_dataset(self.dataset, tuple(self.features))
+        sparse = is_sparse(manifest.block_config)
+        fusion = fusion_channels(self.recipe, sparse=sparse, width=_FUSION_CHANNELS)
         network = DeepGCNConfig(
             in_channels=num_channels(features),
             num_classes=len(manifest.label_scheme),
@@ -122,10 +130,10 @@ class TrainParameters(BaseModel):
             k=self.k,
             layer=self.layer,
             convolution=self.convolution,
-            fusion_channels=self.fusion_channels,
+            fusion_channels=fusion if self.fusion_channels is None else self.fusion_channels,
         )
         given = {f.name: getattr(self, f.name) for f in fields(TrainConfig)}
-        training = recipe(self.recipe, sparse=is_sparse(manifest.block_config), **given)
+        training = recipe(self.recipe, sparse=sparse, **given)
         if self.min_workers > self.num_workers:
             raise PointloomError(
                 f"min_workers {self.min_workers} is more than num_workers {self.num_workers}."

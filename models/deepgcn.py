@@ -191,7 +191,7 @@ class Prediction(nn.Module):
     def forward(self, product: Tensor, fused: Tensor | None = None, sizes: Sequence[int] = ()) -> Tensor:
         """W_features features (P, C') of every point, fused (B, C'') and the blocks' sizes -> (P, num_classes)."""
         # W [fused, features] = W_fused · fused + W_features · features: nothing is repeated per point.
-        of_block = self.first.linear.bias
+        of_block: Tensor = self.first.linear.bias
         if fused is not None:
             w_fused = self.first.linear.weight[:, : self.fused_channels]
             of_block = F.linear(fused, w_fused, self.first.linear.bias)

@@ -118,16 +118,16 @@ def test_the_paper_recipe_trains_as_published_over_the_epochs_given(tiles, capsy
 @pytest.mark.parametrize(
     ("given", "spacing", "expected"),
     [
-        ((), 2.0, (False, 0.8)),
-        (("--class-weights", "--crop", "0.1"), 2.0, (True, 0.1)),
-        ((), 0.5, (None, None)),
-        (("--recipe", "paper"), 2.0, (None, None)),
+        ((), 2.0, (False, 0.8, 0)),
+        (("--class-weights", "--crop", "0.1", "--fusion-channels", "64"), 2.0, (True, 0.1, 64)),
+        ((), 0.5, (None, None, 256)),
+        (("--recipe", "paper", "--channels", "16"), 2.0, (None, None, 128)),
     ],
 )
-def test_sparse_scans_are_cropped_and_not_weighed_unless_asked(given, spacing, expected):
+def test_sparse_scans_are_cropped_not_weighed_and_not_fused_unless_asked(given, spacing, expected):
     options = accuracy.arguments(["--train", "a", "--classes", "b", *given])
     accuracy.complete_for(options, spacing, set())
-    assert (options.class_weights, options.crop) == expected
+    assert (options.class_weights, options.crop, options.fusion_channels) == expected
 
 
 def test_minutes_become_epochs(tiles, capsys):

@@ -93,6 +93,15 @@ def test_the_best_epoch_before_is_kept_and_an_older_checkpoint_left_alone(
     assert (tmp_path / "checkpoint" / RECORD).read_bytes() == before
 
 
+def test_modern_fuses_nothing_on_sparse_surveys_unless_asked(blocks: Path, tmp_path: Path) -> None:
+    def width(**changes: object) -> int:
+        return small_training(blocks, tmp_path, **changes).job().network.fusion_channels
+
+    assert width(fusion_channels=None) == 0
+    assert width(fusion_channels=None, recipe="paper") == 256
+    assert width(fusion_channels=32) == 32
+
+
 def test_recipes_are_named_and_changed_field_by_field(blocks: Path, tmp_path: Path) -> None:
     assert small_training(blocks, tmp_path).job().training == recipe("modern", sparse=True, epochs=2)
     changed = small_training(blocks, tmp_path, recipe="paper", augment=True, batch_size=4).job().training

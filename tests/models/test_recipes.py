@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.recipes import RECIPES, TrainConfig, recipe
+from models.recipes import RECIPES, TrainConfig, fusion_channels, recipe
 from models.training import begin
 from pointcloud.errors import PointloomError
 from tests.clouds import assert_one_sentence
@@ -110,3 +110,9 @@ def test_modern_is_another_on_sparse_surveys_and_what_is_asked_for_stays() -> No
     assert recipe("modern", sparse=True, crop=0.3, class_weights=True).crop == 0.3
     assert recipe("modern", sparse=True, class_weights=True).class_weights
     assert recipe("paper", sparse=True) == RECIPES["paper"]
+    widths = [
+        fusion_channels(name, sparse=sparse, width=9)
+        for name in ("modern", "paper")
+        for sparse in (False, True)
+    ]
+    assert widths == [9, 0, 9, 9]
