@@ -84,7 +84,7 @@ def train_on_scans(
                 read_blocks(folder, manifest, split), recipe.required, manifest.statistics, augmentation
             )
             for split, augmentation in (
-                (splits.TRAIN, Augmentation.of(plan, recipe.required)),
+                (splits.TRAIN, Augmentation.of(plan, recipe.required, recipe.config)),
                 (splits.VAL, None),
             )
         )

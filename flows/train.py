@@ -79,6 +79,9 @@ class TrainParameters(BaseModel):
         None,
         description="Augmented blocks lose up to this share of their points, those farthest from one of them.",
     )
+    tilt: float | None = Field(
+        None, description="Augmented ground rises by up to this many metres a metre towards a random side."
+    )
     colour_drop: float | None = Field(None, description="Share of augmented blocks that lose their colours.")
     channel_drop: float | None = Field(
         None, description="Share of the other channels that augmented blocks lose."

@@ -1,4 +1,4 @@
-"""What a survey may look like as well: other sizes, heights and crops, noise, turned, mirrored, with channels missing.
+"""What a survey may look like as well: other sizes, heights, slopes, crops, noise, turned, mirrored, channels missing.
 
 A block is deformed before its features are computed, so that the shape of its surroundings (`pointcloud.surroundings`)
 is that of the deformed block. With few training scans it is this that counts: heights stretched by up to a half keep
@@ -17,8 +17,9 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from models.recipes import TrainConfig
-from pointcloud.blocks import Block
+from pointcloud.blocks import Block, BlockConfig
 from pointcloud.features import num_channels
+from pointcloud.height import height_above, lowest_points
 from pointcloud.labels import IGNORE
 
 _SCALE = 1.15
@@ -35,6 +36,9 @@ class Augmentation:
             on the logarithm's scale. 1 leaves heights as they are.
         crop: up to this share of a block's points is left out, those farthest from one drawn at random. The fused
             vector of a block says what else is there: of few whole blocks a network may learn it by heart.
+        tilt: the ground rises by 0 to this many metres a metre towards a side drawn at random, and what stands on it
+            stays upright: a network that has seen no hills may take a slope for a roof.
+        ground_window_m: that heights are counted in.
         colour_drop: the probability that a block loses its colours, where rgb is a feature (PointNeXt, 2022).
         channel_drop: the probability of every other channel but xyz to be 0 in a block.
     """
@@ -42,15 +46,20 @@ class Augmentation:
     features: tuple[str, ...] = ("xyz",)
     stretch: float = 1.0
     crop: float = 0.0
+    tilt: float = 0.0
+    ground_window_m: float = BlockConfig.ground_window_m
     colour_drop: float = 0.0
     channel_drop: float = 0.0
 
     @staticmethod
-    def of(config: TrainConfig, features: tuple[str, ...]) -> Augmentation | None:
-        """A recipe's; None where it has none."""
+    def of(config: TrainConfig, features: tuple[str, ...], blocks: BlockConfig) -> Augmentation | None:
+        """A recipe's, for blocks so cut; None where it has none."""
         if not config.augment:
             return None
-        return Augmentation(features, config.stretch, config.crop, config.colour_drop, config.channel_drop)
+        return Augmentation(
+            features, config.stretch, config.crop, config.tilt, blocks.ground_window_m, config.colour_drop,
+            config.channel_drop,
+        )  # fmt: skip
 
     def deform(self, block: Block) -> Block:
         """A part of a block, of other sizes and heights, with a little noise: positions, heights, extent together."""
@@ -59,12 +68,32 @@ class Augmentation:
         factors = torch.tensor([plane, plane, upwards])
         position = torch.from_numpy(block.position) * factors
         position += _JITTER_M * torch.randn_like(position)
-        return replace(
+        deformed = replace(
             block,
             position=position.numpy(),
             height=block.height * upwards,
             extent=None if block.extent is None else block.extent * factors.double().numpy(),
         )
+        return self._tilted(deformed) if self.tilt else deformed
+
+    def _tilted(self, block: Block) -> Block:
+        """A block on a slope; the extent of its scan stays."""
+        slope, towards = self.tilt * torch.rand(()).item(), 2 * math.pi * torch.rand(()).item()
+        flat = block.position.astype(np.float64)
+        tilted = flat.copy()
+        tilted[:, 2] += slope * (flat[:, :2] @ [math.cos(towards), math.sin(towards)])
+        # The block's own points say by how much heights grow: what they are counted from is the scan's, and not here.
+        grown = self._heights(tilted) - self._heights(flat)
+        return replace(
+            block,
+            position=tilted.astype(np.float32),
+            height=np.maximum(block.height + grown, 0).astype(np.float32),
+        )
+
+    def _heights(self, position: np.ndarray) -> np.ndarray:
+        """Of the points (N, 3), above the lowest of them nearby, (N,)."""
+        lowest = lowest_points(position, self.ground_window_m)
+        return height_above(position, self.ground_window_m, *lowest)
 
     def _cropped(self, block: Block) -> Block:
         """The points nearest to a labelled one as seen from above, at least one of them."""

@@ -36,6 +36,7 @@ class TrainConfig:
         augment: turn about the vertical, mirror, scale, stretch heights, jitter, drop channels.
         stretch: with `augment`, heights are multiplied by 1 / stretch to stretch.
         crop: with `augment`, up to this share of a block's points is left out, those farthest from a random one.
+        tilt: with `augment`, the ground of a block rises by up to this many metres a metre towards a random side.
         colour_drop: with `augment`, the probability that a block loses its colours, where rgb is a feature.
         channel_drop: with `augment`, the probability that a block loses a channel, of each but xyz and rgb.
         ema_decay: of an exponential moving average of the weights, which is then what is validated and kept; it
@@ -65,6 +66,7 @@ class TrainConfig:
     augment: bool = True
     stretch: float = 1.5
     crop: float = 0.0
+    tilt: float = 0.0
     colour_drop: float = 0.2
     channel_drop: float = 0.2
     ema_decay: float = 0.0
@@ -80,7 +82,7 @@ class TrainConfig:
             raise PointloomError(f"learning_rate must be positive, found {self.learning_rate}.")
         if not 1 <= self.stretch < math.inf:
             raise PointloomError(f"stretch must be 1 or more, found {self.stretch}.")
-        for name in ("weight_decay", "clip_norm", "focal_gamma"):
+        for name in ("weight_decay", "clip_norm", "focal_gamma", "tilt"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise PointloomError(f"{name} must be 0 or positive, found {getattr(self, name)}.")
         for name in ("warm_up", "label_smoothing", "crop", "colour_drop", "channel_drop", "ema_decay"):
@@ -132,6 +134,7 @@ RECIPES: dict[RecipeName, TrainConfig] = {
         augment=False,
         stretch=1.0,
         crop=0.0,
+        tilt=0.0,
         colour_drop=0.0,
         channel_drop=0.0,
         mixed_precision=False,

@@ -142,7 +142,7 @@ def _train_loader(job: TrainJob, blocks: SplitBlocks, rank: int, num_workers: in
         blocks.read(splits.TRAIN),
         job.features,
         blocks.manifest.statistics,
-        Augmentation.of(job.training, job.features),
+        Augmentation.of(job.training, job.features, blocks.manifest.block_config),
     )
     try:
         dealt = DealtBatches(

@@ -14,7 +14,9 @@ from torch_geometric.data import Data
 from models.augmentation import Augmentation
 from models.dataset import to_data
 from models.recipes import recipe
+from pointcloud.blocks import BlockConfig
 from pointcloud.features import FeatureStatistics
+from pointcloud.height import height_above, lowest_points
 from pointcloud.labels import IGNORE
 from tests.clouds import cut, make_cloud
 
@@ -57,6 +59,32 @@ def test_height_extent_and_surroundings_follow_the_points() -> None:
         "surroundings are the deformed block's"
     )
     torch.testing.assert_close(plain[:, 9:], moved[:, 9:], rtol=0, atol=0.05)  # the place in the room stays
+
+
+def test_on_a_slope_things_stand_upright_and_heights_are_what_cutting_would_say() -> None:
+    seed_everything(8)
+    window, slopes, towards, wrong = 6.0, [], [], []
+    # Cut without a halo: all that heights are counted from lies in the block.
+    heights = height_above(
+        BLOCK.position.astype(float), window, *lowest_points(BLOCK.position.astype(float), window)
+    )
+    block = replace(BLOCK, height=heights.astype(np.float32))
+    for _ in range(100):
+        tilted = Augmentation(tilt=0.4, ground_window_m=window).deform(block)
+        by = np.linalg.lstsq(block.position, tilted.position, rcond=None)[0]
+        np.testing.assert_allclose(by[:, :2], np.eye(3)[:, :2] * by[0, 0], atol=0.01)
+        slopes.append(math.hypot(*by[:2, 2]) / by[0, 0])
+        towards.append(math.atan2(by[1, 2], by[0, 2]))
+        position = tilted.position.astype(float)
+        expected = height_above(position, window, *lowest_points(position, window))
+        # Not the same: scaling, which comes first, moves points across the cells that heights are counted in.
+        wrong.append([np.abs(height - expected).mean() for height in (tilted.height, block.height)])
+    ours, as_if_flat = np.mean(wrong, axis=0)
+    assert ours < 0.4 * as_if_flat
+    assert max(slopes) < 0.41
+    assert max(slopes) > 0.35
+    assert min(slopes) < 0.05
+    assert np.histogram(towards, bins=4, range=(-math.pi, math.pi))[0].min() > 10
 
 
 def test_a_crop_is_what_lies_around_one_labelled_point() -> None:
@@ -116,10 +144,13 @@ def test_channels_go_missing_one_by_one_and_colours_together() -> None:
 
 
 def test_a_recipe_without_augmentation_has_none() -> None:
-    assert Augmentation.of(recipe("paper"), ("xyz",)) is None
-    changes = {"stretch": 1.2, "crop": 0.4, "channel_drop": 0.3}
-    changed = Augmentation.of(recipe("modern", **changes), ("xyz", "height"))
-    assert changed == Augmentation(("xyz", "height"), colour_drop=recipe("modern").colour_drop, **changes)
+    blocks = BlockConfig(ground_window_m=12.0)
+    assert Augmentation.of(recipe("paper"), ("xyz",), blocks) is None
+    changes = {"stretch": 1.2, "crop": 0.4, "tilt": 0.1, "channel_drop": 0.3}
+    changed = Augmentation.of(recipe("modern", **changes), ("xyz", "height"), blocks)
+    assert changed == Augmentation(
+        ("xyz", "height"), ground_window_m=12.0, colour_drop=recipe("modern").colour_drop, **changes
+    )
 
 
 def test_a_block_without_extent_is_deformed_all_the_same() -> None:
