@@ -87,6 +87,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="(default: by density, or the recipe's)",
     )
     add("--crop", type=float, help="(default: by density, or the recipe's)")
+    add("--tilt", type=float, help="(default: the recipe's)")
     add("--rotations", type=int, default=4, help="views of a block whose logits are averaged when labelling")
     add("--val-fraction", type=float, help="of each training scan's ground (default: 0.2, with --test 0)")
     add("--trees", type=int, default=100, help="of the forest")
@@ -243,7 +244,7 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
     ours = {"batch_size": 2, "learning_rate": 3e-3, "ema_decay": 0.98} if options.recipe == "modern" else {}
     given = {
         name: getattr(options, name)
-        for name in ("batch_size", "learning_rate", "ema_decay", "loss", "class_weights", "crop")
+        for name in ("batch_size", "learning_rate", "ema_decay", "loss", "class_weights", "crop", "tilt")
     }
     changes = ours | {name: value for name, value in given.items() if value is not None}
     plan = find_recipe(options.recipe, seed=options.seed, **changes)

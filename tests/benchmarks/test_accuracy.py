@@ -110,8 +110,9 @@ def test_the_paper_recipe_trains_as_published_over_the_epochs_given(tiles, capsy
     assert accuracy.main(options) == 0
     (plan,) = plans
     assert plan == replace(RECIPES["paper"], epochs=40, halving_epochs=8)
-    assert accuracy.main(small(tiles[0], "--loss", "lovasz", "--rotations", "2")) == 0
+    assert accuracy.main(small(tiles[0], "--loss", "lovasz", "--tilt", "0.1", "--rotations", "2")) == 0
     assert (plans[1].loss, plans[1].batch_size, plans[1].learning_rate) == ("lovasz", 2, 3e-3)
+    assert plans[1].tilt == 0.1
     assert plans[1].class_weights
 
 
