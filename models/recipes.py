@@ -166,7 +166,7 @@ def recipe(name: RecipeName, *, sparse: bool = False, **changes: Any) -> TrainCo
 def fusion_channels(name: RecipeName, *, sparse: bool, width: int) -> int:
     """Of the network that goes with a recipe: width, but on sparse surveys `modern` leaves the fused vector out.
 
-    Of few large blocks it says which one this is: on halves of such tiles networks without it were one to two points
-    of mIoU better (benchmarks/ACCURACY.md).
+    Of few large blocks it says which one this is: on half of such a tile a network without it was one point of mIoU
+    better (benchmarks/ACCURACY.md).
     """
     return 0 if sparse and name == "modern" else width
