@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import yaml
 from cyclopts import App, Parameter
@@ -47,6 +49,7 @@ def main(arguments: list[str]) -> int:
     )
     for command in _COMMANDS:
         app.command(f"flows.{command}:command", name=command)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app.config = parameters_from_file(arguments)
         app(arguments)
@@ -54,6 +57,11 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # Unwinds, so that the flow run, Ray's processes and the embedded server end as after Ctrl-C.
+    sys.exit(128 + number)
 
 
 def parameters_from_file(arguments: list[str]) -> list[Dict]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -52,6 +54,7 @@ def ray_session(num_cpus: int) -> Iterator[None]:
             os.environ.setdefault(name, value)
     # The flow's own log lines say what happens; Ray Data's plans stay in its log files.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    on_termination = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             ray.init(address=address, logging_level=logging.WARNING)
@@ -70,6 +73,9 @@ def ray_session(num_cpus: int) -> Iterator[None]:
             if address
             else f"Ray did not start on this machine ({reason}); end what else keeps it busy, and run again."
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray puts its own in place, after which a process ends in abort() and leaves Prefect's server behind.
+        signal.signal(signal.SIGTERM, on_termination)
     try:
         yield
     finally:

@@ -17,16 +17,20 @@ LIMIT_S = 240
 
 
 class FlowRun:
-    """`python -m flows NAME`; what is said of it is printed with the seconds since its start."""
+    """`python -m flows NAME`; what is said of it is printed with the seconds since its start.
 
-    def __init__(self, name: str, parameters: BaseModel, folder: Path) -> None:
+    With `embedded` on a Prefect server of its own, as where PREFECT_API_URL names none.
+    """
+
+    def __init__(self, name: str, parameters: BaseModel, folder: Path, embedded: bool = False) -> None:
+        prefect = {"PREFECT_HOME": str(folder)} if embedded else {"PREFECT_API_URL": PREFECT_API_URL.value()}
         file = folder / "parameters.json"
         file.write_text(parameters.model_dump_json())
         self.began = time.monotonic()
         self.log = (folder / "log").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "flows", name, "--parameters", str(file)],
-            env={**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()},
+            env={**os.environ, **prefect},
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         self.say("the flow starts")
@@ -62,6 +66,12 @@ class FlowRun:
         code = self.process.wait(LIMIT_S)
         self.say(f"the flow ends with exit status {code}")
         return code
+
+    def terminate(self) -> tuple[int, list[psutil.Process]]:
+        """Ask the driver to end: its exit status, and what of its processes lives on."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.terminate()
+        return self.ends(), psutil.wait_procs(children, timeout=30)[1]
 
     def kill(self) -> None:
         """End driver, Ray and its workers at once, where they still run."""

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,9 +29,9 @@ _EPOCHS = 40
 class Run(FlowRun):
     """A `train` flow."""
 
-    def __init__(self, parameters: TrainParameters, folder: Path) -> None:
+    def __init__(self, parameters: TrainParameters, folder: Path, embedded: bool) -> None:
         self.out = Path(parameters.out)
-        super().__init__("train", parameters, folder)
+        super().__init__("train", parameters, folder, embedded)
 
     def kept(self) -> Path | None:
         """The newest checkpoint that Ray's controller has noted: what is on disk but not noted yet is trained again."""
@@ -53,13 +54,13 @@ class Run(FlowRun):
 
 
 @pytest.fixture
-def start(survey: Path, tmp_path: Path) -> Iterator[Callable[[], Run]]:
+def start(survey: Path, tmp_path: Path) -> Iterator[Callable[..., Run]]:
     preprocess(preprocessing([survey], tmp_path / "blocks"))
     parameters = small_training(tmp_path / "blocks", tmp_path / "checkpoint", epochs=_EPOCHS)
     runs: list[Run] = []
 
-    def start() -> Run:
-        runs.append(Run(parameters, tmp_path))
+    def start(embedded: bool = False) -> Run:
+        runs.append(Run(parameters, tmp_path, embedded))
         return runs[-1]
 
     print()
@@ -70,7 +71,7 @@ def start(survey: Path, tmp_path: Path) -> Iterator[Callable[[], Run]]:
     print(said[-3000:] if "Traceback" in said else "")
 
 
-def test_a_killed_training_goes_on_from_its_last_epoch(start: Callable[[], Run]) -> None:
+def test_a_killed_training_goes_on_from_its_last_epoch(start: Callable[..., Run]) -> None:
     run = start()
     before = run.wait_for_epochs()
     run.kill()
@@ -85,7 +86,20 @@ def test_a_killed_training_goes_on_from_its_last_epoch(start: Callable[[], Run])
     assert history[: len(before)] == before
 
 
-def test_a_killed_ray_worker_costs_at_most_an_epoch(start: Callable[[], Run]) -> None:
+def test_a_terminated_training_leaves_neither_ray_nor_the_embedded_server(start: Callable[..., Run]) -> None:
+    run = start(embedded=True)
+    before = run.wait_for_epochs()
+    assert run.find("prefect.server")
+    assert run.find("raylet")
+    code, left = run.terminate()
+    assert code == 128 + signal.SIGTERM
+    assert left == []
+    again = start()
+    assert again.ends() == 0
+    assert again.history()[: len(before)] == before
+
+
+def test_a_killed_ray_worker_costs_at_most_an_epoch(start: Callable[..., Run]) -> None:
     run = start()
     before = run.wait_for_epochs()
     killed = run.find("RayTrainWorker")
@@ -101,7 +115,7 @@ def test_a_killed_ray_worker_costs_at_most_an_epoch(start: Callable[[], Run]) ->
 
 
 def test_a_disk_that_is_full_for_a_while_is_said_and_the_training_goes_on(
-    start: Callable[[], Run], tmp_path: Path
+    start: Callable[..., Run], tmp_path: Path
 ) -> None:
     small = tmp_path / "checkpoint"
     small.mkdir()
