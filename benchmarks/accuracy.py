@@ -30,12 +30,12 @@ from models.checkpoint import Checkpoint
 from models.deepgcn import DeepGCNConfig
 from models.metrics import Scores, confusion
 from models.predictor import Predictor
-from models.recipes import RECIPES, SPARSE, Loss, fusion_channels
+from models.recipes import AIRBORNE, RECIPES, SPARSE, Loss, fusion_channels
 from models.recipes import recipe as find_recipe
 from pointcloud.blocks import BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.errors import PointloomError
-from pointcloud.features import FEATURES, SPARSE_M, check_features, num_channels, survey_features
+from pointcloud.features import FEATURES, SPARSE_M, check_features, is_airborne, num_channels, survey_features
 from pointcloud.labels import LabelScheme, find_scheme
 from pointcloud.preprocess import Recipe
 from pointcloud.reader import find_scans, read_cloud
@@ -87,7 +87,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="(default: by density, or the recipe's)",
     )
     add("--crop", type=float, help="(default: by density, or the recipe's)")
-    add("--tilt", type=float, help="(default: the recipe's)")
+    add("--relief", type=float, help="(default: 0.5 where scans have returns, or the recipe's)")
     add("--rotations", type=int, default=4, help="views of a block whose logits are averaged when labelling")
     add("--val-fraction", type=float, help="of each training scan's ground (default: 0.2, with --test 0)")
     add("--trees", type=int, default=100, help="of the forest")
@@ -167,7 +167,16 @@ def complete(options: argparse.Namespace, sources: Sequence[Source]) -> None:
     """Fill in the options that were not given. Raises PointloomError for scans too small to tell their density."""
     if options.val_fraction is None:
         options.val_fraction = 0.0 if options.test else 0.2
-    by_density = ("voxel_m", "tile_m", "halo_m", "features", "class_weights", "crop", "fusion_channels")
+    by_density = (
+        "voxel_m",
+        "tile_m",
+        "halo_m",
+        "features",
+        "class_weights",
+        "crop",
+        "relief",
+        "fusion_channels",
+    )
     if all(getattr(options, name) is not None for name in by_density):
         return
     clouds = [read_cloud(source.uri) for source in sources]
@@ -185,8 +194,9 @@ def complete_for(options: argparse.Namespace, spacing: float, known: set[str]) -
     if options.fusion_channels is None:
         # Half as wide as the papers' heads are for this width: a step then takes half the time.
         options.fusion_channels = fusion_channels(options.recipe, sparse=sparse, width=8 * options.channels)
-    if options.recipe == "modern" and sparse:
-        for name, value in SPARSE.items():
+    if options.recipe == "modern":
+        suited = (AIRBORNE if is_airborne(known) else {}) | (SPARSE if sparse else {})
+        for name, value in suited.items():
             if getattr(options, name) is None:
                 setattr(options, name, value)
 
@@ -244,7 +254,7 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
     ours = {"batch_size": 2, "learning_rate": 3e-3, "ema_decay": 0.98} if options.recipe == "modern" else {}
     given = {
         name: getattr(options, name)
-        for name in ("batch_size", "learning_rate", "ema_decay", "loss", "class_weights", "crop", "tilt")
+        for name in ("batch_size", "learning_rate", "ema_decay", "loss", "class_weights", "crop", "relief")
     }
     changes = ours | {name: value for name, value in given.items() if value is not None}
     plan = find_recipe(options.recipe, seed=options.seed, **changes)

@@ -25,7 +25,7 @@ from benchmarks.scan_training import train_on_scans
 from models.checkpoint import Checkpoint, save_checkpoint
 from models.deepgcn import DeepGCNConfig
 from models.predictor import Predictor
-from models.training import TrainConfig
+from models.recipes import AIRBORNE, TrainConfig
 from pointcloud.blocks import BlockConfig
 from pointcloud.errors import PointloomError
 from pointcloud.features import num_channels
@@ -102,7 +102,9 @@ def learn(folder: Path, scheme: LabelScheme, epochs: int) -> Checkpoint:
         fusion_channels=256,
         prediction_channels=(128, 64),
     )
-    plan = TrainConfig(epochs=epochs, batch_size=2, learning_rate=3e-3, ema_decay=0.98)
+    plan = TrainConfig(
+        epochs=epochs, batch_size=2, learning_rate=3e-3, ema_decay=0.98, class_weights=False, **AIRBORNE
+    )
     recipe = Recipe(blocks, scheme, SplitRule(val_fraction=0.0), required=FEATURES)
     checkpoint = train_on_scans(find_scans([str(folder)]), recipe, network, plan)
     return replace(checkpoint, block_config=replace(blocks, overlap=1))

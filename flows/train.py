@@ -13,7 +13,7 @@ from flows.running import run
 from models.configurations import DeepGCNConfig
 from models.recipes import Loss, Optimizer, RecipeName, Schedule, TrainConfig, fusion_channels, recipe
 from pointcloud.errors import PointloomError
-from pointcloud.features import FEATURES, is_sparse, num_channels
+from pointcloud.features import FEATURES, is_airborne, is_sparse, num_channels
 from pointcloud.lock import held
 from pointcloud.resplit import open_blocks
 from tasks.train import TrainJob, check_dataset, check_splits, cpus_of_each, train_network
@@ -79,8 +79,9 @@ class TrainParameters(BaseModel):
         None,
         description="Augmented blocks lose up to this share of their points, those farthest from one of them.",
     )
-    tilt: float | None = Field(
-        None, description="Augmented ground rises by up to this many metres a metre towards a random side."
+    relief: float | None = Field(
+        None,
+        description="Augmented blocks lie on slopes, embankments and cuttings of up to this many metres a metre.",
     )
     colour_drop: float | None = Field(None, description="Share of augmented blocks that lose their colours.")
     channel_drop: float | None = Field(
@@ -136,7 +137,7 @@ class TrainParameters(BaseModel):
             fusion_channels=fusion if self.fusion_channels is None else self.fusion_channels,
         )
         given = {f.name: getattr(self, f.name) for f in fields(TrainConfig)}
-        training = recipe(self.recipe, sparse=sparse, **given)
+        training = recipe(self.recipe, airborne=is_airborne(manifest.attributes), sparse=sparse, **given)
         if self.min_workers > self.num_workers:
             raise PointloomError(
                 f"min_workers {self.min_workers} is more than num_workers {self.num_workers}."

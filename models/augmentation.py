@@ -17,6 +17,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from models.recipes import TrainConfig
+from models.relief import random_relief
 from pointcloud.blocks import Block, BlockConfig
 from pointcloud.features import num_channels
 from pointcloud.height import height_above, lowest_points
@@ -36,8 +37,8 @@ class Augmentation:
             on the logarithm's scale. 1 leaves heights as they are.
         crop: up to this share of a block's points is left out, those farthest from one drawn at random. The fused
             vector of a block says what else is there: of few whole blocks a network may learn it by heart.
-        tilt: the ground rises by 0 to this many metres a metre towards a side drawn at random, and what stands on it
-            stays upright: a network that has seen no hills may take a slope for a roof.
+        relief: the ground is a slope, an embankment or a cutting, none steeper than this many metres a metre, and what
+            stands on it stays upright (`models.relief`); 0 leaves it as it is.
         ground_window_m: that heights are counted in.
         colour_drop: the probability that a block loses its colours, where rgb is a feature (PointNeXt, 2022).
         channel_drop: the probability of every other channel but xyz to be 0 in a block.
@@ -46,7 +47,7 @@ class Augmentation:
     features: tuple[str, ...] = ("xyz",)
     stretch: float = 1.0
     crop: float = 0.0
-    tilt: float = 0.0
+    relief: float = 0.0
     ground_window_m: float = BlockConfig.ground_window_m
     colour_drop: float = 0.0
     channel_drop: float = 0.0
@@ -57,7 +58,7 @@ class Augmentation:
         if not config.augment:
             return None
         return Augmentation(
-            features, config.stretch, config.crop, config.tilt, blocks.ground_window_m, config.colour_drop,
+            features, config.stretch, config.crop, config.relief, blocks.ground_window_m, config.colour_drop,
             config.channel_drop,
         )  # fmt: skip
 
@@ -74,19 +75,18 @@ class Augmentation:
             height=block.height * upwards,
             extent=None if block.extent is None else block.extent * factors.double().numpy(),
         )
-        return self._tilted(deformed) if self.tilt else deformed
+        return self._on_relief(deformed) if self.relief else deformed
 
-    def _tilted(self, block: Block) -> Block:
-        """A block on a slope; the extent of its scan stays."""
-        slope, towards = self.tilt * torch.rand(()).item(), 2 * math.pi * torch.rand(()).item()
+    def _on_relief(self, block: Block) -> Block:
+        """A block on other ground; the extent of its scan stays."""
         flat = block.position.astype(np.float64)
-        tilted = flat.copy()
-        tilted[:, 2] += slope * (flat[:, :2] @ [math.cos(towards), math.sin(towards)])
+        raised = flat.copy()
+        raised[:, 2] += random_relief(flat[:, :2], self.relief)
         # The block's own points say by how much heights grow: what they are counted from is the scan's, and not here.
-        grown = self._heights(tilted) - self._heights(flat)
+        grown = self._heights(raised) - self._heights(flat)
         return replace(
             block,
-            position=tilted.astype(np.float32),
+            position=raised.astype(np.float32),
             height=np.maximum(block.height + grown, 0).astype(np.float32),
         )
 

@@ -36,7 +36,7 @@ class TrainConfig:
         augment: turn about the vertical, mirror, scale, stretch heights, jitter, drop channels.
         stretch: with `augment`, heights are multiplied by 1 / stretch to stretch.
         crop: with `augment`, up to this share of a block's points is left out, those farthest from a random one.
-        tilt: with `augment`, the ground of a block rises by up to this many metres a metre towards a random side.
+        relief: with `augment`, blocks lie on slopes, embankments and cuttings of up to this many metres a metre.
         colour_drop: with `augment`, the probability that a block loses its colours, where rgb is a feature.
         channel_drop: with `augment`, the probability that a block loses a channel, of each but xyz and rgb.
         ema_decay: of an exponential moving average of the weights, which is then what is validated and kept; it
@@ -66,7 +66,7 @@ class TrainConfig:
     augment: bool = True
     stretch: float = 1.5
     crop: float = 0.0
-    tilt: float = 0.0
+    relief: float = 0.0
     colour_drop: float = 0.2
     channel_drop: float = 0.2
     ema_decay: float = 0.0
@@ -82,7 +82,7 @@ class TrainConfig:
             raise PointloomError(f"learning_rate must be positive, found {self.learning_rate}.")
         if not 1 <= self.stretch < math.inf:
             raise PointloomError(f"stretch must be 1 or more, found {self.stretch}.")
-        for name in ("weight_decay", "clip_norm", "focal_gamma", "tilt"):
+        for name in ("weight_decay", "clip_norm", "focal_gamma", "relief"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise PointloomError(f"{name} must be 0 or positive, found {getattr(self, name)}.")
         for name in ("warm_up", "label_smoothing", "crop", "colour_drop", "channel_drop", "ema_decay"):
@@ -134,13 +134,20 @@ RECIPES: dict[RecipeName, TrainConfig] = {
         augment=False,
         stretch=1.0,
         crop=0.0,
-        tilt=0.0,
+        relief=0.0,
         colour_drop=0.0,
         channel_drop=0.0,
         mixed_precision=False,
     ),
 }
 
+
+AIRBORNE: dict[str, Any] = {"relief": 0.5}
+"""What `modern` is on scans with returns, as `pointcloud.features.is_airborne` means it (benchmarks/ACCURACY.md).
+
+Networks that flat tiles had trained took hillsides and dams for buildings; on flat ground this costs next to nothing.
+Floors of rooms are level, so rooms go without.
+"""
 
 SPARSE: dict[str, Any] = {"class_weights": False, "crop": 0.8}
 """What `modern` is on sparse surveys, as `pointcloud.features.is_sparse` means it (benchmarks/ACCURACY.md).
@@ -151,16 +158,17 @@ vector told them which block it was. Rare classes that are weighed higher are fo
 """
 
 
-def recipe(name: RecipeName, *, sparse: bool = False, **changes: Any) -> TrainConfig:
-    """The recipe of this name, for sparse surveys or others, with the fields that are not None changed.
+def recipe(name: RecipeName, *, airborne: bool = False, sparse: bool = False, **changes: Any) -> TrainConfig:
+    """The recipe of this name, for airborne scans, sparse surveys or others, with the fields that are not None changed.
 
     Raises:
         PointloomError: an unknown recipe, or settings that cannot be.
     """
     if name not in RECIPES:
         raise PointloomError(f"recipe must be one of {', '.join(RECIPES)}, found {name!r}.")
-    base = replace(RECIPES[name], **SPARSE) if sparse and name == "modern" else RECIPES[name]
-    return replace(base, **{field: value for field, value in changes.items() if value is not None})
+    suited = (AIRBORNE if airborne else {}) | (SPARSE if sparse else {}) if name == "modern" else {}
+    given = {field: value for field, value in changes.items() if value is not None}
+    return replace(RECIPES[name], **suited | given)
 
 
 def fusion_channels(name: RecipeName, *, sparse: bool, width: int) -> int:

@@ -107,6 +107,11 @@ def survey_features(spacing_m: float) -> tuple[str, ...]:
     return "xyz", *height, "returns", *surroundings_for(spacing_m)
 
 
+def is_airborne(attributes: Collection[str]) -> bool:
+    """Whether scans with these attributes are taken to be airborne: they know their returns, as rooms do not."""
+    return set(attributes).issuperset(_RETURNS)
+
+
 def is_sparse(config: BlockConfig) -> bool:
     """Whether blocks so cut hold less than a point per m², seen from above."""
     return config.thin and config.voxel_size_m >= SPARSE_M

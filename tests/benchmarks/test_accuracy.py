@@ -110,9 +110,9 @@ def test_the_paper_recipe_trains_as_published_over_the_epochs_given(tiles, capsy
     assert accuracy.main(options) == 0
     (plan,) = plans
     assert plan == replace(RECIPES["paper"], epochs=40, halving_epochs=8)
-    assert accuracy.main(small(tiles[0], "--loss", "lovasz", "--tilt", "0.1", "--rotations", "2")) == 0
+    assert accuracy.main(small(tiles[0], "--loss", "lovasz", "--relief", "0.1", "--rotations", "2")) == 0
     assert (plans[1].loss, plans[1].batch_size, plans[1].learning_rate) == ("lovasz", 2, 3e-3)
-    assert plans[1].tilt == 0.1
+    assert plans[1].relief == 0.1
     assert plans[1].class_weights
 
 
@@ -129,6 +129,21 @@ def test_sparse_scans_are_cropped_not_weighed_and_not_fused_unless_asked(given, 
     options = accuracy.arguments(["--train", "a", "--classes", "b", *given])
     accuracy.complete_for(options, spacing, set())
     assert (options.class_weights, options.crop, options.fusion_channels) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "known", "expected"),
+    [
+        ((), {"return_number", "number_of_returns"}, 0.5),
+        ((), {"red", "green", "blue"}, None),
+        (("--relief", "0"), {"return_number", "number_of_returns"}, 0.0),
+        (("--recipe", "paper"), {"return_number", "number_of_returns"}, None),
+    ],
+)
+def test_scans_with_returns_are_laid_on_relief_unless_asked_otherwise(given, known, expected):
+    options = accuracy.arguments(["--train", "a", "--classes", "b", *given])
+    accuracy.complete_for(options, 0.5, known)
+    assert options.relief == expected
 
 
 def test_minutes_become_epochs(tiles, capsys):

@@ -103,7 +103,9 @@ def test_modern_fuses_nothing_on_sparse_surveys_unless_asked(blocks: Path, tmp_p
 
 
 def test_recipes_are_named_and_changed_field_by_field(blocks: Path, tmp_path: Path) -> None:
-    assert small_training(blocks, tmp_path).job().training == recipe("modern", sparse=True, epochs=2)
+    assert small_training(blocks, tmp_path).job().training == recipe(
+        "modern", airborne=True, sparse=True, epochs=2
+    )
     changed = small_training(blocks, tmp_path, recipe="paper", augment=True, batch_size=4).job().training
     assert changed == recipe("paper", epochs=2, augment=True, batch_size=4)
     given = (
@@ -112,7 +114,7 @@ def test_recipes_are_named_and_changed_field_by_field(blocks: Path, tmp_path: Pa
         .training
     )
     other = {"epochs": 2, "warm_up": 0.3, "halving_epochs": 7, "focal_gamma": 1.0, "clip_norm": 0.0}
-    assert given == recipe("modern", sparse=True, **other)
+    assert given == recipe("modern", airborne=True, sparse=True, **other)
 
 
 @pytest.mark.parametrize(

@@ -61,30 +61,24 @@ def test_height_extent_and_surroundings_follow_the_points() -> None:
     torch.testing.assert_close(plain[:, 9:], moved[:, 9:], rtol=0, atol=0.05)  # the place in the room stays
 
 
-def test_on_a_slope_things_stand_upright_and_heights_are_what_cutting_would_say() -> None:
+def test_on_other_ground_things_stand_upright_and_heights_are_what_cutting_would_say() -> None:
     seed_everything(8)
-    window, slopes, towards, wrong = 6.0, [], [], []
+    window, wrong = 6.0, []
     # Cut without a halo: all that heights are counted from lies in the block.
     heights = height_above(
         BLOCK.position.astype(float), window, *lowest_points(BLOCK.position.astype(float), window)
     )
     block = replace(BLOCK, height=heights.astype(np.float32))
     for _ in range(100):
-        tilted = Augmentation(tilt=0.4, ground_window_m=window).deform(block)
-        by = np.linalg.lstsq(block.position, tilted.position, rcond=None)[0]
-        np.testing.assert_allclose(by[:, :2], np.eye(3)[:, :2] * by[0, 0], atol=0.01)
-        slopes.append(math.hypot(*by[:2, 2]) / by[0, 0])
-        towards.append(math.atan2(by[1, 2], by[0, 2]))
-        position = tilted.position.astype(float)
+        moved = Augmentation(relief=0.4, ground_window_m=window).deform(block)
+        by = factors(moved.position)[0]
+        assert np.abs(moved.position[:, :2] - block.position[:, :2] * by).max() < FARTHEST
+        position = moved.position.astype(float)
         expected = height_above(position, window, *lowest_points(position, window))
         # Not the same: scaling, which comes first, moves points across the cells that heights are counted in.
-        wrong.append([np.abs(height - expected).mean() for height in (tilted.height, block.height)])
+        wrong.append([np.abs(height - expected).mean() for height in (moved.height, block.height)])
     ours, as_if_flat = np.mean(wrong, axis=0)
-    assert ours < 0.4 * as_if_flat
-    assert max(slopes) < 0.41
-    assert max(slopes) > 0.35
-    assert min(slopes) < 0.05
-    assert np.histogram(towards, bins=4, range=(-math.pi, math.pi))[0].min() > 10
+    assert ours < 0.6 * as_if_flat
 
 
 def test_a_crop_is_what_lies_around_one_labelled_point() -> None:
@@ -146,7 +140,7 @@ def test_channels_go_missing_one_by_one_and_colours_together() -> None:
 def test_a_recipe_without_augmentation_has_none() -> None:
     blocks = BlockConfig(ground_window_m=12.0)
     assert Augmentation.of(recipe("paper"), ("xyz",), blocks) is None
-    changes = {"stretch": 1.2, "crop": 0.4, "tilt": 0.1, "channel_drop": 0.3}
+    changes = {"stretch": 1.2, "crop": 0.4, "relief": 0.1, "channel_drop": 0.3}
     changed = Augmentation.of(recipe("modern", **changes), ("xyz", "height"), blocks)
     assert changed == Augmentation(
         ("xyz", "height"), ground_window_m=12.0, colour_drop=recipe("modern").colour_drop, **changes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -110,6 +111,18 @@ def test_modern_is_another_on_sparse_surveys_and_what_is_asked_for_stays() -> No
     assert recipe("modern", sparse=True, crop=0.3, class_weights=True).crop == 0.3
     assert recipe("modern", sparse=True, class_weights=True).class_weights
     assert recipe("paper", sparse=True) == RECIPES["paper"]
+    assert (sparse.relief, recipe("modern").relief) == (0, 0)
+
+
+def test_modern_lays_airborne_blocks_on_relief_unless_asked_otherwise() -> None:
+    assert recipe("modern", airborne=True) == replace(recipe("modern"), relief=0.5)
+    both = recipe("modern", airborne=True, sparse=True)
+    assert (both.relief, both.crop) == (0.5, 0.8)
+    assert recipe("modern", airborne=True, relief=0.0).relief == 0
+    assert recipe("paper", airborne=True) == RECIPES["paper"]
+
+
+def test_the_fused_vector_is_left_out_by_modern_on_sparse_surveys_alone() -> None:
     widths = [
         fusion_channels(name, sparse=sparse, width=9)
         for name in ("modern", "paper")

@@ -1,0 +1,77 @@
+"""Does a checkpoint hold in hills? A labelled scan, scored as it is and laid on random hills, on every point.
+
+    python -m benchmarks.hills --checkpoint FOLDER --scan FILE [--slopes 0.1 0.2 0.4]
+
+The hills are sums of plane waves 20 to 300 m long, the longer the higher, of the slopes asked for (root mean square,
+metres a metre): other ground than training may lay its blocks on (`models.relief`), with everything on it upright as
+that does too. Real hills differ in more than their slope, so this finds what fails there, and proves nothing else.
+Ends with one JSON line: mIoU, overall accuracy and IoU by class for each slope.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from benchmarks.accuracy import score, summary
+from benchmarks.forest import class_indices
+from models.checkpoint import read_checkpoint
+from models.predictor import Predictor
+from pointcloud.errors import PointloomError
+from pointcloud.reader import read_cloud
+
+_WAVELENGTHS_M = (20.0, 300.0)
+_WAVES = 200
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Label and score; the exit status. Bad input is one sentence and status 2."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", required=True, metavar="FOLDER")
+    parser.add_argument("--scan", required=True, metavar="FILE", help="labelled, in metres")
+    parser.add_argument("--slopes", nargs="+", type=float, default=[0.1, 0.2, 0.4])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    try:
+        checkpoint = read_checkpoint(options.checkpoint)
+        cloud = read_cloud(options.scan)
+        predictor, scheme = Predictor(checkpoint), checkpoint.label_scheme
+        truth = {"scan": class_indices(cloud, scheme)}
+        record = {}
+        for slope in (0.0, *options.slopes):
+            xyz = cloud.xyz.copy()
+            xyz[:, 2] += hills(xyz[:, :2], slope, options.seed)
+            labels = {"scan": predictor.label("scan", replace(cloud, xyz=xyz))[0]}
+            record[f"{slope:g}"] = summary(f"slopes of {slope:g}", score(labels, truth, scheme))
+    except PointloomError as error:
+        print(f"hills: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(record))
+    return 0
+
+
+def hills(xy: np.ndarray, slope: float, seed: int) -> np.ndarray:
+    """Heights (N,) at xy (N, 2), metres, of a random ground with this root mean square of slopes."""
+    random = np.random.default_rng(seed)
+    shortest, longest = _WAVELENGTHS_M
+    wavelength = shortest * (longest / shortest) ** random.random(_WAVES)
+    angle, phase = 2 * np.pi * random.random((2, _WAVES))
+    heights = np.zeros(len(xy))
+    # Waves of one slope: a tenth as long, a tenth as high.
+    steepest = slope * np.sqrt(2 / _WAVES)
+    from_corner = xy - xy.min(axis=0)
+    for length, towards, start in zip(wavelength, angle, phase, strict=True):
+        along = from_corner @ [np.cos(towards), np.sin(towards)]
+        heights += steepest * length / (2 * np.pi) * np.sin(2 * np.pi * along / length + start)
+    return heights
+
+
+if __name__ == "__main__":
+    sys.exit(main())
