@@ -87,7 +87,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="(default: by density, or the recipe's)",
     )
     add("--crop", type=float, help="(default: by density, or the recipe's)")
-    add("--relief", type=float, help="(default: 0.5 where scans have returns, or the recipe's)")
+    add("--relief", type=float, help="(default: 0.6 where scans have returns, or the recipe's)")
     add("--rotations", type=int, default=4, help="views of a block whose logits are averaged when labelling")
     add("--val-fraction", type=float, help="of each training scan's ground (default: 0.2, with --test 0)")
     add("--trees", type=int, default=100, help="of the forest")

@@ -142,7 +142,7 @@ RECIPES: dict[RecipeName, TrainConfig] = {
 }
 
 
-AIRBORNE: dict[str, Any] = {"relief": 0.5}
+AIRBORNE: dict[str, Any] = {"relief": 0.6}
 """What `modern` is on scans with returns, as `pointcloud.features.is_airborne` means it (benchmarks/ACCURACY.md).
 
 Networks that flat tiles had trained took hillsides and dams for buildings; on flat ground this costs next to nothing.

@@ -134,7 +134,7 @@ def test_sparse_scans_are_cropped_not_weighed_and_not_fused_unless_asked(given, 
 @pytest.mark.parametrize(
     ("given", "known", "expected"),
     [
-        ((), {"return_number", "number_of_returns"}, 0.5),
+        ((), {"return_number", "number_of_returns"}, 0.6),
         ((), {"red", "green", "blue"}, None),
         (("--relief", "0"), {"return_number", "number_of_returns"}, 0.0),
         (("--recipe", "paper"), {"return_number", "number_of_returns"}, None),

@@ -115,9 +115,9 @@ def test_modern_is_another_on_sparse_surveys_and_what_is_asked_for_stays() -> No
 
 
 def test_modern_lays_airborne_blocks_on_relief_unless_asked_otherwise() -> None:
-    assert recipe("modern", airborne=True) == replace(recipe("modern"), relief=0.5)
+    assert recipe("modern", airborne=True) == replace(recipe("modern"), relief=0.6)
     both = recipe("modern", airborne=True, sparse=True)
-    assert (both.relief, both.crop) == (0.5, 0.8)
+    assert (both.relief, both.crop) == (0.6, 0.8)
     assert recipe("modern", airborne=True, relief=0.0).relief == 0
     assert recipe("paper", airborne=True) == RECIPES["paper"]
 
