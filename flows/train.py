@@ -81,7 +81,8 @@ class TrainParameters(BaseModel):
     )
     relief: float | None = Field(
         None,
-        description="Augmented blocks lie on slopes, embankments and cuttings of up to this many metres a metre.",
+        description="Augmented blocks lie on slopes, embankments and cuttings of up to this many metres a metre; by "
+        "the recipe modern 0.6 where scans have returns.",
     )
     colour_drop: float | None = Field(None, description="Share of augmented blocks that lose their colours.")
     channel_drop: float | None = Field(
