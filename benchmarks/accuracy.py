@@ -30,7 +30,7 @@ from models.checkpoint import Checkpoint
 from models.deepgcn import DeepGCNConfig
 from models.metrics import Scores, confusion
 from models.predictor import Predictor
-from models.recipes import AIRBORNE, RECIPES, SPARSE, Loss, fusion_channels
+from models.recipes import RECIPES, Loss, fusion_channels, suited
 from models.recipes import recipe as find_recipe
 from pointcloud.blocks import BlockConfig
 from pointcloud.cloud import Cloud
@@ -194,11 +194,9 @@ def complete_for(options: argparse.Namespace, spacing: float, known: set[str]) -
     if options.fusion_channels is None:
         # Half as wide as the papers' heads are for this width: a step then takes half the time.
         options.fusion_channels = fusion_channels(options.recipe, sparse=sparse, width=8 * options.channels)
-    if options.recipe == "modern":
-        suited = (AIRBORNE if is_airborne(known) else {}) | (SPARSE if sparse else {})
-        for name, value in suited.items():
-            if getattr(options, name) is None:
-                setattr(options, name, value)
+    for name, value in suited(options.recipe, airborne=is_airborne(known), sparse=sparse).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
 
 
 def sizes_for(

@@ -166,9 +166,13 @@ def recipe(name: RecipeName, *, airborne: bool = False, sparse: bool = False, **
     """
     if name not in RECIPES:
         raise PointloomError(f"recipe must be one of {', '.join(RECIPES)}, found {name!r}.")
-    suited = (AIRBORNE if airborne else {}) | (SPARSE if sparse else {}) if name == "modern" else {}
     given = {field: value for field, value in changes.items() if value is not None}
-    return replace(RECIPES[name], **suited | given)
+    return replace(RECIPES[name], **suited(name, airborne=airborne, sparse=sparse) | given)
+
+
+def suited(name: RecipeName, *, airborne: bool, sparse: bool) -> dict[str, Any]:
+    """What a recipe has otherwise on such scans: only `modern` has anything."""
+    return (AIRBORNE if airborne else {}) | (SPARSE if sparse else {}) if name == "modern" else {}
 
 
 def fusion_channels(name: RecipeName, *, sparse: bool, width: int) -> int:
