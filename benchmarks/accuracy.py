@@ -204,12 +204,12 @@ def sizes_for(
 ) -> tuple[float, float, float, list[str]]:
     """Voxel, tile, halo and features for scans whose points lie so far apart.
 
-    A voxel twice as wide evens out where flight lines overlap, and half as many points make a step twice as fast; above
-    1 m it would mix labels. A tile of 80 distances and a halo of 10 hold some 3000 points.
+    A voxel little wider than that keeps most points and the edges between classes; above 1 m it would mix labels. Tiles
+    of 60 distances with halos of 10, or of 80 where points are so sparse that none is left out, hold some 4000 points.
     """
-    voxel_m = voxel_m or round(min(1.0, max(0.05, round(40 * spacing_m) * 0.05)), 2)
+    voxel_m = voxel_m or round(min(1.0, max(0.05, round(24 * spacing_m) * 0.05)), 2)
     step = voxel_m * overlap
-    tile_m = round(max(1, round(80 * spacing_m / step)) * step, 2)
+    tile_m = round(max(1, round((80 if spacing_m >= SPARSE_M else 60) * spacing_m / step)) * step, 2)
     halo_m = round(float(min(tile_m, 10 * spacing_m)), 1)
     return voxel_m, tile_m, halo_m, list(survey_features(spacing_m))
 

@@ -120,12 +120,10 @@ def is_sparse(config: BlockConfig) -> bool:
 def default_features(config: BlockConfig, attributes: Collection[str]) -> tuple[str, ...]:
     """The features that won on held-out tiles (benchmarks/ACCURACY.md), of those that the attributes allow.
 
-    Surveys: `survey_features`, a voxel taken for two distances between points, from 1 m on for one. Scans without
-    returns: colours too, if there are any. Dense rooms, which are not thinned: xyz, colours and height.
+    Surveys: `survey_features`, a voxel taken for the distance between points, as `pointcloud.inspect` proposes it.
+    Scans without returns: colours too, if there are any. Dense rooms, which are not thinned: xyz, colours and height.
     """
-    voxel_m = config.voxel_size_m
-    spacing_m = voxel_m if is_sparse(config) else voxel_m / 2
-    wanted = survey_features(spacing_m) if config.thin else ("xyz", "height")
+    wanted = survey_features(config.voxel_size_m) if config.thin else ("xyz", "height")
     given = [name for name in wanted if set(attributes).issuperset(FEATURES[name][0])]
     if "returns" not in given and set(attributes).issuperset(FEATURES["rgb"][0]):
         given.insert(1, "rgb")

@@ -75,7 +75,7 @@ def test_without_a_test_only_the_validation_is_scored(tiles, capsys):
 
 def test_sizes_follow_from_the_density():
     dense = accuracy.sizes_for(0.2, overlap=1)
-    assert dense[:3] == (0.4, 16.0, 2.0)
+    assert dense[:3] == (0.25, 12.0, 2.0)
     assert {"shape_1m", "shape_8m", "echoes_1m", "echoes_4m"} < set(dense[3])
     voxel_m, tile_m, halo_m, features = accuracy.sizes_for(1.85, overlap=2)
     assert (voxel_m, tile_m, halo_m) == (1.0, 148.0, 18.5)

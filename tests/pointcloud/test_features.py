@@ -118,9 +118,10 @@ RETURNS, COLOURS = {"return_number", "number_of_returns"}, {"red", "green", "blu
 @pytest.mark.parametrize(
     ("voxel_size_m", "thin", "attributes", "expected"),
     [
-        (0.4, True, RETURNS | COLOURS,
+        (0.25, True, RETURNS | COLOURS,
          "xyz returns shape_1m shape_2m shape_4m shape_8m echoes_1m echoes_2m echoes_4m"),
-        (0.4, True, COLOURS, "xyz rgb shape_1m shape_2m shape_4m shape_8m"),
+        (0.2, True, COLOURS, "xyz rgb shape_1m shape_2m shape_4m shape_8m"),
+        (0.5, True, COLOURS, "xyz rgb shape_2m shape_4m shape_8m shape_16m"),
         (1.0, True, RETURNS, "xyz height returns shape_4m shape_8m shape_16m shape_32m echoes_4m echoes_8m echoes_16m"),
         (4.0, True, set(), "xyz height shape_4m shape_8m shape_16m shape_32m"),
         (0.01, True, set(), "xyz shape_0.5m shape_1m shape_2m shape_4m"),
