@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,7 +55,13 @@ def prefect_api() -> Iterator[None]:
         return
     logging.getLogger("prefect.flow_runs").addFilter(_without_link)
     server = SubprocessASGIServer()
-    server.start()
+    # Ctrl-C reaches every process of a terminal, and the flow has yet to report its end to the server: the server
+    # inherits that it does not hear it. Here it is heard again once the server runs.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        server.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         with temporary_settings({PREFECT_API_URL: server.api_url}):
             yield
