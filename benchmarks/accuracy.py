@@ -205,7 +205,7 @@ def sizes_for(
     """Voxel, tile, halo and features for scans whose points lie so far apart.
 
     A voxel little wider than that keeps most points and the edges between classes; above 1 m it would mix labels. Tiles
-    of 60 distances with halos of 10, or of 80 where points are so sparse that none is left out, hold some 4000 points.
+    of 60 distances with halos of 10 hold some 3000 points; of 80 where points are so sparse that few are left out.
     """
     voxel_m = voxel_m or round(min(1.0, max(0.05, round(24 * spacing_m) * 0.05)), 2)
     step = voxel_m * overlap

@@ -145,7 +145,8 @@ RECIPES: dict[RecipeName, TrainConfig] = {
 AIRBORNE: dict[str, Any] = {"relief": 0.6}
 """What `modern` is on scans with returns, as `pointcloud.features.is_airborne` means it (benchmarks/ACCURACY.md).
 
-Networks that flat tiles had trained took hillsides and dams for buildings; on flat ground this costs next to nothing.
+Networks that flat tiles had trained took hillsides and dams for buildings. Where all ground is flat it costs points:
+embankments look like flat roofs, and a car park on a roof became ground.
 Floors of rooms are level, so rooms go without.
 """
 
