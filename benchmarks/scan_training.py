@@ -5,8 +5,8 @@ It is the preprocess flow's cutting and the train flow's loop and step, on block
 
 from __future__ import annotations
 
+import os
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from models import training
 from models.augmentation import Augmentation
 from models.checkpoint import Checkpoint
-from models.dataset import BlockDataset, collate
+from models.dataset import BlockDataset, batches, num_loaders
 from models.deepgcn import DeepGCN, DeepGCNConfig
 from pointcloud import ledger, splits
 from pointcloud.drift import seen_in
@@ -33,7 +33,7 @@ from pointcloud.shard import ShardSums
 from pointcloud.storage import Source
 from pointcloud.store import Manifest, Shard, read_blocks
 
-_TIMED_STEPS = 6
+_TIMED_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,11 @@ def train_on_scans(
             print(f"{split}: {manifest.num_blocks(split)} blocks, points kept {by_class}", flush=True)
         train, val = (
             BlockDataset(
-                read_blocks(folder, manifest, split), recipe.required, manifest.statistics, augmentation
+                read_blocks(folder, manifest, split),
+                recipe.required,
+                manifest.statistics,
+                augmentation,
+                plan.seed,
             )
             for split, augmentation in (
                 (splits.TRAIN, Augmentation.of(plan, recipe.required, recipe.config)),
@@ -90,18 +94,20 @@ def train_on_scans(
         )
         seen = seen_in(read_blocks(folder, manifest, splits.TRAIN), tile_size_m, folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batches = DataLoader(train, plan.batch_size, shuffle=True, collate_fn=collate)
-    val_batches = DataLoader(val, plan.batch_size, collate_fn=collate)
+    gpu = device.type == "cuda"
+    loaders = num_loaders(os.cpu_count() or 1 if gpu else torch.get_num_threads(), gpu)
+    train_batches = batches(train, loaders, batch_size=plan.batch_size, shuffle=True)
+    val_batches = batches(val, 0, batch_size=plan.batch_size)
     if budget is not None:
-        epochs = budget.steps // len(batches)
+        epochs = budget.steps // len(train_batches)
         if budget.minutes is not None:
-            seconds = len(batches) * batch_seconds(network, device, batches, plan, tile_size_m, scheme.names)
-            epochs = min(epochs, int(60 * budget.minutes / seconds))
+            step = step_seconds(network, device, train_batches, plan, tile_size_m, scheme.names)
+            epochs = min(epochs, int(60 * budget.minutes / (len(train_batches) * step)))
         plan = plan.lasting(max(1, epochs))
-        print(f"{plan.epochs} epochs of {len(batches)} steps", flush=True)
+        print(f"{plan.epochs} epochs of {len(train_batches)} steps", flush=True)
     torch.manual_seed(plan.seed)
-    state = training.begin(DeepGCN(network).to(device), plan, len(batches))
-    training.fit(state, batches, val_batches, plan, tile_size_m, scheme.names, weights, show)
+    state = training.begin(DeepGCN(network).to(device), plan, len(train_batches))
+    training.fit(state, train_batches, val_batches, plan, tile_size_m, scheme.names, weights, show)
     best = max(state.history, key=lambda epoch: (epoch["val_miou"] or 0.0, epoch["epoch"]))
     return Checkpoint(
         network=network,
@@ -162,28 +168,17 @@ def statistics(sums: Sequence[ShardSums]) -> FeatureStatistics:
     )
 
 
-def batch_seconds(
+def step_seconds(
     network: DeepGCNConfig, device: torch.device, batches: DataLoader[Any], plan: training.TrainConfig,
     tile_size_m: float, names: tuple[str, ...],
 ) -> float:  # fmt: skip
-    """Seconds of a training step and of making its blocks, from some steps of a network that is thrown away."""
+    """Seconds of a training step, its blocks included, from some steps of a network that is thrown away."""
     plan = replace(plan, epochs=2)  # the first loads the kernels
     state = training.begin(DeepGCN(network).to(device), plan, _TIMED_STEPS)
-    for _ in range(plan.epochs):
-        began = time.monotonic()
-        few = list(islice(batches, _TIMED_STEPS))
-        loading = time.monotonic() - began
-        training.fit(
-            state,
-            few,
-            [],
-            replace(plan, epochs=len(state.history) + 1),
-            tile_size_m,
-            names,
-            None,
-            lambda _: None,
-        )
-    return (loading + state.history[-1]["seconds"]) / len(few)
+    for epochs in (1, 2):
+        few = islice(batches, _TIMED_STEPS)
+        training.fit(state, few, [], replace(plan, epochs=epochs), tile_size_m, names, None, lambda _: None)
+    return state.history[-1]["seconds"] / min(_TIMED_STEPS, len(batches))
 
 
 def show(state: training.TrainState) -> None:

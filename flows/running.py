@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from typing import Any
 
+import httpx
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.server.api.server import SubprocessASGIServer
@@ -17,6 +20,7 @@ from pydantic import BaseModel
 from pointcloud.errors import PointloomError
 
 _DRAIN_SECONDS = 20
+_LOOK_SECONDS = 0.5
 
 
 def run(check: Callable[[Any], None], flow: Callable[[Any], Any], parameters: BaseModel) -> Any:
@@ -54,14 +58,11 @@ def prefect_api() -> Iterator[None]:
         yield
         return
     logging.getLogger("prefect.flow_runs").addFilter(_without_link)
-    server = SubprocessASGIServer()
-    # Ctrl-C reaches every process of a terminal, and the flow has yet to report its end to the server: the server
-    # inherits that it does not hear it. Here it is heard again once the server runs.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        server.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    server, over = SubprocessASGIServer(), threading.Event()
+    # In the context of now: once PREFECT_API_URL is set, a new server would take itself for another's client.
+    keeper = threading.Thread(target=copy_context().run, args=(_keep_running, server, over), daemon=True)
+    _start(server)
+    keeper.start()
     try:
         with temporary_settings({PREFECT_API_URL: server.api_url}):
             yield
@@ -69,4 +70,34 @@ def prefect_api() -> Iterator[None]:
         # Logs and events travel in the background; without the server they would be tried again and again.
         APILogWorker.drain_all(timeout=_DRAIN_SECONDS)
         EventsWorker.drain_all(timeout=_DRAIN_SECONDS)
+        over.set()
+        keeper.join()
         server.stop()
+
+
+def _start(server: SubprocessASGIServer) -> None:
+    """Start a server that does not hear Ctrl-C.
+
+    It reaches every process of a terminal, and the flow has yet to report its end to the server, which inherits what
+    is blocked here.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        server.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _keep_running(server: SubprocessASGIServer, over: threading.Event) -> None:
+    """Start the server again, at the same address, whenever it has ended before the flow.
+
+    SIGTERM to a process group, as `timeout` and Slurm send it, ends it while the flow has yet to report its end, and
+    would try to for minutes; a server that runs out of memory would end a training of hours.
+    """
+    while not over.wait(_LOOK_SECONDS):
+        process = server.server_process
+        if process is not None and process.poll() is not None:
+            server.running = False
+            # It did not start in time, as on a full disk: the next look tries again.
+            with suppress(RuntimeError, httpx.HTTPError, OSError):
+                _start(server)

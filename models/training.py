@@ -139,12 +139,11 @@ def fit(
     seed = torch.initial_seed()
     for epoch in range(len(state.history), config.epochs):
         began = time.monotonic()
-        # Python's and numpy's too: PyG's augmentation draws from Python's.
         seed_everything((seed + _SEED_STRIDE * epoch) % 2**32)
-        for name in ("sampler", "batch_sampler"):
-            sampler: Any = getattr(train, name, None)
-            if hasattr(sampler, "set_epoch"):
-                sampler.set_epoch(epoch)
+        for name in ("sampler", "batch_sampler", "dataset"):
+            part: Any = getattr(train, name, None)
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
         losses = [
             train_step(state, parts, config, tile_size_m, weights)
             for parts in _grouped(train, config.accumulation)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from models import training
 from models.augmentation import Augmentation
-from models.dataset import BlockDataset, collate
+from models.dataset import BlockDataset, batches, num_loaders
 from models.deepgcn import DeepGCN
 from models.sampling import DealtBatches
 from models.training import Diverged, TrainState
@@ -143,6 +143,7 @@ def _train_loader(job: TrainJob, blocks: SplitBlocks, rank: int, num_workers: in
         job.features,
         blocks.manifest.statistics,
         Augmentation.of(job.training, job.features, blocks.manifest.block_config),
+        job.training.seed,
     )
     try:
         dealt = DealtBatches(
@@ -155,10 +156,10 @@ def _train_loader(job: TrainJob, blocks: SplitBlocks, rank: int, num_workers: in
         )
     except PointloomError as error:
         raise Stopped(str(error)) from None
-    return DataLoader(items, batch_sampler=dealt, collate_fn=collate)
+    return batches(items, num_loaders(job.cpus_per_worker, job.gpu), batch_sampler=dealt)
 
 
 def _val_loader(job: TrainJob, blocks: SplitBlocks) -> DataLoader[Any]:
     """Validation is whole on every Ray worker: it is small, and its scores then need no gathering."""
     items = BlockDataset(blocks.read(splits.VAL), job.features, blocks.manifest.statistics)
-    return DataLoader(items, job.training.blocks_at_once(1), collate_fn=collate)
+    return batches(items, 0, batch_size=job.training.blocks_at_once(1))

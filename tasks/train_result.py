@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from models.checkpoint import RECORD, Checkpoint, read_checkpoint, save_checkpoint
-from models.dataset import BlockDataset, collate
+from models.dataset import BlockDataset, batches
 from models.metrics import Scores
 from models.training import validate
 from pointcloud import splits, storage, store
@@ -83,7 +82,7 @@ def test_scores(job: TrainJob, checkpoint: Checkpoint) -> dict[str, Any]:
     blocks = job.blocks()
     items = BlockDataset(blocks.read(splits.TEST), job.features, checkpoint.statistics)
     names = checkpoint.label_scheme.names
-    loader = DataLoader(items, 1, collate_fn=collate)
+    loader = batches(items, 0, batch_size=1)
     counts = validate(checkpoint.build_network(), loader, checkpoint.block_config.tile_size_m, len(names))[1]
     return {"confusion": counts.tolist(), **Scores.from_confusion(counts, names).to_dict()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -67,10 +68,13 @@ class FlowRun:
         self.say(f"the flow ends with exit status {code}")
         return code
 
-    def terminate(self) -> tuple[int, list[psutil.Process]]:
-        """Ask the driver to end: its exit status, and what of its processes lives on."""
+    def terminate(self, group: bool = False) -> tuple[int, list[psutil.Process]]:
+        """Ask the driver to end, or its whole group, as Slurm does: the exit status, and what of them lives on."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.terminate()
+        if group:
+            os.killpg(self.process.pid, signal.SIGTERM)
+        else:
+            self.process.terminate()
         return self.ends(), psutil.wait_procs(children, timeout=30)[1]
 
     def kill(self) -> None:

@@ -1,4 +1,4 @@
-"""The embedded Prefect server of the command line: Ctrl-C in a terminal reaches it too, and must not end it first."""
+"""The embedded Prefect server of the command line outlives what ends it too early, and nothing but the flow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_SCRIPT = """
+_CTRL_C = """
 import os, signal, time
 import httpx, psutil
 from prefect.settings import PREFECT_API_URL
@@ -27,11 +27,50 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_is_heard_by_the_flow_and_its_server_ends_after_it(tmp_path: Path) -> None:
+_LOST = """
+import os, signal, time
+import httpx, psutil
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+from flows.running import prefect_api
+
+@flow
+def works():
+    # As `timeout` and Slurm end what they started: all of it at once.
+    signal.signal(signal.SIGTERM, lambda *_: print("asked to end"))
+    os.killpg(0, signal.SIGTERM)
+    psutil.wait_procs(servers)
+
+with prefect_api():
+    servers = [child for child in psutil.Process().children() if "uvicorn" in child.cmdline()]
+    state = works(return_state=True)
+    with get_client(sync_client=True) as client:
+        print(client.read_flow_run(state.state_details.flow_run_id).state.type.value)
+    children = psutil.Process().children()
+print(len(servers), servers[0] in children, any(child.is_running() for child in children))
+"""
+
+
+def run(script: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """A script in a session of its own, on an embedded server."""
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT], env=environment | {"PREFECT_HOME": str(tmp_path)}, capture_output=True,
-        text=True, check=False, timeout=240, start_new_session=True, cwd=Path(__file__).parents[2],
+    environment |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=240,
+        start_new_session=True, cwd=Path(__file__).parents[2],
     )  # fmt: skip
+
+
+def test_ctrl_c_is_heard_by_the_flow_and_its_server_ends_after_it(tmp_path: Path) -> None:
+    done = run(_CTRL_C, tmp_path)
     assert done.returncode == 130, done.stderr[-2000:]
     assert done.stdout.split() == ["true", "gone"]
+
+
+def test_a_server_that_ends_before_its_flow_is_started_again_and_hears_how_the_flow_ended(
+    tmp_path: Path,
+) -> None:
+    done = run(_LOST, tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == ["asked to end", "COMPLETED", "1 False False"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch_geometric import seed_everything
+from torch_geometric.data import Batch
 
 from models.augmentation import Augmentation
-from models.dataset import BlockDataset, collate, network_input, to_data
+from models.dataset import BlockDataset, batches, collate, network_input, num_loaders, to_data
 from pointcloud.errors import ScanError
 from pointcloud.features import FeatureStatistics, num_channels, point_features
 from pointcloud.labels import IGNORE
@@ -66,14 +69,16 @@ def test_blocks_without_one_core_label_are_left_out() -> None:
     assert [len(dataset[index].pos) for index in range(len(dataset))] == [len(BLOCKS[0]), len(BLOCKS[3])]
 
 
-def test_augmentation_is_new_each_time_and_leaves_the_stored_block_alone() -> None:
-    seed_everything(0)
+def test_augmentation_is_new_each_epoch_and_leaves_the_stored_block_alone() -> None:
     before = [(block.position.copy(), block.height.copy()) for block in BLOCKS]
     dataset = BlockDataset(BLOCKS, FEATURES, STATISTICS, Augmentation(FEATURES, stretch=1.5))
     plain = BlockDataset(BLOCKS, FEATURES, STATISTICS)
     assert len(dataset) == len(plain) == len(BLOCKS)
     for index in range(len(dataset)):
-        one, other, still = dataset[index], dataset[index], plain[index]
+        dataset.set_epoch(0)
+        one, still = dataset[index], plain[index]
+        dataset.set_epoch(1)
+        other = dataset[index]
         assert one.pos.shape == still.pos.shape
         assert one.pos.dtype == one.extra.dtype == torch.float32
         assert not torch.equal(one.pos, other.pos)
@@ -102,15 +107,54 @@ def test_batches_lie_one_after_the_other_and_nothing_is_padded() -> None:
     assert x[: sizes[0]][core, :2].abs().max() <= 1 + 1e-5, "a tile reaches from -1 to 1"
 
 
+def assert_alike(one: Batch, other: Batch) -> None:
+    assert torch.equal(one.pos, other.pos)
+    assert torch.equal(one.extra, other.extra)
+    assert one.name == other.name
+
+
+def deformed(seed: int = 0) -> BlockDataset:
+    augmentation = Augmentation(("xyz", "shape_2m"), stretch=1.5, crop=0.5, relief=0.4, channel_drop=0.2)
+    return BlockDataset(BLOCKS, ("xyz", "shape_2m"), STATISTICS, augmentation, seed)
+
+
+def test_what_is_drawn_follows_from_seed_epoch_and_block_and_disturbs_nothing_around() -> None:
+    one, same, other = deformed(), deformed(), deformed(seed=1)
+    assert_alike(collate([one[1], one[0]]), collate([same[1], same[0]]))
+    assert_alike(collate([one[0], one[1]]), collate(one.__getitems__([0, 1])))
+    assert not torch.equal(one[0].pos, other[0].pos)
+    seed_everything(4)
+    expected = torch.rand(3), random.random()
+    seed_everything(4)
+    one[0]
+    assert torch.equal(torch.rand(3), expected[0])
+    assert random.random() == expected[1]
+
+
+def test_batches_are_the_same_from_any_number_of_processes() -> None:
+    dataset = deformed()
+    for epoch in (0, 1):
+        dataset.set_epoch(epoch)
+        here, *elsewhere = (list(batches(dataset, loaders, batch_size=2)) for loaders in (0, 1, 2))
+        assert len(here) == -(-len(BLOCKS) // 2)
+        for found in elsewhere:
+            assert len(found) == len(here)
+            for one, other in zip(here, found, strict=True):
+                assert_alike(one, other)
+
+
+def test_blocks_are_made_beside_the_training_where_there_are_cpus_for_it() -> None:
+    on_linux = sys.platform == "linux"
+    assert [num_loaders(cpus, gpu=False) for cpus in (1, 2, 4, 16)] == [0, on_linux, on_linux, 4 * on_linux]
+    assert [num_loaders(cpus, gpu=True) for cpus in (1, 2, 16)] == [0, on_linux, 15 * on_linux]
+    assert batches(deformed(), 2).num_workers == 2
+    assert batches(BlockDataset(BLOCKS, FEATURES, STATISTICS), 2).num_workers == 0, "there is nothing to make"
+
+
 def test_a_batch_is_the_same_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    augmentation = Augmentation(("xyz", "shape_2m"), stretch=1.5, crop=0.5, channel_drop=0.2)
-    dataset = BlockDataset(BLOCKS, ("xyz", "shape_2m"), STATISTICS, augmentation)
-    batches = []
+    dataset = deformed()
+    found = []
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        seed_everything(3)
-        batches.append(collate(dataset.__getitems__(range(len(dataset)))))
-    one, three = batches
-    assert torch.equal(one.pos, three.pos)
-    assert torch.equal(one.extra, three.extra)
-    assert one.name == three.name
+        found.append(collate(dataset.__getitems__(range(len(dataset)))))
+    assert_alike(*found)

@@ -160,7 +160,7 @@ def test_no_two_epochs_and_no_two_seeds_draw_alike() -> None:
     for seed in (0, 1, 0):
         state = start(config, 1)
         torch.manual_seed(seed)
-        train = Watched(BlockDataset(blocks, FEATURES, STATISTICS, AUGMENTATION), 1, collate_fn=collate)
+        train = Watched(BlockDataset(blocks, FEATURES, STATISTICS, AUGMENTATION, seed), 1, collate_fn=collate)
         fit(state, train, loader(blocks), config, TILE, TWO.names, None, quiet)
     first, second, again = seen[:3], seen[3:6], seen[6:]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
