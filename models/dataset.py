@@ -23,6 +23,7 @@ from pointcloud.labels import IGNORE
 
 _CPUS_PER_LOADER = 4
 """A block's surroundings in four radii take a third of the time that a core trains on it."""
+_MOST_LOADERS = 16
 _LOADER_SECONDS = 600.0
 
 
@@ -147,12 +148,12 @@ def collate(items: list[Data]) -> Batch:
 def num_loaders(cpus: int, gpu: bool) -> int:
     """How many processes make blocks ready beside a training that has so many CPUs.
 
-    Beside a GPU all but one: it takes a block in less time than a core deforms one. On CPUs some share them with the
-    training, which waits for them where they fall behind.
+    Beside a GPU all but one, up to 16: it takes a block in less time than a core deforms one. On CPUs some share them
+    with the training, which waits for them where they fall behind.
     """
     if cpus < 2 or sys.platform != "linux":  # elsewhere a forked process is not safe
         return 0
-    return cpus - 1 if gpu else max(1, cpus // _CPUS_PER_LOADER)
+    return min(cpus - 1, _MOST_LOADERS) if gpu else max(1, cpus // _CPUS_PER_LOADER)
 
 
 def batches(items: BlockDataset, loaders: int, **order: Any) -> DataLoader[Any]:

@@ -56,7 +56,9 @@ class Run(FlowRun):
 @pytest.fixture
 def start(survey: Path, tmp_path: Path) -> Iterator[Callable[..., Run]]:
     preprocess(preprocessing([survey], tmp_path / "blocks"))
-    parameters = small_training(tmp_path / "blocks", tmp_path / "checkpoint", epochs=_EPOCHS)
+    # With two CPUs a process makes blocks beside the Ray worker, and must not outlive it.
+    changes = {"epochs": _EPOCHS, "cpus_per_worker": 2}
+    parameters = small_training(tmp_path / "blocks", tmp_path / "checkpoint", **changes)
     runs: list[Run] = []
 
     def start(embedded: bool = False) -> Run:

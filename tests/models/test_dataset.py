@@ -146,7 +146,7 @@ def test_batches_are_the_same_from_any_number_of_processes() -> None:
 def test_blocks_are_made_beside_the_training_where_there_are_cpus_for_it() -> None:
     on_linux = sys.platform == "linux"
     assert [num_loaders(cpus, gpu=False) for cpus in (1, 2, 4, 16)] == [0, on_linux, on_linux, 4 * on_linux]
-    assert [num_loaders(cpus, gpu=True) for cpus in (1, 2, 16)] == [0, on_linux, 15 * on_linux]
+    assert [num_loaders(cpus, gpu=True) for cpus in (1, 16, 64)] == [0, 15 * on_linux, 16 * on_linux]
     assert batches(deformed(), 2).num_workers == 2
     assert batches(BlockDataset(BLOCKS, FEATURES, STATISTICS), 2).num_workers == 0, "there is nothing to make"
 
