@@ -23,7 +23,7 @@ from tests.flow_runs import FlowRun
 from tests.flows.test_main_job import preprocessing, small_training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-_EPOCHS = 40
+_EPOCHS = 24
 
 
 class Run(FlowRun):
