@@ -29,7 +29,7 @@ _JITTER_M = 0.02
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training blocks, drawn anew each time one is taken.
+    """Random changes of training blocks, drawn anew in each epoch (`models.dataset`).
 
     Attributes:
         features: of the network, in their order.
