@@ -3,8 +3,8 @@
     python -m benchmarks.loading [--threads 2 --steps 40 --rounds 3]
 
 The train flow's step and blocks: a simulated survey of 18 points per m², voxels of 0.25 m, the default features and
-augmentation of airborne scans. Both take turns in one process. Ends with one JSON line: seconds of a step each
-(medians of the rounds) and their ratio.
+augmentation of airborne scans. Both take turns in one process; what starting the others costs is in it. Ends with one
+JSON line: seconds of a step each (medians of the rounds) and their ratio.
 """
 
 from __future__ import annotations
@@ -13,18 +13,15 @@ import argparse
 import json
 import sys
 import tempfile
-import time
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.scan_training import cut
-from models import training
+from benchmarks.scan_training import cut, step_seconds
 from models.augmentation import Augmentation
 from models.dataset import BlockDataset, batches, num_loaders
-from models.deepgcn import DeepGCN, DeepGCNConfig
+from models.deepgcn import DeepGCNConfig
 from models.recipes import AIRBORNE, TrainConfig
 from pointcloud import splits
 from pointcloud.blocks import BlockConfig
@@ -38,7 +35,7 @@ from pointcloud.simulate.survey import SurveyConfig
 from pointcloud.splits import SplitRule
 from pointcloud.store import read_blocks
 
-_WARM_UP = 4
+SCHEME = find_scheme("ground-vegetation-building")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,11 +61,11 @@ def main(argv: list[str] | None = None) -> int:
         except PointloomError as error:
             print(f"loading: {error}", file=sys.stderr)
             return 2
-    state = training.begin(DeepGCN(network).to(device), plan, options.steps)
     seconds: dict[int, list[float]] = {0: [], loaders: []}
     for _ in range(options.rounds):
         for number, found in seconds.items():
-            found.append(step_seconds(state, items, number, plan, tile_m, options.steps))
+            taken = batches(items, number, batch_size=plan.batch_size, shuffle=True)
+            found.append(step_seconds(network, device, taken, plan, tile_m, SCHEME.names, options.steps))
     alone, beside = (float(np.median(found)) for found in seconds.values())
     record = {"alone_s": round(alone, 3), "beside_s": round(beside, 3), "ratio": round(alone / beside, 2)}
     print(json.dumps(record | {"loaders": loaders, "threads": options.threads, "device": str(device)}))
@@ -78,38 +75,19 @@ def main(argv: list[str] | None = None) -> int:
 def blocks(folder: Path, plan: TrainConfig) -> tuple[BlockDataset, DeepGCNConfig, float]:
     """Of a simulated survey, in memory: the training's items, a network for them, and their tile size in metres."""
     write_survey(SurveyConfig(seed=0, tile_size_m=72.0, tiles=(1, 1), points_per_m2=18.0), folder)
-    scheme = find_scheme("ground-vegetation-building")
     config = BlockConfig(tile_size_m=12.0, halo_m=2.0, voxel_size_m=0.25, overlap=2)
     features = default_features(config, {"return_number", "number_of_returns"})
-    recipe = Recipe(config, scheme, SplitRule(0.0), required=features)
+    recipe = Recipe(config, SCHEME, SplitRule(0.0), required=features)
     manifest = cut(find_scans([str(folder)]), recipe, folder)
     items = BlockDataset(
         read_blocks(str(folder), manifest, splits.TRAIN), features, manifest.statistics,
         Augmentation.of(plan, features, config),
     )  # fmt: skip
     network = DeepGCNConfig(
-        in_channels=num_channels(features), num_classes=len(scheme), num_layers=4, channels=32, fusion_channels=256,
+        in_channels=num_channels(features), num_classes=len(SCHEME), num_layers=4, channels=32, fusion_channels=256,
         prediction_channels=(128, 64),
     )  # fmt: skip
     return items, network, config.tile_size_m
-
-
-def step_seconds(
-    state: training.TrainState,
-    items: BlockDataset,
-    loaders: int,
-    plan: TrainConfig,
-    tile_m: float,
-    steps: int,
-) -> float:
-    """Of a training step, from its blocks to its weights, once that is under way."""
-    under_way = islice(batches(items, loaders, batch_size=plan.batch_size, shuffle=True), _WARM_UP + steps)
-    began = 0.0
-    for number, batch in enumerate(under_way):
-        if number == _WARM_UP:
-            began = time.perf_counter()
-        training.train_step(state, [batch], plan, tile_m, None)
-    return (time.perf_counter() - began) / (number + 1 - _WARM_UP)
 
 
 if __name__ == "__main__":

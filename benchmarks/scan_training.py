@@ -79,19 +79,13 @@ def train_on_scans(
         for split in counts:
             by_class = dict(zip(scheme.names, counts[split], strict=True))
             print(f"{split}: {manifest.num_blocks(split)} blocks, points kept {by_class}", flush=True)
-        train, val = (
-            BlockDataset(
-                read_blocks(folder, manifest, split),
-                recipe.required,
-                manifest.statistics,
-                augmentation,
-                plan.seed,
-            )
-            for split, augmentation in (
-                (splits.TRAIN, Augmentation.of(plan, recipe.required, recipe.config)),
-                (splits.VAL, None),
-            )
-        )
+
+        def items(split: str, augmentation: Augmentation | None = None) -> BlockDataset:
+            blocks = read_blocks(folder, manifest, split)
+            return BlockDataset(blocks, recipe.required, manifest.statistics, augmentation, plan.seed)
+
+        train = items(splits.TRAIN, Augmentation.of(plan, recipe.required, recipe.config))
+        val = items(splits.VAL)
         seen = seen_in(read_blocks(folder, manifest, splits.TRAIN), tile_size_m, folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
@@ -170,15 +164,15 @@ def statistics(sums: Sequence[ShardSums]) -> FeatureStatistics:
 
 def step_seconds(
     network: DeepGCNConfig, device: torch.device, batches: DataLoader[Any], plan: training.TrainConfig,
-    tile_size_m: float, names: tuple[str, ...],
+    tile_size_m: float, names: tuple[str, ...], steps: int = _TIMED_STEPS,
 ) -> float:  # fmt: skip
     """Seconds of a training step, its blocks included, from some steps of a network that is thrown away."""
     plan = replace(plan, epochs=2)  # the first loads the kernels
-    state = training.begin(DeepGCN(network).to(device), plan, _TIMED_STEPS)
+    state = training.begin(DeepGCN(network).to(device), plan, steps)
     for epochs in (1, 2):
-        few = islice(batches, _TIMED_STEPS)
+        few = islice(batches, steps)
         training.fit(state, few, [], replace(plan, epochs=epochs), tile_size_m, names, None, lambda _: None)
-    return state.history[-1]["seconds"] / min(_TIMED_STEPS, len(batches))
+    return state.history[-1]["seconds"] / min(steps, len(batches))
 
 
 def show(state: training.TrainState) -> None:

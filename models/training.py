@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch_geometric import seed_everything
 from torch_geometric.data import Batch
 
 from models import distributed
@@ -139,7 +138,7 @@ def fit(
     seed = torch.initial_seed()
     for epoch in range(len(state.history), config.epochs):
         began = time.monotonic()
-        seed_everything((seed + _SEED_STRIDE * epoch) % 2**32)
+        torch.manual_seed((seed + _SEED_STRIDE * epoch) % 2**32)
         for name in ("sampler", "batch_sampler", "dataset"):
             part: Any = getattr(train, name, None)
             if hasattr(part, "set_epoch"):

@@ -93,12 +93,15 @@ def test_a_terminated_training_leaves_neither_ray_nor_the_embedded_server(
     start: Callable[..., Run], group: bool
 ) -> None:
     run = start(embedded=True)
-    run.wait_for_epochs()
+    before = run.wait_for_epochs()
     assert run.find("prefect.server")
     assert run.find("raylet")
     code, left = run.terminate(group)
     assert code == 128 + signal.SIGTERM
     assert left == []
+    again = start()
+    assert again.ends() == 0
+    assert again.history()[: len(before)] == before
 
 
 def test_a_killed_ray_worker_costs_at_most_an_epoch(start: Callable[..., Run]) -> None:

@@ -28,8 +28,8 @@ except KeyboardInterrupt:
 
 
 _LOST = """
-import os, signal, time
-import httpx, psutil
+import os, signal
+import psutil
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
@@ -40,7 +40,7 @@ def works():
     # As `timeout` and Slurm end what they started: all of it at once.
     signal.signal(signal.SIGTERM, lambda *_: print("asked to end"))
     os.killpg(0, signal.SIGTERM)
-    psutil.wait_procs(servers)
+    psutil.wait_procs(servers, timeout=60)
 
 with prefect_api():
     servers = [child for child in psutil.Process().children() if "uvicorn" in child.cmdline()]
