@@ -99,9 +99,10 @@ def test_a_terminated_training_leaves_neither_ray_nor_the_embedded_server(
     code, left = run.terminate(group)
     assert code == 128 + signal.SIGTERM
     assert left == []
-    again = start()
-    assert again.ends() == 0
-    assert again.history()[: len(before)] == before
+    if not group:  # how it goes on is the same for both, and takes a minute
+        again = start()
+        assert again.ends() == 0
+        assert again.history()[: len(before)] == before
 
 
 def test_a_killed_ray_worker_costs_at_most_an_epoch(start: Callable[..., Run]) -> None:
