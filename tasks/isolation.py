@@ -29,6 +29,7 @@ HEAP = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "1342177
 """Columns and row groups come and go by the megabyte: glibc keeps their pages instead of having them zeroed anew."""
 
 _START = "from tasks.isolation import serve; serve({}, {})"
+_STARTING_SECONDS = 120.0
 _ENDING_SECONDS = 5.0
 
 
@@ -38,7 +39,8 @@ class IsolatedProcesses:
     Args:
         num_processes: calls that can run at once.
         memory_mb: what a process may allocate; more is a MemoryError in it, or its end.
-        time_limit_s: how long a call may take.
+        time_limit_s: how long a call may take once its process has begun it; that a busy machine or a slow disk is
+            late to start a Python is no fault of the scan.
     """
 
     def __init__(self, num_processes: int, memory_mb: int, time_limit_s: float) -> None:
@@ -53,6 +55,7 @@ class IsolatedProcesses:
 
         Raises:
             ScanError: the process ended, took too long, or had too little memory.
+            StorageError: this machine did not start a process in time.
             PointloomError: what the function raised.
         """
         process = self._idle.get()
@@ -62,11 +65,11 @@ class IsolatedProcesses:
             result = process.call(function, arguments, self._time_limit_s)
         except _Ended as ended:
             process = None
-            raise ScanError(self._sentence(ended)) from None
+            raise self._error(ended) from None
         finally:
             self._idle.put(process)
         if isinstance(result, MemoryError):
-            raise ScanError(self._sentence(_Ended(None)))
+            raise self._error(_Ended(None))
         if isinstance(result, Exception):
             raise result
         return result
@@ -75,16 +78,21 @@ class IsolatedProcesses:
         """Let a process begin to import what calls will need; the thread that ends when it has."""
 
         def begin() -> None:
-            with suppress(ScanError):  # the first call that matters says what is wrong
+            with suppress(PointloomError):  # the first call that matters says what is wrong
                 self.call(_import, module)
 
         thread = threading.Thread(target=begin, daemon=True)
         thread.start()
         return thread
 
-    def _sentence(self, ended: _Ended) -> str:
+    def _error(self, ended: _Ended) -> PointloomError:
+        if ended.never_began:
+            return StorageError(
+                f"this machine did not start a process to read scans in within {_STARTING_SECONDS:g} s; start the flow "
+                "again when it has less to do."
+            )
         if ended.took_too_long:
-            return (
+            return ScanError(
                 f"reading it took more than the limit of {self._time_limit_s:g} s; deliver it again, leave it out, or "
                 "raise time_limit_s."
             )
@@ -94,11 +102,11 @@ class IsolatedProcesses:
                 if ended.signal is None
                 else f" (its process ended with {signal.Signals(ended.signal).name})"
             )
-            return (
+            return ScanError(
                 f"reading it needs more memory than the limit of {self._memory_mb} MB{how}, as damaged files do; "
                 "deliver it again, leave it out, or raise memory_mb."
             )
-        return (
+        return ScanError(
             f"its decoder crashed ({signal.Signals(ended.signal).name if ended.signal > 0 else 'it exited'}), as on "
             "damaged files; deliver it again or leave it out."
         )
@@ -125,10 +133,10 @@ def isolated(num_processes: int, memory_mb: int, time_limit_s: float) -> Iterato
 
 
 class _Ended(Exception):
-    """A process ended by a signal (its number; 0 for a plain exit, None for a lack of memory), or took too long."""
+    """A process ended by a signal (its number; 0 for a plain exit, None for a lack of memory), or was too slow."""
 
-    def __init__(self, number: int | None, took_too_long: bool = False) -> None:
-        self.signal, self.took_too_long = number, took_too_long
+    def __init__(self, number: int | None, took_too_long: bool = False, never_began: bool = False) -> None:
+        self.signal, self.took_too_long, self.never_began = number, took_too_long, never_began
 
 
 class _Process:
@@ -152,8 +160,11 @@ class _Process:
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], time_limit_s: float) -> Any:
         try:
             self._connection.send((function, arguments))
-            if self._connection.poll(time_limit_s):
-                return self._connection.recv()
+            began = self._connection.poll(_STARTING_SECONDS)
+            if began:
+                self._connection.recv()
+                if self._connection.poll(time_limit_s):
+                    return self._connection.recv()
         except (EOFError, OSError):
             try:
                 code = self._process.wait(_ENDING_SECONDS)
@@ -162,7 +173,7 @@ class _Process:
             self.end()
             raise _Ended(max(-code, 0)) from None
         self.end()
-        raise _Ended(None, took_too_long=True)
+        raise _Ended(None, took_too_long=began, never_began=not began)
 
     def end(self) -> None:
         self._process.kill()
@@ -210,6 +221,10 @@ def serve(handle: int, memory_mb: int) -> None:
         try:
             function, arguments = connection.recv()
         except (EOFError, OSError):
+            return
+        try:
+            connection.send(None)  # begun: what the function needs is imported
+        except OSError:
             return
         gc.freeze()  # modules stay: looking through them for garbage takes longer than reading a small scan
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,12 @@ def crash(scan: str, *rest: Any) -> Part:
 def abort(scan: str, *rest: Any) -> Part:
     if "bad" in scan:
         os.abort()
+    return decode_for_labels(scan, *rest)
+
+
+def hang(scan: str, *rest: Any) -> Part:
+    if "bad" in scan:
+        time.sleep(600)
     return decode_for_labels(scan, *rest)
 
 

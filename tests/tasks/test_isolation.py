@@ -11,12 +11,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pointcloud.errors import ScanError, StorageError
+from tasks import isolation
 from tasks.isolation import IsolatedProcesses, isolated
 from tests.clouds import assert_one_sentence
 
@@ -95,6 +97,22 @@ def test_an_end_is_one_sentence_and_the_next_call_works(
         one.call(function)
     assert_one_sentence(error, said)
     assert one.call(double, 4) == 8
+
+
+def test_a_process_that_is_late_to_start_takes_nothing_from_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(3)\ndef answer(): return 42\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with isolated(1, memory_mb=1500, time_limit_s=1.5) as processes:
+        assert processes.call(import_module("slow_to_import").answer) == 42
+
+
+def test_a_process_that_never_starts_is_the_fault_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "_STARTING_SECONDS", 0.01)
+    with isolated(1, memory_mb=1500, time_limit_s=60.0) as processes, pytest.raises(StorageError) as error:
+        processes.call(double, 4)
+    assert_one_sentence(error, "this machine did not start a process")
 
 
 def test_what_is_no_fault_of_the_scan_keeps_its_kind(one: IsolatedProcesses) -> None:

@@ -154,8 +154,11 @@ def test_doubtful_points_are_no_floor(job: SegmentJob) -> None:
     planned()
 
 
-def test_a_scan_that_takes_too_long_to_decode(job: SegmentJob, tmp_path: Path) -> None:
-    record = run(ScanSegmenter(replace(job, time_limit_s=1e-6)), write_las(tmp_path / "a.las", 300))
+def test_a_scan_that_takes_too_long_to_decode(
+    job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter, "decode_for_labels", lethal_decoders.hang)
+    record = run(ScanSegmenter(replace(job, time_limit_s=0.5)), write_las(tmp_path / "bad.las", 300))
     assert "took more than the limit" in record["error"]
 
 
