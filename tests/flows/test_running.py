@@ -13,6 +13,7 @@ import httpx, psutil
 from prefect.settings import PREFECT_API_URL
 from flows.running import prefect_api
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts without
 try:
     with prefect_api():
         (server,) = [child for child in psutil.Process().children() if "uvicorn" in child.cmdline()]

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import laspy
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
@@ -30,6 +28,8 @@ from pointcloud.simulate.survey import SurveyConfig
 from tests import broken_files
 from tests.clouds import write_las
 from tests.models.test_predictor import make_predictor
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 @pytest.mark.slow
@@ -337,23 +337,3 @@ def test_a_run_that_ends_early_has_its_page(
         segment(segmenting(scans, checkpoint, out))
     assert written(out).keys() == {"large.laz"}, "the largest is the first"
     assert "nothing at" in (out / "report.html").read_text()
-
-
-def test_a_cluster_without_room_is_said(survey: Path, checkpoint: Path, tmp_path: Path) -> None:
-    if Path("/dev/nvidia0").exists():
-        pytest.skip("this machine has room for an actor with a GPU")
-    with pytest.raises(PointloomError, match=r"1 CPU\(s\) and 1 GPU\(s\) each .* room for 0"):
-        segment(segmenting(survey, checkpoint, tmp_path, gpu=True, cluster_wait_s=0))
-
-
-def test_actors_take_the_gpus_that_a_cluster_counts(survey: Path, checkpoint: Path, tmp_path: Path) -> None:
-    if Path("/dev/nvidia0").exists():
-        pytest.skip("counts a GPU that is not there")
-    # Ray believes in the GPU, torch does not: what is shown is that an actor with one is scheduled, and a second waits.
-    with ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, logging_level="WARNING"):
-        segment(segmenting(survey, checkpoint, tmp_path, gpu=True, num_actors=2, cpus_per_actor=1))
-        until = time.monotonic() + 30
-        while ray.available_resources().get("GPU") != 1:
-            assert time.monotonic() < until, "it is given back"
-            time.sleep(0.2)
-    assert len(written(tmp_path)) == len(list(survey.iterdir()))

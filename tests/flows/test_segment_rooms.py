@@ -20,6 +20,7 @@ from tests.flows.test_main_job import preprocessing, small_training
 from tests.scan_files import ply_bytes
 
 NAMES = ["Area_1/office_1", "Area_2/office_1"]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 @pytest.fixture(scope="module")

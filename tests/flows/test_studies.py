@@ -29,6 +29,8 @@ from pointcloud.simulate.rooms import RoomsConfig, write_rooms
 from tests.clouds import assert_one_sentence
 from tests.flows.test_main_job import preprocessing
 
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
 SMALL = {
     "num_layers": 3, "channels": 8, "k": 4, "fusion_channels": 16, "epochs": 1, "cpus_per_worker": 1,
     "features": ["xyz", "height"], "recipe": "modern",

@@ -22,6 +22,8 @@ from tasks.train_result import keep_best_before
 from tests.clouds import assert_one_sentence
 from tests.flows.test_main_job import preprocessing, small_training
 
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
 
 def cut(survey: Path, out: Path, **changes: object) -> Path:
     preprocess(preprocessing([survey], out, **({"test_fraction": 0.2} | changes)))
