@@ -17,7 +17,7 @@ from torch_geometric.data import Batch, Data
 from models.augmentation import Augmentation
 from models.kernels import run_on_threads
 from pointcloud.blocks import Block
-from pointcloud.errors import ScanError
+from pointcloud.errors import PointloomError, ScanError
 from pointcloud.features import FeatureStatistics, point_features
 from pointcloud.labels import IGNORE
 
@@ -156,17 +156,33 @@ def num_loaders(cpus: int, gpu: bool) -> int:
     return min(cpus - 1, _MOST_LOADERS) if gpu else max(1, cpus // _CPUS_PER_LOADER)
 
 
+class _Batches(DataLoader[Any]):
+    """Batches whose errors are one sentence, wherever they arise."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except PointloomError as error:
+            # From another process it comes with that one's traceback in front, as text: "errors.ScanError: scan …".
+            if "Original Traceback" in str(error):
+                raise type(error)(str(error).strip().splitlines()[-1].split(": ", 1)[1]) from None
+            raise
+
+
 def batches(items: BlockDataset, loaders: int, **order: Any) -> DataLoader[Any]:
     """Batches of blocks, made in so many processes where there is something to make.
 
     They are the same for any number of processes. `order` is `DataLoader`'s: batch_size, shuffle, batch_sampler.
+
+    Raises:
+        ScanError: by the iterator, as `to_data`, for a block as it was deformed.
     """
     if loaders and items.is_augmented:
         # New ones each epoch, which they learn from the dataset as it is then.
         order |= {
             "num_workers": loaders, "multiprocessing_context": "fork", "prefetch_factor": 4, "timeout": _LOADER_SECONDS,
         }  # fmt: skip
-    return DataLoader(items, collate_fn=collate, **order)
+    return _Batches(items, collate_fn=collate, **order)
 
 
 def network_input(batch: Batch, tile_size_m: float) -> Tensor:

@@ -14,10 +14,11 @@ from torch_geometric.data import Batch
 
 from models.augmentation import Augmentation
 from models.dataset import BlockDataset, batches, collate, network_input, num_loaders, to_data
+from pointcloud.blocks import Block
 from pointcloud.errors import ScanError
 from pointcloud.features import FeatureStatistics, num_channels, point_features
 from pointcloud.labels import IGNORE
-from tests.clouds import cut, make_cloud
+from tests.clouds import assert_one_sentence, cut, make_cloud
 
 FEATURES = ("xyz", "height", "intensity", "returns", "rgb", "room_xyz")
 STATISTICS = FeatureStatistics(
@@ -141,6 +142,21 @@ def test_batches_are_the_same_from_any_number_of_processes() -> None:
             assert len(found) == len(here)
             for one, other in zip(here, found, strict=True):
                 assert_alike(one, other)
+
+
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_a_block_that_is_deformed_beyond_numbers_is_one_sentence_from_any_process(
+    loaders: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tear(self: Augmentation, block: Block) -> Block:
+        return replace(block, position=block.position * np.array([1, 1, np.nan], np.float32))
+
+    dataset = deformed()
+    monkeypatch.setattr(Augmentation, "deform", tear)
+    with pytest.raises(ScanError) as error:
+        list(batches(dataset, loaders, batch_size=2))
+    assert str(error.value).startswith(f"scan {BLOCKS[0].scan!r} tile ")
+    assert_one_sentence(error, "has NaN or infinite features")
 
 
 def test_blocks_are_made_beside_the_training_where_there_are_cpus_for_it() -> None:
