@@ -73,7 +73,7 @@ def test_the_second_run_is_refused_by_name_and_let_in_afterwards(dataset: str) -
         began = time.monotonic()
         with pytest.raises(PointloomError) as error, held(dataset):
             pass
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         assert_one_sentence(error, f"process {os.getpid()} on ")
         first.check()
         assert len(claims(dataset)) == 1
@@ -148,7 +148,7 @@ def test_the_lock_of_a_killed_process_of_this_machine_falls_at_once(dataset: str
         owner.stdout.close()
     began = time.monotonic()
     with held(dataset):
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
     assert claims(dataset) == []
 
 
