@@ -147,7 +147,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def in_new_process(what: str, heap: dict[str, str] | None = None) -> dict[str, Any]:
     """`measure` in a new Python; this one has not imported torch, whose memory a child's peak would count."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **(heap or {})}
+    environment = {**os.environ, **(heap or {})}
     command = [sys.executable, "-m", "benchmarks.network", *sys.argv[1:], "--measure", what]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

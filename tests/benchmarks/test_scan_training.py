@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from benchmarks.scan_training import train_on_scans
@@ -33,3 +36,13 @@ def test_a_checkpoint_of_the_benchmarks_knows_what_it_saw(tmp_path: Path) -> Non
     assert seen.delivered is not None
     assert 3.0 < seen.delivered.middle < 6.0, "with the returns of trees"
     assert {"height", "return_number", "number_of_returns"} <= seen.columns.keys()
+
+
+def test_threads_that_wait_do_not_spin() -> None:
+    script = "import os, sys, benchmarks; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True, check=True,
+        cwd=Path(__file__).parents[2], timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == ["PASSIVE", "False"], "set before torch reads it"
