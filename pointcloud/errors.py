@@ -10,7 +10,7 @@ class ScanError(PointloomError):
 
 
 class StorageError(PointloomError):
-    """A URI that cannot be reached, listed, read or written, or a machine that has no room to: no fault of a scan."""
+    """A URI that cannot be reached, listed, read or written, or a machine without room or time: no fault of a scan."""
 
 
 class SchemaError(PointloomError):
