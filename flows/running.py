@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +19,7 @@ from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import BaseModel
 
+from flows import last_word
 from pointcloud.errors import PointloomError
 
 _DRAIN_SECONDS = 20
@@ -60,22 +63,49 @@ def prefect_api() -> Iterator[None]:
     logging.getLogger("prefect.flow_runs").addFilter(_without_link)
     server, over = SubprocessASGIServer(), threading.Event()
     # In the context of now: once PREFECT_API_URL is set, a new server would take itself for another's client.
-    keeper = threading.Thread(target=copy_context().run, args=(_keep_running, server, over), daemon=True)
-    _start(server)
-    keeper.start()
+    with _last_word() as tell:
+        keeper = threading.Thread(
+            target=copy_context().run, args=(_keep_running, server, tell, over), daemon=True
+        )
+        _start(server, tell)
+        keeper.start()
+        try:
+            with temporary_settings({PREFECT_API_URL: server.api_url}):
+                yield
+        finally:
+            # Logs and events travel in the background; without the server they would be tried again and again.
+            APILogWorker.drain_all(timeout=_DRAIN_SECONDS)
+            EventsWorker.drain_all(timeout=_DRAIN_SECONDS)
+            over.set()
+            keeper.join()
+            server.stop()
+
+
+@contextmanager
+def _last_word() -> Iterator[Callable[[int], None]]:
+    """Takes the embedded server's process id, so that the server ends even if this process is killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", last_word.__file__],
+        stdin=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+
+    def tell(pid: int) -> None:
+        with suppress(OSError):  # it was killed itself
+            print(pid, file=process.stdin)
+
     try:
-        with temporary_settings({PREFECT_API_URL: server.api_url}):
-            yield
+        yield tell
     finally:
-        # Logs and events travel in the background; without the server they would be tried again and again.
-        APILogWorker.drain_all(timeout=_DRAIN_SECONDS)
-        EventsWorker.drain_all(timeout=_DRAIN_SECONDS)
-        over.set()
-        keeper.join()
-        server.stop()
+        tell(last_word.ALL_IS_WELL)
+        process.wait(_DRAIN_SECONDS)
+        process.stdin.close()
 
 
-def _start(server: SubprocessASGIServer) -> None:
+def _start(server: SubprocessASGIServer, tell: Callable[[int], None]) -> None:
     """Start a server that does not hear Ctrl-C.
 
     It reaches every process of a terminal, and the flow has yet to report its end to the server, which inherits what
@@ -86,9 +116,11 @@ def _start(server: SubprocessASGIServer) -> None:
         server.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if server.server_process is not None:
+            tell(server.server_process.pid)
 
 
-def _keep_running(server: SubprocessASGIServer, over: threading.Event) -> None:
+def _keep_running(server: SubprocessASGIServer, tell: Callable[[int], None], over: threading.Event) -> None:
     """Start the server again, at the same address, whenever it has ended before the flow.
 
     SIGTERM to a process group, as `timeout` and Slurm send it, ends it while the flow has yet to report its end, and
@@ -100,4 +132,4 @@ def _keep_running(server: SubprocessASGIServer, over: threading.Event) -> None:
             server.running = False
             # It did not start in time, as on a full disk: the next look tries again.
             with suppress(RuntimeError, httpx.HTTPError, OSError):
-                _start(server)
+                _start(server, tell)

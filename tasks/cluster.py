@@ -8,8 +8,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import ray
+from ray._private import services
 
 from pointcloud.errors import PointloomError
 
@@ -59,13 +61,14 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         if address:
             ray.init(address=address, logging_level=logging.WARNING)
         else:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                logging_level=logging.WARNING,
-                log_to_driver=bool(os.environ.get("POINTLOOM_RAY_LOGS")),
-            )
+            with _process_groups_of_their_own():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    logging_level=logging.WARNING,
+                    log_to_driver=bool(os.environ.get("POINTLOOM_RAY_LOGS")),
+                )
     except Exception as error:  # a node that does not start in time is a bare one
         reason = " ".join(str(error).split()).rstrip(".")
         raise PointloomError(
@@ -80,6 +83,21 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _process_groups_of_their_own() -> Iterator[None]:
+    """Ray's local processes end by the driver, or with it, and not beside it.
+
+    SIGTERM to a process group, as `timeout` and Slurm send it, would reach them too; a driver whose object store
+    goes first is ended by Ray at once, with status 1 and whatever was left to do undone. Ray has no setting for it.
+    """
+    popen = services.ConsolePopen
+    services.ConsolePopen = partial(popen, process_group=0)  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen  # type: ignore[misc]
 
 
 def usable_cpus() -> int:

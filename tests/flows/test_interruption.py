@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from flows.preprocess import preprocess
@@ -103,6 +104,20 @@ def test_a_terminated_training_leaves_neither_ray_nor_the_embedded_server(
         again = start()
         assert again.ends() == 0
         assert again.history()[: len(before)] == before
+
+
+def test_a_killed_driver_takes_along_what_it_has_started_and_this_is_said(
+    start: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = start(embedded=True)
+    run.wait_for_epochs()
+    started = psutil.Process(run.process.pid).children(recursive=True)
+    run.process.kill()
+    assert run.ends() == -signal.SIGKILL
+    # Two agents of the raylet wait up to a minute for an answer of Ray's server, which is gone too.
+    assert psutil.wait_procs(started, timeout=120)[1] == []
+    run.say("nothing of it is left")
+    assert "error: the flow's process ended before its flow" in (tmp_path / "log").read_text()
 
 
 def test_a_killed_ray_worker_costs_at_most_an_epoch(start: Callable[..., Run]) -> None:

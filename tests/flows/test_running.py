@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 _CTRL_C = """
 import os, signal, time
@@ -52,6 +56,17 @@ with prefect_api():
 print(len(servers), servers[0] in children, any(child.is_running() for child in children))
 """
 
+_KILLED = """
+import os, signal
+import psutil
+from flows.running import prefect_api
+
+with prefect_api():
+    (server,) = [child for child in psutil.Process().children() if "uvicorn" in child.cmdline()]
+    print(server.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
 
 def run(script: str, home: Path) -> subprocess.CompletedProcess[str]:
     """A script in a session of its own, on an embedded server."""
@@ -75,3 +90,11 @@ def test_a_server_that_ends_before_its_flow_is_started_again_and_hears_how_the_f
     done = run(_LOST, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines() == ["asked to end", "COMPLETED", "1 False False"]
+
+
+def test_a_killed_flow_leaves_no_server_and_the_user_is_told(tmp_path: Path) -> None:
+    done = run(_KILLED, tmp_path)  # until all have ended that write into its pipes, the server too
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    with suppress(psutil.NoSuchProcess):  # a zombie where nobody waits for it
+        assert psutil.Process(int(done.stdout)).status() == psutil.STATUS_ZOMBIE
+    assert done.stderr.splitlines()[-1].startswith("error: the flow's process ended before its flow")
