@@ -177,7 +177,10 @@ def step_seconds(
 
 def show(state: training.TrainState) -> None:
     epoch = state.history[-1]
+    held_out = "nothing held out"
+    if epoch["val_miou"] is not None:
+        held_out = f"validation loss {epoch['val_loss']:.3f}, mIoU {epoch['val_miou']:.4f}"
     print(
-        f"epoch {epoch['epoch']}: loss {epoch['train_loss']:.3f}, validation loss {epoch['val_loss']:.3f}, mIoU "
-        f"{epoch['val_miou'] or 0.0:.4f}, {epoch['seconds']:.1f} s", flush=True,
-    )  # fmt: skip
+        f"epoch {epoch['epoch']}: loss {epoch['train_loss']:.3f}, {held_out}, {epoch['seconds']:.1f} s",
+        flush=True,
+    )
