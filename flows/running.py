@@ -87,22 +87,24 @@ def _last_word() -> Iterator[Callable[[int], None]]:
     process = subprocess.Popen(
         [sys.executable, "-I", last_word.__file__],
         stdin=subprocess.PIPE,
-        text=True,
-        bufsize=1,
+        bufsize=0,  # closing has nothing left to write
         start_new_session=True,
     )
-    assert process.stdin is not None
+
+    stdin = process.stdin
+    assert stdin is not None
 
     def tell(pid: int) -> None:
-        with suppress(OSError):  # it was killed itself
-            print(pid, file=process.stdin)
+        with suppress(BrokenPipeError):  # it was killed itself, which is no reason to end a flow
+            stdin.write(b"%d\n" % pid)
 
     try:
         yield tell
     finally:
         tell(last_word.ALL_IS_WELL)
-        process.wait(_DRAIN_SECONDS)
-        process.stdin.close()
+        stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_DRAIN_SECONDS)
 
 
 def _start(server: SubprocessASGIServer, tell: Callable[[int], None]) -> None:
