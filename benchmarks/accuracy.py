@@ -26,21 +26,28 @@ import torch
 
 from benchmarks.forest import Forest, ForestConfig, class_indices, point_spacing_m
 from benchmarks.scan_training import Budget, train_on_scans
-from models.checkpoint import Checkpoint
-from models.deepgcn import DeepGCNConfig
 from models.metrics import Scores, confusion
+from models.network.deepgcn import DeepGCNConfig
 from models.predictor import Predictor
 from models.recipes import RECIPES, Loss, fusion_channels, suited
 from models.recipes import recipe as find_recipe
-from pointcloud.blocks import BlockConfig
+from models.weights.checkpoint import Checkpoint
+from pointcloud.blocks.block import BlockConfig
+from pointcloud.blocks.features import (
+    FEATURES,
+    SPARSE_M,
+    check_features,
+    is_airborne,
+    num_channels,
+    survey_features,
+)
 from pointcloud.cloud import Cloud
+from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import PointloomError
-from pointcloud.features import FEATURES, SPARSE_M, check_features, is_airborne, num_channels, survey_features
+from pointcloud.formats.reader import find_scans, read_cloud
 from pointcloud.labels import LabelScheme, find_scheme
-from pointcloud.preprocess import Recipe
-from pointcloud.reader import find_scans, read_cloud
-from pointcloud.splits import SplitRule
-from pointcloud.storage import Source
+from pointcloud.storage.files import Source
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

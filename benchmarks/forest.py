@@ -16,7 +16,7 @@ import numpy as np
 from pointcloud.cloud import Cloud
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import PointloomError
-from pointcloud.height import height_above, lowest_points
+from pointcloud.grid.height import height_above, lowest_points
 from pointcloud.labels import IGNORE, LabelScheme
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
     python -m benchmarks.hills --checkpoint FOLDER --scan FILE [--slopes 0.1 0.2 0.4]
 
 The hills are sums of plane waves 20 to 300 m long, the longer the higher, of the slopes asked for (root mean square,
-metres a metre): other ground than training may lay its blocks on (`models.relief`), with everything on it upright as
+metres a metre): other ground than training may lay its blocks on (`models.data.relief`), with everything on it upright as
 that does too. Real hills differ in more than their slope, so this finds what fails there, and proves nothing else.
 Ends with one JSON line: mIoU, overall accuracy and IoU by class for each slope.
 """
@@ -20,10 +20,10 @@ import torch
 
 from benchmarks.accuracy import score, summary
 from benchmarks.forest import class_indices
-from models.checkpoint import read_checkpoint
 from models.predictor import Predictor
+from models.weights.checkpoint import read_checkpoint
 from pointcloud.errors import PointloomError
-from pointcloud.reader import read_cloud
+from pointcloud.formats.reader import read_cloud
 
 _WAVELENGTHS_M = (20.0, 300.0)
 _WAVES = 200

@@ -19,21 +19,21 @@ import numpy as np
 import torch
 
 from benchmarks.scan_training import cut, step_seconds
-from models.augmentation import Augmentation
-from models.dataset import BlockDataset, batches, num_loaders
-from models.deepgcn import DeepGCNConfig
+from models.data.augmentation import Augmentation
+from models.data.dataset import BlockDataset, batches, num_loaders
+from models.network.deepgcn import DeepGCNConfig
 from models.recipes import AIRBORNE, TrainConfig
-from pointcloud import splits
-from pointcloud.blocks import BlockConfig
+from pointcloud.blocks.block import BlockConfig
+from pointcloud.blocks.features import default_features, num_channels
+from pointcloud.dataset import splits
+from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.splits import SplitRule
+from pointcloud.dataset.store import read_blocks
 from pointcloud.errors import PointloomError
-from pointcloud.features import default_features, num_channels
+from pointcloud.formats.reader import find_scans
 from pointcloud.labels import find_scheme
-from pointcloud.preprocess import Recipe
-from pointcloud.reader import find_scans
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
-from pointcloud.splits import SplitRule
-from pointcloud.store import read_blocks
 
 SCHEME = find_scheme("ground-vegetation-building")
 

@@ -23,11 +23,11 @@ import laspy
 import laszip
 import numpy as np
 
+from pointcloud.delivery.las_copy import output_name, write_labelled
+from pointcloud.delivery.proof import Proof
 from pointcloud.errors import PointloomError
-from pointcloud.label_options import LabelOptions
-from pointcloud.labelled import output_name, write_labelled
-from pointcloud.proof import Proof
-from pointcloud.scan import SUFFIXES, open_scan
+from pointcloud.formats.las import SUFFIXES, open_scan
+from pointcloud.labelling.options import LabelOptions
 
 CODES = np.array([2, 5, 6, 9], np.uint8)
 _CHUNK_POINTS = 1 << 18

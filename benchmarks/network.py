@@ -32,7 +32,7 @@ PICTURE = Path(__file__).parent / "out" / "network.html"
 KEEP_HEAP = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 """glibc's settings for a heap that is never given back."""
 SMALL_HEAP = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": str(2**25)}
-"""Those of the train flow's Ray workers (tasks/cluster.py): large tensors go back when they are freed."""
+"""Those of the train flow's Ray workers (tasks/runtime/cluster.py): large tensors go back when they are freed."""
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -53,7 +53,7 @@ def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module, Tensor]
     import torch
 
     from benchmarks.reference import ReferenceDeepGCN
-    from models.deepgcn import DeepGCN, DeepGCNConfig
+    from models.network.deepgcn import DeepGCN, DeepGCNConfig
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

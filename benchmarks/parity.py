@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from models.deepgcn import DeepGCN
-from models.import_weights import from_reference_state
+from models.network.deepgcn import DeepGCN
+from models.weights.import_weights import from_reference_state
 from pointcloud.errors import PointloomError
 
 LARGEST_DIFFERENCE = 5e-3

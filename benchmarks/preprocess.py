@@ -30,7 +30,7 @@ from typing import Any
 import laspy
 import numpy as np
 
-from tasks.isolation import HEAP, isolated
+from tasks.runtime.isolation import HEAP, isolated
 
 TILE_M = 250.0
 """Edge of the simulated tile that scans are laid out of."""
@@ -106,11 +106,11 @@ def decode(scan: str, folder: Path, voxel_m: float) -> None:
 
 def preprocess(scan: str, folder: Path, voxel_m: float) -> None:
     """What the preprocess flow does with a scan, with its defaults but for the voxels."""
-    from pointcloud.blocks import BlockConfig
+    from pointcloud.blocks.block import BlockConfig
+    from pointcloud.dataset.recipe import Recipe, cut_scan, read_scan
+    from pointcloud.dataset.splits import SplitRule
     from pointcloud.labels import PRESETS
-    from pointcloud.preprocess import Recipe, cut_scan, read_scan
-    from pointcloud.splits import SplitRule
-    from pointcloud.storage import Source
+    from pointcloud.storage.files import Source
 
     recipe = Recipe(BlockConfig(voxel_size_m=voxel_m), PRESETS["asprs-basic"], SplitRule())
     part = read_scan(Source(scan, Path(scan).name), recipe, folder)

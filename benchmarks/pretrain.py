@@ -22,18 +22,18 @@ import torch
 from benchmarks.accuracy import score, summary
 from benchmarks.forest import class_indices
 from benchmarks.scan_training import train_on_scans
-from models.checkpoint import Checkpoint, save_checkpoint
-from models.deepgcn import DeepGCNConfig
+from models.network.deepgcn import DeepGCNConfig
 from models.predictor import Predictor
 from models.recipes import AIRBORNE, TrainConfig
-from pointcloud.blocks import BlockConfig
+from models.weights.checkpoint import Checkpoint, save_checkpoint
+from pointcloud.blocks.block import BlockConfig
+from pointcloud.blocks.features import num_channels
+from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import PointloomError
-from pointcloud.features import num_channels
+from pointcloud.formats.crop import write_window
+from pointcloud.formats.reader import find_scans, read_cloud
 from pointcloud.labels import LabelScheme, find_scheme
-from pointcloud.preprocess import Recipe
-from pointcloud.reader import find_scans, read_cloud
-from pointcloud.splits import SplitRule
-from pointcloud.window import write_window
 
 Window = tuple[float, float]
 

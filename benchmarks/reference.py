@@ -2,7 +2,7 @@
 
 Written from the definition (ICCV paper) in the layout of the published code: (B, C, N)
 features, the full N × N distance matrix, a sorted top-k, edge features for every one of the N·k edges and
-convolutions over these. Blocks in a batch have one size. It reads the state dict of `models.deepgcn.DeepGCN`.
+convolutions over these. Blocks in a batch have one size. It reads the state dict of `models.network.deepgcn.DeepGCN`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.configurations import DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
 
 
 class ReferenceLayer(nn.Module):

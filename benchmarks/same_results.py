@@ -37,7 +37,9 @@ def run(code: Path, work: Path) -> dict[str, str]:
     _step(code, work, "flows", "preprocess", "--scans", "scans", "--out", "blocks", *_PREPROCESS)
     one_thread = ["--cpus-per-worker", "1"]
     _step(code, work, "flows", "train", "--dataset", "blocks", "--out", "checkpoint", *_TRAIN, *one_thread)
-    _step(code, work, "flows", "segment", "--scans", "scans", "--checkpoint", "checkpoint", "--out", "labelled")
+    _step(
+        code, work, "flows", "segment", "--scans", "scans", "--checkpoint", "checkpoint", "--out", "labelled"
+    )
     digests = {}
     for pattern in _RESULTS:
         paths = sorted(work.glob(pattern))
@@ -62,7 +64,9 @@ def _step(code: Path, work: Path, module: str, *arguments: str) -> None:
         command, cwd=work, env=environment, capture_output=True, text=True, timeout=_LIMIT_S, check=False
     )
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} in {code} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        raise RuntimeError(
+            f"{' '.join(command)} in {code} ended with {done.returncode}:\n{done.stderr[-3000:]}"
+        )
 
 
 def main() -> int:

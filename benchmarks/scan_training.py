@@ -17,21 +17,22 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from models import training
-from models.augmentation import Augmentation
-from models.checkpoint import Checkpoint
-from models.dataset import BlockDataset, batches, num_loaders
-from models.deepgcn import DeepGCN, DeepGCNConfig
-from pointcloud import ledger, splits
-from pointcloud.drift import seen_in
+from models.data.augmentation import Augmentation
+from models.data.dataset import BlockDataset, batches, num_loaders
+from models.network.deepgcn import DeepGCN, DeepGCNConfig
+from models.training import loop
+from models.weights.checkpoint import Checkpoint
+from pointcloud.blocks.features import FeatureStatistics
+from pointcloud.blocks.neighbours import find_neighbours
+from pointcloud.dataset import splits
+from pointcloud.dataset.recipe import Recipe, cut_scan, read_scan
+from pointcloud.dataset.shard import ShardSums
+from pointcloud.dataset.store import Manifest, Shard, read_blocks
 from pointcloud.errors import PointloomError
-from pointcloud.features import FeatureStatistics
-from pointcloud.neighbours import find_neighbours
-from pointcloud.preprocess import Recipe, cut_scan, read_scan
-from pointcloud.reader import read_header
-from pointcloud.shard import ShardSums
-from pointcloud.storage import Source
-from pointcloud.store import Manifest, Shard, read_blocks
+from pointcloud.formats.reader import read_header
+from pointcloud.quality.drift import seen_in
+from pointcloud.storage import ledger
+from pointcloud.storage.files import Source
 
 _TIMED_STEPS = 10
 
@@ -50,7 +51,7 @@ class Budget:
 
 
 def train_on_scans(
-    sources: Sequence[Source], recipe: Recipe, network: DeepGCNConfig, plan: training.TrainConfig,
+    sources: Sequence[Source], recipe: Recipe, network: DeepGCNConfig, plan: loop.TrainConfig,
     budget: Budget | None = None,
 ) -> Checkpoint:  # fmt: skip
     """A network trained on scans, on a GPU where there is one, as it was after its best epoch.
@@ -71,7 +72,7 @@ def train_on_scans(
     with tempfile.TemporaryDirectory(prefix="pointloom-benchmark-") as folder:
         manifest = cut(sources, recipe, Path(folder))
         counts = manifest.class_counts
-        weights = training.class_weights(counts.get(splits.TRAIN, [0])) if plan.class_weights else None
+        weights = loop.class_weights(counts.get(splits.TRAIN, [0])) if plan.class_weights else None
         if recipe.rule.val_fraction and not sum(counts.get(splits.VAL, [0])):
             raise PointloomError(
                 "no labelled validation block; hold out a larger share or use smaller tiles."
@@ -100,8 +101,8 @@ def train_on_scans(
         plan = plan.lasting(max(1, epochs))
         print(f"{plan.epochs} epochs of {len(train_batches)} steps", flush=True)
     torch.manual_seed(plan.seed)
-    state = training.begin(DeepGCN(network).to(device), plan, len(train_batches))
-    training.fit(state, train_batches, val_batches, plan, tile_size_m, scheme.names, weights, show)
+    state = loop.begin(DeepGCN(network).to(device), plan, len(train_batches))
+    loop.fit(state, train_batches, val_batches, plan, tile_size_m, scheme.names, weights, show)
     best = max(state.history, key=lambda epoch: (epoch["val_miou"] or 0.0, epoch["epoch"]))
     return Checkpoint(
         network=network,
@@ -163,19 +164,19 @@ def statistics(sums: Sequence[ShardSums]) -> FeatureStatistics:
 
 
 def step_seconds(
-    network: DeepGCNConfig, device: torch.device, batches: DataLoader[Any], plan: training.TrainConfig,
+    network: DeepGCNConfig, device: torch.device, batches: DataLoader[Any], plan: loop.TrainConfig,
     tile_size_m: float, names: tuple[str, ...], steps: int = _TIMED_STEPS,
 ) -> float:  # fmt: skip
     """Seconds of a training step, its blocks included, from some steps of a network that is thrown away."""
     plan = replace(plan, epochs=2)  # the first loads the kernels
-    state = training.begin(DeepGCN(network).to(device), plan, steps)
+    state = loop.begin(DeepGCN(network).to(device), plan, steps)
     for epochs in (1, 2):
         few = islice(batches, steps)
-        training.fit(state, few, [], replace(plan, epochs=epochs), tile_size_m, names, None, lambda _: None)
+        loop.fit(state, few, [], replace(plan, epochs=epochs), tile_size_m, names, None, lambda _: None)
     return state.history[-1]["seconds"] / min(steps, len(batches))
 
 
-def show(state: training.TrainState) -> None:
+def show(state: loop.TrainState) -> None:
     epoch = state.history[-1]
     held_out = "nothing held out"
     if epoch["val_miou"] is not None:

@@ -28,22 +28,22 @@ import laspy
 import numpy as np
 import torch
 
-from models.checkpoint import read_checkpoint, save_checkpoint
-from models.configurations import DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
 from models.predictor import Predictor
 from models.recipes import TrainConfig
-from pointcloud import ledger
-from pointcloud.blocks import Block, BlockConfig
-from pointcloud.features import num_channels
-from pointcloud.label_options import LabelOptions
-from pointcloud.labelled import write_labelled
-from pointcloud.labelling import decode_beside, decode_for_labels, label_points
+from models.weights.checkpoint import read_checkpoint, save_checkpoint
+from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.features import num_channels
+from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.splits import SplitRule
+from pointcloud.delivery.las_copy import write_labelled
+from pointcloud.labelling.label_points import decode_beside, decode_for_labels, label_points
+from pointcloud.labelling.options import LabelOptions
 from pointcloud.labels import PRESETS
-from pointcloud.preprocess import Recipe
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
-from pointcloud.splits import SplitRule
-from pointcloud.storage import Source
+from pointcloud.storage import ledger
+from pointcloud.storage.files import Source
 
 FEATURES = ("xyz", "height", "intensity", "returns")
 SCHEME = PRESETS["asprs-basic"]
@@ -89,7 +89,7 @@ def main() -> None:
     # Of the predictor alone, here, and of what Ray starts: one thread each.
     os.environ["RAYON_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    from flows.running import prefect_api
+    from flows.embedded_server import prefect_api
 
     with tempfile.TemporaryDirectory(prefix="pointloom-benchmark-") as name:
         folder = Path(name)
@@ -189,9 +189,9 @@ def blocks_of(scans: Sequence[Path], checkpoint: str, folder: Path) -> Iterator[
 
 def local_segmenter(scans: Sequence[Path], checkpoint: str, out: Path, across_scans: bool = True) -> Any:
     """The actor of the flow, here, and the rows it is given."""
-    from tasks.isolation import isolated
-    from tasks.segment import examine_collection, plan_segmenting
-    from tasks.segmenter import ScanSegmenter
+    from tasks.runtime.isolation import isolated
+    from tasks.segmenting.actor import ScanSegmenter
+    from tasks.segmenting.segment import examine_collection, plan_segmenting
 
     job = plan_segmenting(checkpoint, str(out), LabelOptions(), 1, 1, 3000, 3600)
     job = replace(job, config=replace(job.config, across_scans=across_scans))
@@ -242,7 +242,7 @@ def labels_of(scans: Sequence[Path], checkpoint: str, out: Path, across: bool = 
 def forest(scan: Path, folder: Path) -> int:
     """Points/s of the random forest of benchmarks.forest on the same file, LAZ to labelled LAZ, one thread."""
     from benchmarks.forest import Forest, ForestConfig
-    from pointcloud.reader import read_cloud
+    from pointcloud.formats.reader import read_cloud
 
     cloud = read_cloud(str(scan))
     west = cloud.xyz[:, 0] < np.median(cloud.xyz[:, 0])

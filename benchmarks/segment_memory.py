@@ -22,16 +22,16 @@ import numpy as np
 import psutil
 import torch
 
-from models.checkpoint import save_checkpoint
-from models.configurations import DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
 from models.recipes import TrainConfig
-from pointcloud.blocks import BlockConfig
-from pointcloud.features import num_channels
-from pointcloud.preprocess import Recipe
+from models.weights.checkpoint import save_checkpoint
+from pointcloud.blocks.block import BlockConfig
+from pointcloud.blocks.features import num_channels
+from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.splits import SplitRule
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
-from pointcloud.splits import SplitRule
-from pointcloud.storage import Source
+from pointcloud.storage.files import Source
 
 _PAUSE_SECONDS = 0.1
 

@@ -72,7 +72,7 @@ def compare(
 ) -> Seams:
     """Label a simulated survey whole, as nine, and as nine alone; print the figures, draw the picture if asked to."""
     from benchmarks.segment import labels_of
-    from models.checkpoint import read_checkpoint
+    from models.weights.checkpoint import read_checkpoint
 
     config = SurveyConfig(seed=1, tiles=(1, 1), tile_size_m=size_m, points_per_m2=points_per_m2)
     (scan,) = write_survey(config, folder / "whole")

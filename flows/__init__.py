@@ -1,1 +1,1 @@
-"""When and where: Prefect flows, each reads top to bottom. No arrays, no file access, no torch."""
+"""When and where: the Prefect flows and the command line."""

@@ -10,18 +10,18 @@ from cyclopts import Parameter
 from prefect import flow
 from pydantic import Field
 
-from flows.running import run
+from flows.embedded_server import run
 from flows.train import TrainParameters
-from models.ablations import ROWS, choose_rows, home_of
-from models.configurations import DeepGCNConfig
+from models.network.ablations import ROWS, choose_rows, home_of
+from models.network.configurations import DeepGCNConfig
 from models.recipes import RecipeName
-from pointcloud.lock import held
-from pointcloud.resplit import open_blocks
-from pointcloud.storage import join
-from pointcloud.store import read_manifest
-from tasks.study import TABLE, Training, run_study
-from tasks.study_report import report_ablation
-from tasks.train import check_splits
+from pointcloud.dataset.resplit import open_blocks
+from pointcloud.dataset.store import read_manifest
+from pointcloud.storage.files import join
+from pointcloud.storage.lock import held
+from tasks.studies.report import report_ablation
+from tasks.studies.study import TABLE, Training, run_study
+from tasks.training.train import check_splits
 
 
 class AblateParameters(TrainParameters):

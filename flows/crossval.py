@@ -10,17 +10,17 @@ from cyclopts import Parameter
 from prefect import flow
 from pydantic import Field
 
-from flows.running import run
+from flows.embedded_server import run
 from flows.train import TrainParameters
+from pointcloud.dataset.folds import Fold, folds_of_areas, folds_of_squares
+from pointcloud.dataset.splits import SplitRule
+from pointcloud.dataset.store import read_manifest
 from pointcloud.errors import PointloomError
-from pointcloud.folds import Fold, folds_of_areas, folds_of_squares
-from pointcloud.lock import held
-from pointcloud.splits import SplitRule
-from pointcloud.storage import join
-from pointcloud.store import read_manifest
-from tasks.folds import split_into_folds
-from tasks.study import TABLE, Training, run_study
-from tasks.study_report import report_folds
+from pointcloud.storage.files import join
+from pointcloud.storage.lock import held
+from tasks.studies.folds import split_into_folds
+from tasks.studies.report import report_folds
+from tasks.studies.study import TABLE, Training, run_study
 
 
 class CrossvalParameters(TrainParameters):

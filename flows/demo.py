@@ -10,9 +10,9 @@ from cyclopts import Parameter
 from prefect import flow, get_run_logger
 from pydantic import BaseModel, Field
 
+from flows.embedded_server import run
 from flows.evaluate import EvaluateParameters, evaluate
 from flows.preprocess import PreprocessParameters, preprocess
-from flows.running import run
 from flows.segment import SegmentParameters, segment
 from flows.train import TrainParameters, train
 from tasks.demo import prepare_demo_data

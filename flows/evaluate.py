@@ -8,10 +8,10 @@ from cyclopts import Parameter
 from prefect import flow
 from pydantic import BaseModel, Field
 
-from flows.running import run
+from flows.embedded_server import run
 from pointcloud.labels import PRESETS, find_scheme
-from tasks.evaluate import EvaluateJob, evaluate_pairs
-from tasks.pairs import find_pairs
+from tasks.evaluating.evaluate import EvaluateJob, evaluate_pairs
+from tasks.evaluating.pairs import find_pairs
 
 
 class EvaluateParameters(BaseModel):

@@ -9,8 +9,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pointcloud.errors import PointloomError, StorageError
-from pointcloud.inspect import Inspection, inspect_scan
-from pointcloud.reader import find_scans
+from pointcloud.formats.reader import find_scans
+from pointcloud.quality.inspect import Inspection, inspect_scan
 
 
 def command(

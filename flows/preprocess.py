@@ -9,22 +9,22 @@ from prefect import flow, get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, Field
 
-from flows.running import run
-from pointcloud.blocks import BlockConfig
+from flows.embedded_server import run
+from pointcloud.blocks.block import BlockConfig
+from pointcloud.blocks.features import FEATURES, check_features
+from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import PointloomError
-from pointcloud.features import FEATURES, check_features
-from pointcloud.filesystem import resolve
+from pointcloud.formats.reader import find_scans
 from pointcloud.labels import PRESETS, find_scheme
-from pointcloud.lock import held
-from pointcloud.preprocess import Recipe
-from pointcloud.reader import find_scans
-from pointcloud.splits import SplitRule
-from tasks.isolation import isolated
-from tasks.parts import Parts, scratch_folder
-from tasks.preprocess import examine_scans, preprocess_scan, write_manifest
-from tasks.quarantine import check_quarantine
-from tasks.survey_map import boxes_of
-from tasks.watching import ScanStates, show_markdown
+from pointcloud.storage.filesystem import resolve
+from pointcloud.storage.lock import held
+from tasks.prefect_ui.scan_states import ScanStates, show_markdown
+from tasks.prefect_ui.survey_map import boxes_of
+from tasks.preprocessing.decoded_scans import Parts, scratch_folder
+from tasks.preprocessing.preprocess import examine_scans, preprocess_scan, write_manifest
+from tasks.runtime.isolation import isolated
+from tasks.runtime.quarantine import check_quarantine
 
 
 class PreprocessParameters(BaseModel):

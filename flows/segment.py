@@ -9,22 +9,22 @@ from cyclopts import Parameter
 from prefect import flow, get_run_logger
 from pydantic import BaseModel, Field
 
-from flows.running import run
-from pointcloud.label_options import LabelOptions, parse_codes
-from pointcloud.lock import held
-from tasks.collection import choose, find_scans
-from tasks.estimate import estimate
-from tasks.isolation import isolated
-from tasks.quarantine import check_quarantine
-from tasks.review import REPORT, ReviewOptions, write_report
-from tasks.segment import (
+from flows.embedded_server import run
+from pointcloud.labelling.options import LabelOptions, parse_codes
+from pointcloud.storage.lock import held
+from tasks.prefect_ui.scan_states import show_markdown
+from tasks.runtime.isolation import isolated
+from tasks.runtime.quarantine import check_quarantine
+from tasks.segmenting.collection import choose, find_scans
+from tasks.segmenting.estimate import estimate
+from tasks.segmenting.morning_report import REPORT, ReviewOptions, write_report
+from tasks.segmenting.segment import (
     SegmentJob,
     examine_collection,
     foresee,
     plan_segmenting,
     segment_scans,
 )  # fmt: skip
-from tasks.watching import show_markdown
 
 
 class SegmentParameters(BaseModel):

@@ -9,14 +9,14 @@ from cyclopts import Parameter
 from prefect import flow
 from pydantic import BaseModel, Field
 
-from flows.running import run
-from models.configurations import DeepGCNConfig
+from flows.embedded_server import run
+from models.network.configurations import DeepGCNConfig
 from models.recipes import Loss, Optimizer, RecipeName, Schedule, TrainConfig, fusion_channels, recipe
+from pointcloud.blocks.features import FEATURES, is_airborne, is_sparse, num_channels
+from pointcloud.dataset.resplit import open_blocks
 from pointcloud.errors import PointloomError
-from pointcloud.features import FEATURES, is_airborne, is_sparse, num_channels
-from pointcloud.lock import held
-from pointcloud.resplit import open_blocks
-from tasks.train import TrainJob, check_dataset, check_splits, cpus_of_each, train_network
+from pointcloud.storage.lock import held
+from tasks.training.train import TrainJob, check_dataset, check_splits, cpus_of_each, train_network
 
 _FUSION_CHANNELS = 256
 

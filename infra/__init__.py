@@ -1,0 +1,1 @@
+"""Services of one machine, images and Compose files."""

@@ -1,1 +1,1 @@
-"""The network, its graph, its training step, its predictor: torch and torch-geometric only."""
+"""The network, its kernels, its training and its weights. Neither Ray nor Prefect is needed here."""

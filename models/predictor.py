@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from models.checkpoint import Checkpoint
-from models.dataset import collate, network_input, to_data
-from models.graph import neighbours, strided_ranks
-from pointcloud.blocks import Block
+from models.data.dataset import collate, network_input, to_data
+from models.network.graph import neighbours, strided_ranks
+from models.weights.checkpoint import Checkpoint
+from pointcloud.blocks.block import Block
+from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.cloud import ATTRIBUTES, Cloud
-from pointcloud.merge import VoxelVotes
-from pointcloud.tiles import iterate_blocks, thin
+from pointcloud.labelling.votes import VoxelVotes
 
 _BATCH_POINTS = 16_384  # enough to fill two cores; more only needs more memory
 
@@ -46,7 +46,7 @@ class Predictor:
     def label(self, name: str, cloud: Cloud) -> tuple[np.ndarray, np.ndarray]:
         """Class indices (P,) and confidences (P,) float32 of every point of a cloud in memory.
 
-        Scans in files are labelled region by region with their neighbours: `pointcloud.labelling`.
+        Scans in files are labelled region by region with their neighbours: `pointcloud.labelling.label_points`.
 
         Raises:
             ScanError: the cloud lacks an attribute the network needs, or cannot be cut into blocks.

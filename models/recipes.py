@@ -143,7 +143,7 @@ RECIPES: dict[RecipeName, TrainConfig] = {
 
 
 AIRBORNE: dict[str, Any] = {"relief": 0.6}
-"""What `modern` is on scans with returns, as `pointcloud.features.is_airborne` means it (benchmarks/ACCURACY.md).
+"""What `modern` is on scans with returns, as `pointcloud.blocks.features.is_airborne` means it (benchmarks/ACCURACY.md).
 
 Networks that flat tiles had trained took hillsides and dams for buildings. Where all ground is flat it costs points:
 embankments look like flat roofs, and a car park on a roof became ground.
@@ -151,7 +151,7 @@ Floors of rooms are level, so rooms go without.
 """
 
 SPARSE: dict[str, Any] = {"class_weights": False, "crop": 0.8}
-"""What `modern` is on sparse surveys, as `pointcloud.features.is_sparse` means it (benchmarks/ACCURACY.md).
+"""What `modern` is on sparse surveys, as `pointcloud.blocks.features.is_sparse` means it (benchmarks/ACCURACY.md).
 
 Their tiles are large and few: networks trained long on whole blocks failed elsewhere, most likely because the fused
 vector told them which block it was. Rare classes that are weighed higher are found where they are not.

@@ -1,1 +1,1 @@
-"""Scans, tiles, blocks, labels, merging: numpy, pyarrow and laspy only."""
+"""From scans to blocks and from labels back to scans. Neither torch, Ray nor Prefect is needed here."""

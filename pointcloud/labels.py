@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pointcloud import storage
 from pointcloud.errors import SchemaError
+from pointcloud.storage import files
 
 IGNORE = -1
 """The class index of a point that takes no part in training or scoring."""
@@ -151,9 +151,9 @@ def find_scheme(name: str) -> LabelScheme:
     """
     if name in PRESETS:
         return PRESETS[name]
-    if not storage.exists(name):
+    if not files.exists(name):
         raise SchemaError(
             f"no label scheme {name!r}; expected one of {', '.join(PRESETS)}, or the path of a JSON file "
             "with name and classes."
         )
-    return LabelScheme.from_dict(storage.read_json(name))
+    return LabelScheme.from_dict(files.read_json(name))

@@ -1,1 +1,1 @@
-"""Which item, with which retry: Prefect tasks and the Ray code they start."""
+"""Prefect tasks and the Ray code that they start, one folder for each stage."""

@@ -14,11 +14,11 @@ from typing import Literal
 
 from prefect import get_run_logger, task
 
-from pointcloud import storage
 from pointcloud.errors import PointloomError
+from pointcloud.formats.crop import write_window
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
-from pointcloud.window import write_window
+from pointcloud.storage import files
 
 _SDIST = "laspy==2.7.0"
 _SDIST_SHA256 = "f56feb5445e75d6ff12ee814aab6a35339290e75264ff277c6bf553f3025a3f5"
@@ -66,7 +66,7 @@ def prepare_demo_data(out: str, source: Literal["auto", "real", "simulated"]) ->
         PointloomError: the real tile was asked for and cannot be had.
     """
     logger = get_run_logger()
-    scans = storage.join(out, "scans")
+    scans = files.join(out, "scans")
     if source != "simulated":
         try:
             data = _real(fetch_tile(), scans)
@@ -114,7 +114,7 @@ def fetch_tile() -> Path:
         with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
             member = archive.extractfile(_TILE)
             content = member.read() if member else b""
-    storage.write_bytes(str(tile), content)
+    files.write_bytes(str(tile), content)
     if _sha256(tile) != _TILE_SHA256:
         tile.unlink()
         raise PointloomError(f"the tile in {_SDIST} is not the expected one (its hash differs).")
@@ -174,6 +174,5 @@ def _simulated(scans: str) -> DemoData:
 
 def _paths(scans: str, name: str) -> tuple[str, str, str]:
     return tuple(
-        storage.join(scans, part)
-        for part in (f"train/{name}.laz", f"heldout/{name}.laz", f"truth/{name}.laz")
+        files.join(scans, part) for part in (f"train/{name}.laz", f"heldout/{name}.laz", f"truth/{name}.laz")
     )  # type: ignore[return-value]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-from tests.s3 import bucket, s3_server
+from tests.support.s3 import bucket, s3_server
 
 __all__ = ["bucket", "s3_server"]
 

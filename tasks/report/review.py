@@ -9,16 +9,16 @@ import numpy as np
 from markupsafe import Markup
 from plotly.colors import sample_colorscale, sequential
 
-from pointcloud.doubt import Place
-from pointcloud.drift import Range, Seen
 from pointcloud.errors import SchemaError
 from pointcloud.labels import LabelScheme
-from pointcloud.ledger import DONE, Record
+from pointcloud.quality.doubtful_tiles import Place
+from pointcloud.quality.drift import Range, Seen
+from pointcloud.storage.ledger import DONE, Record
+from tasks.prefect_ui.survey_map import Box, draw_boxes, draw_map
 from tasks.report import colouring, pictures
 from tasks.report.colouring import Colouring
 from tasks.report.templates import render_page
 from tasks.report.words import Tile
-from tasks.survey_map import Box, draw_boxes, draw_map
 
 _PICTURE_CELLS = 4_000
 _SHOWN_ROWS = 40
@@ -43,7 +43,7 @@ class Review:
         title, subtitle: of the page.
         scheme: classes of the checkpoint.
         records: of all scans.
-        states: scan -> one of `tasks.survey_map.COLOURS`; boxes: scan -> where it lies, where known.
+        states: scan -> one of `tasks.prefect_ui.survey_map.COLOURS`; boxes: scan -> where it lies, where known.
         tiles: for the map of doubt.
         places: the most doubtful ones, the worst first; crs: scan -> what its coordinates are.
         seen: what the checkpoint's training saw; None where it is not known.

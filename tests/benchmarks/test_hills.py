@@ -15,8 +15,8 @@ pytest.importorskip("jakteristics", reason="pip install 'pointloom[bench]'")
 from benchmarks import hills
 from benchmarks.accuracy import score
 from benchmarks.forest import class_indices
-from models.checkpoint import save_checkpoint
-from pointcloud.reader import read_cloud
+from models.weights.checkpoint import save_checkpoint
+from pointcloud.formats.reader import read_cloud
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 from tests.models.test_predictor import make_predictor

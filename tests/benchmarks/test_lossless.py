@@ -13,12 +13,12 @@ import pytest
 
 from benchmarks import lossless
 from benchmarks.lossless import difference_by_laszip, rows_of
+from pointcloud.delivery.las_copy import output_name, write_labelled
 from pointcloud.errors import ScanError
-from pointcloud.label_options import LabelOptions
-from pointcloud.labelled import output_name, write_labelled
-from tests import broken_files
-from tests.clouds import real_files, write_las
-from tests.pointcloud.test_labelled import CODES, NUM, SHARES, rich, rich_header
+from pointcloud.labelling.options import LabelOptions
+from tests.pointcloud.delivery.test_las_copy import CODES, NUM, SHARES, rich, rich_header
+from tests.support import broken_files
+from tests.support.clouds import real_files, write_las
 
 
 def read_by_laszip(path: Path) -> laspy.LasData:
@@ -126,7 +126,7 @@ def test_what_is_lost_is_said(tree: Path, monkeypatch: pytest.MonkeyPatch) -> No
     content = bytearray((tree / "sub" / "rich.las").read_bytes())
     struct.pack_into("<d", content, 179, 1.0)
     (tree / "sub" / "rich.las").write_bytes(content)
-    monkeypatch.setattr("pointcloud.labelled.copy_raw_parts", lambda *_: None)
+    monkeypatch.setattr("pointcloud.delivery.las_copy.copy_raw_parts", lambda *_: None)
     (_, lost) = rows_of(tree)
     assert lost.kept is False
     assert "would differ" in lost.cells[-1]

@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 
 from benchmarks.scan_training import train_on_scans
-from models.deepgcn import DeepGCNConfig
-from models.training import TrainConfig
-from pointcloud.blocks import BlockConfig
-from pointcloud.features import num_channels
+from models.network.deepgcn import DeepGCNConfig
+from models.training.loop import TrainConfig
+from pointcloud.blocks.block import BlockConfig
+from pointcloud.blocks.features import num_channels
+from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.splits import SplitRule
+from pointcloud.formats.reader import find_scans
 from pointcloud.labels import PRESETS
-from pointcloud.preprocess import Recipe
-from pointcloud.reader import find_scans
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
-from pointcloud.splits import SplitRule
 
 FEATURES = ("xyz", "returns")
 

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.segment_seams import Seams, cut_in_nine, draw, png, roof_edges
 from pointcloud.labels import PRESETS
-from tests.clouds import write_las
+from tests.support.clouds import write_las
 
 SCHEME = PRESETS["asprs-basic"]
 

@@ -10,7 +10,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
-from tasks.cluster import ray_session
+from tasks.runtime.cluster import ray_session
 
 
 @pytest.fixture(scope="session", autouse=True)

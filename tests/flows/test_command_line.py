@@ -11,11 +11,11 @@ import pytest
 from cyclopts import App, Parameter
 
 from flows.__main__ import main, parameters_from_file
-from models.checkpoint import RECORD
+from models.weights.checkpoint import RECORD
+from pointcloud.dataset.store import MANIFEST
 from pointcloud.errors import PointloomError
-from pointcloud.store import MANIFEST
-from tasks.collection import find_scans
-from tests import broken_files
+from tasks.segmenting.collection import find_scans
+from tests.support import broken_files
 
 
 def one_sentence(capsys: pytest.CaptureFixture[str]) -> str:

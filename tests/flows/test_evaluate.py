@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.evaluate import EvaluateParameters, check, evaluate
+from pointcloud.delivery.table_copy import write_exported
 from pointcloud.errors import PointloomError
-from pointcloud.exported import write_exported
-from pointcloud.label_options import LabelOptions
-from pointcloud.reader import read_cloud
-from tests.clouds import read_labelled
+from pointcloud.formats.reader import read_cloud
+from pointcloud.labelling.options import LabelOptions
+from tests.support.clouds import read_labelled
 
 
 def relabelled(scan: Path, out: Path, change) -> Path:  # type: ignore[no-untyped-def]
@@ -170,7 +170,7 @@ def test_scores_count_every_point_where_pictures_are_made_from_a_sample(
 ) -> None:
     labelled = written_as(scan, tmp_path / "labelled" / f"{scan.stem}.parquet")
     expected = evaluate(parameters(labelled, scan, tmp_path / "whole"))
-    monkeypatch.setattr("tasks.evaluate._POINTS_KEPT", 500)
+    monkeypatch.setattr("tasks.evaluating.evaluate._POINTS_KEPT", 500)
     assert evaluate(parameters(labelled, scan, tmp_path / "sample")) == expected
     whole, sample = results(tmp_path / "whole"), results(tmp_path / "sample")
     said = b"its pictures are made from 500 of its"
@@ -182,7 +182,7 @@ def test_scores_count_every_point_where_pictures_are_made_from_a_sample(
 def test_other_points_far_into_a_scan_and_as_delivered_are_refused(
     scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pointcloud.scan.CHUNK_POINTS", 500)
+    monkeypatch.setattr("pointcloud.formats.las.CHUNK_POINTS", 500)
 
     def last_moved(cloud: laspy.LasData) -> None:
         x = np.asarray(cloud.X).copy()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flows.__main__ import main
-from tests import broken_files
-from tests.clouds import write_las
+from tests.support import broken_files
+from tests.support.clouds import write_las
 
 
 def test_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,10 +18,10 @@ import pytest
 
 from flows.preprocess import preprocess
 from flows.train import TrainParameters
-from models.checkpoint import RECORD, read_checkpoint
-from tasks.train_runs import read_state
-from tests.flow_runs import FlowRun
+from models.weights.checkpoint import RECORD, read_checkpoint
+from tasks.training.epochs_kept import read_state
 from tests.flows.test_main_job import preprocessing, small_training
+from tests.support.flow_runs import FlowRun
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 _EPOCHS = 24

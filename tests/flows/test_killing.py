@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from flows.segment import SegmentParameters
-from models.checkpoint import save_checkpoint
-from pointcloud import ledger, storage
-from pointcloud.proof import find_difference
+from models.weights.checkpoint import save_checkpoint
+from pointcloud.delivery.proof import find_difference
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
-from tests.flow_runs import LIMIT_S, FlowRun
+from pointcloud.storage import files, ledger
 from tests.models.test_predictor import make_predictor
-from tests.s3 import S3Server
+from tests.support.flow_runs import LIMIT_S, FlowRun
+from tests.support.s3 import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -87,10 +87,10 @@ def assert_whole(run: Run, scans: list[Path]) -> None:
     """Every scan is labelled once, and proven; nothing half-written is left."""
     names = {scan.name for scan in scans}
     assert run.done().keys() == names
-    found = [file.name for file in storage.list_files(run.out, recursive=False)]
+    found = [file.name for file in files.list_files(run.out, recursive=False)]
     assert sorted(name for name in found if name != "report.html") == sorted(names)
     for scan in scans:
-        assert find_difference(str(scan), storage.join(run.out, scan.name)) is None
+        assert find_difference(str(scan), files.join(run.out, scan.name)) is None
     run.say(f"all {len(scans)} scans are labelled, compared with their scans again: equal")
 
 
@@ -135,7 +135,7 @@ def test_the_flow_is_killed_and_run_again(
     run.say("the driver, Ray and the actors are killed")
     before = {name: record.details["begun"] for name, record in run.done().items()}
     assert 2 <= len(before) < len(scans)
-    for file in storage.list_files(run.out, recursive=False):
+    for file in files.list_files(run.out, recursive=False):
         if file.name.endswith(".laz"):
             assert find_difference(str(next(s for s in scans if s.name == file.name)), file.uri) is None
     again = start(run.out)
@@ -169,7 +169,7 @@ def test_the_disk_is_full_for_a_while(start: Callable[[str], Run], scans: list[P
 def test_the_bucket_of_the_labelled_clouds_is_gone_for_a_minute(
     start: Callable[[str], Run], scans: list[Path], bucket: str, s3_server: S3Server
 ) -> None:
-    run = start(storage.join(bucket, "out"))
+    run = start(files.join(bucket, "out"))
     run.wait_for(1)
     s3_server.kill()
     run.say("the bucket's server is killed")

@@ -13,12 +13,12 @@ from flows.evaluate import EvaluateParameters, evaluate
 from flows.preprocess import PreprocessParameters, preprocess
 from flows.segment import SegmentParameters, segment
 from flows.train import TrainParameters, train
-from models.checkpoint import RECORD, fingerprint, read_checkpoint
-from pointcloud import store
+from models.weights.checkpoint import RECORD, fingerprint, read_checkpoint
+from pointcloud.dataset import store
+from pointcloud.delivery.proof import find_difference
 from pointcloud.errors import PointloomError
-from pointcloud.proof import find_difference
 from pointcloud.simulate.rooms import RoomsConfig, write_rooms
-from tests import broken_files
+from tests.support import broken_files
 
 
 def preprocessing(scans: list[Path], out: Path, **changes: object) -> PreprocessParameters:

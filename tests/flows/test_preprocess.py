@@ -18,19 +18,20 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.preprocess import PreprocessParameters, preprocess
-from pointcloud import lock, storage, store
+from pointcloud.blocks.features import FEATURES
+from pointcloud.dataset import store
+from pointcloud.dataset.splits import SPLITS
 from pointcloud.errors import PointloomError
-from pointcloud.features import FEATURES
-from pointcloud.reader import read_header
+from pointcloud.formats.reader import read_header
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.rooms import RoomsConfig, write_rooms
 from pointcloud.simulate.survey import SurveyConfig
-from pointcloud.splits import SPLITS
-from tasks.survey_map import COLOURS
-from tasks.train import check_dataset
-from tests import broken_files
-from tests.clouds import real_files, write_las
+from pointcloud.storage import files, lock
+from tasks.prefect_ui.survey_map import COLOURS
+from tasks.training.train import check_dataset
 from tests.flows.test_main_job import preprocessing
+from tests.support import broken_files
+from tests.support.clouds import real_files, write_las
 
 
 def written(out: Path) -> dict[str, int]:
@@ -171,7 +172,7 @@ def test_a_window_is_all_that_is_read(survey: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_all_of_it_in_a_bucket(survey: Path, bucket: str, tmp_path: Path) -> None:
     for scan in survey.glob("*.laz"):
-        storage.write_bytes(storage.join(bucket, "scans", scan.name), scan.read_bytes())
+        files.write_bytes(files.join(bucket, "scans", scan.name), scan.read_bytes())
     parameters = preprocessing([], tmp_path).model_copy(
         update={"scans": [f"{bucket}/scans/*.laz"], "out": f"{bucket}/blocks"}
     )
@@ -181,7 +182,7 @@ def test_all_of_it_in_a_bucket(survey: Path, bucket: str, tmp_path: Path) -> Non
     assert manifest.shards == local.shards
     for shard in manifest.shards:
         assert (
-            storage.read_bytes(f"{bucket}/blocks/{shard.path}")
+            files.read_bytes(f"{bucket}/blocks/{shard.path}")
             == (tmp_path / "local" / shard.path).read_bytes()
         )
     again = parameters.model_copy(update={"dry_run": True})

@@ -11,9 +11,9 @@ import laspy
 import numpy as np
 import pytest
 
-from models.checkpoint import read_checkpoint
 from models.metrics import Scores, confusion
-from pointcloud.proof import find_difference
+from models.weights.checkpoint import read_checkpoint
+from pointcloud.delivery.proof import find_difference
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 

@@ -19,15 +19,15 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 import flows.segment
 from flows.segment import SegmentParameters, check, segment
-from models.checkpoint import save_checkpoint
-from pointcloud import lock, storage
+from models.weights.checkpoint import save_checkpoint
+from pointcloud.delivery.proof import find_difference
 from pointcloud.errors import PointloomError, StorageError
-from pointcloud.proof import find_difference
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
-from tests import broken_files
-from tests.clouds import write_las
+from pointcloud.storage import files, lock
 from tests.models.test_predictor import make_predictor
+from tests.support import broken_files
+from tests.support.clouds import write_las
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -168,7 +168,7 @@ def test_all_that_can_be_written_is_written(survey: Path, checkpoint: Path, tmp_
     assert sum(record["details"]["code_counts"].values()) == len(las.points)
     proof = record["details"]["proof"]
     assert proof["points"] == len(before.points)
-    assert proof["content"] == storage.fingerprint(str(tmp_path / scan.name))
+    assert proof["content"] == files.fingerprint(str(tmp_path / scan.name))
     assert "gps_time" in proof["dimensions"]
     with pytest.raises(PointloomError, match="codes name the class 'tree'"):
         check(segmenting(scan, checkpoint, tmp_path, codes=["tree=5"]))
@@ -305,7 +305,7 @@ def test_a_scan_that_is_gone_between_listing_and_reading_is_named_and_the_rest_i
     gone = shutil.copy(sorted(scans.iterdir())[0], scans / "gone.laz")
     find = flows.segment.find_scans
 
-    def find_and_lose(*arguments: Any) -> list[storage.Source]:
+    def find_and_lose(*arguments: Any) -> list[files.Source]:
         found = find(*arguments)
         os.unlink(gone)
         return found

@@ -13,11 +13,11 @@ from flows.preprocess import preprocess
 from flows.segment import SegmentParameters, check, segment
 from flows.train import train
 from pointcloud.errors import PointloomError
-from pointcloud.ply import iterate_rows
-from pointcloud.reader import read_cloud
+from pointcloud.formats.ply import iterate_rows
+from pointcloud.formats.reader import read_cloud
 from pointcloud.simulate.rooms import RoomsConfig, write_rooms
 from tests.flows.test_main_job import preprocessing, small_training
-from tests.scan_files import ply_bytes
+from tests.support.scan_files import ply_bytes
 
 NAMES = ["Area_1/office_1", "Area_2/office_1"]
 pytestmark = pytest.mark.usefixtures("ray_cluster")

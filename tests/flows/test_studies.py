@@ -21,13 +21,13 @@ from flows import crossval as crossvalidation
 from flows.ablate import AblateParameters, ablate
 from flows.crossval import CrossvalParameters, crossval
 from flows.preprocess import preprocess
-from models.checkpoint import RECORD, read_checkpoint
 from models.metrics import Scores
-from pointcloud import store
+from models.weights.checkpoint import RECORD, read_checkpoint
+from pointcloud.dataset import store
 from pointcloud.errors import PointloomError
 from pointcloud.simulate.rooms import RoomsConfig, write_rooms
-from tests.clouds import assert_one_sentence
 from tests.flows.test_main_job import preprocessing
+from tests.support.clouds import assert_one_sentence
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -13,14 +13,14 @@ from prefect.client.schemas.sorting import ArtifactSort
 
 from flows.preprocess import preprocess
 from flows.train import check, train
-from models.checkpoint import RECORD, read_checkpoint
-from models.deepgcn import DeepGCN
+from models.network.deepgcn import DeepGCN
 from models.recipes import recipe
-from pointcloud import store
+from models.weights.checkpoint import RECORD, read_checkpoint
+from pointcloud.dataset import store
 from pointcloud.errors import PointloomError
-from tasks.train_result import keep_best_before
-from tests.clouds import assert_one_sentence
+from tasks.training.result import keep_best_before
 from tests.flows.test_main_job import preprocessing, small_training
+from tests.support.clouds import assert_one_sentence
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

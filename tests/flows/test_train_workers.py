@@ -20,16 +20,16 @@ from prefect.client.schemas.filters import LogFilter, LogFilterTaskRunId
 from prefect.client.schemas.sorting import LogSort
 
 from flows.train import train
-from models.checkpoint import read_checkpoint
+from models.weights.checkpoint import read_checkpoint
 from pointcloud.errors import PointloomError, ScanError
-from tasks import train_fit
-from tasks.cluster import ray_session
-from tasks.train import TrainJob, train_network
-from tasks.train_loop import train_loop
-from tasks.train_runs import read_state, run_of
-from tests.clouds import assert_one_sentence
+from tasks.runtime.cluster import ray_session
+from tasks.training import fit
+from tasks.training.epochs_kept import read_state, run_of
+from tasks.training.train import TrainJob, train_network
+from tasks.training.worker_loop import train_loop
 from tests.flows.test_main_job import small_training
 from tests.flows.test_train import blocks
+from tests.support.clouds import assert_one_sentence
 
 __all__ = ["blocks"]
 pytestmark = pytest.mark.timeout(600)  # some start Ray seven times
@@ -86,7 +86,7 @@ def assert_heard(job: TrainJob) -> None:
 def loop_with_a_bad_scan(config: dict[str, Any]) -> None:
     """One Ray worker meets a scan it cannot read, while the others wait for it."""
     if ray.train.get_context().get_world_rank() == 1:
-        raise train_fit.Stopped(str(ScanError("scan 'b.laz' is cut off; copy it again.")))
+        raise fit.Stopped(str(ScanError("scan 'b.laz' is cut off; copy it again.")))
     dist.barrier()
 
 
@@ -94,7 +94,7 @@ def loop_with_a_bad_scan(config: dict[str, Any]) -> None:
 def test_what_stops_one_ray_worker_stops_all(
     blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_fit, "train_loop", loop_with_a_bad_scan)
+    monkeypatch.setattr(fit, "train_loop", loop_with_a_bad_scan)
     began = time.monotonic()
     with pytest.raises(PointloomError, match=r"scan 'b\.laz' is cut off") as error:
         train_network(without_chance(blocks, tmp_path / "out", num_workers=2))
@@ -113,7 +113,7 @@ def test_ray_workers_that_never_get_room_are_said(
     blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(train_fit, "_START_SECONDS", 8.0)
+    monkeypatch.setattr(fit, "_START_SECONDS", 8.0)
     job = replace(without_chance(blocks, tmp_path / "out", num_workers=2, min_workers=1), wait_s=2.0)
     with ray_session(1):
         other = ray.remote(num_cpus=1)(Other).remote()
@@ -160,11 +160,11 @@ def test_lost_ray_workers_count_only_without_an_epoch_in_between(
 ) -> None:
     job = without_chance(blocks, tmp_path / "out", epochs=4, schedule="halving")
     with ray_session(1):
-        monkeypatch.setattr(train_fit, "train_loop", dying_loop)
+        monkeypatch.setattr(fit, "train_loop", dying_loop)
         train_network(job)
         assert [epoch["epoch"] for epoch in read_checkpoint(job.out).history] == [1, 2, 3, 4]
         assert (tmp_path / "out" / "died").read_text() == "3"
-        monkeypatch.setattr(train_fit, "train_loop", always_dying_loop)
+        monkeypatch.setattr(fit, "train_loop", always_dying_loop)
         with pytest.raises(
             PointloomError, match=r"lost 3 times in epoch 1 .*RuntimeError: the node is lost"
         ) as error:
@@ -173,7 +173,7 @@ def test_lost_ray_workers_count_only_without_an_epoch_in_between(
 
 
 def test_two_runs_on_one_output_do_not_mix(blocks: Path, tmp_path: Path) -> None:
-    from pointcloud.lock import held
+    from pointcloud.storage.lock import held
 
     with (
         held(str(tmp_path / "out")),

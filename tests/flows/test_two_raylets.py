@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from models.checkpoint import RECORD, read_checkpoint
-from pointcloud import ledger, storage
-from pointcloud.proof import find_difference
-from tests.s3 import bucket, s3_server
+from models.weights.checkpoint import RECORD, read_checkpoint
+from pointcloud.delivery.proof import find_difference
+from pointcloud.storage import files as storage
+from pointcloud.storage import ledger
+from tests.support.s3 import bucket, s3_server
 
 __all__ = ["bucket", "s3_server"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import temporary_project
+from tests.support.services import temporary_project
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from infra import local_services, prefect_api
 from infra.service_state import HOST, read_state
-from tests.services import BASE_PORT, ended, running_in, services, trigger
+from tests.support.services import BASE_PORT, ended, running_in, services, trigger
 
 
 def test_a_taken_port_is_passed_over() -> None:

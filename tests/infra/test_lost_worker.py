@@ -14,12 +14,12 @@ import pytest
 from flows.train import TrainParameters
 from infra.processes import running
 from infra.service_state import State, read_state
-from models.checkpoint import read_checkpoint
+from models.weights.checkpoint import read_checkpoint
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
-from tasks import train_runs
+from tasks.training import epochs_kept
 from tests.flows.test_main_job import preprocessing, small_training
-from tests.services import (
+from tests.support.services import (
     BASE_PORT,
     ENDED,
     ended,
@@ -71,7 +71,7 @@ class Training:
         self.project, self.out = project, str(project / name)
         self.api_url = state_of_services(project).api_url
         self.parameters: TrainParameters = small_training(project / "blocks", project / name, epochs=_EPOCHS)
-        self.kept = train_runs.run_of(self.out, self.parameters.job().key(), fresh=False)
+        self.kept = epochs_kept.run_of(self.out, self.parameters.job().key(), fresh=False)
         self.began = time.monotonic()
         print()
 
@@ -96,7 +96,7 @@ class Training:
         """Of the epoch that the training goes on from."""
         last = self.kept.last()
         assert last is not None
-        return list(train_runs.read_state(last)["history"])
+        return list(epochs_kept.read_state(last)["history"])
 
     def num_epochs_not_noted(self) -> int:
         """Epochs on disk after the one that the training goes on from; they are trained again."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.deepgcn import DeepGCN, DeepGCNConfig
+from models.network.deepgcn import DeepGCN, DeepGCNConfig
 
 
 def settle(network: DeepGCN, seed: int = 0) -> DeepGCN:

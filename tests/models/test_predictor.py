@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from models import predictor as module
-from models.checkpoint import Checkpoint
-from models.dataset import to_data
-from models.deepgcn import DeepGCN, DeepGCNConfig
+from models.data.dataset import to_data
+from models.network.deepgcn import DeepGCN, DeepGCNConfig
 from models.predictor import Predictor
-from pointcloud.blocks import Block
+from models.weights.checkpoint import Checkpoint
+from pointcloud.blocks.block import Block
+from pointcloud.blocks.features import FeatureStatistics
+from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.cloud import Cloud
 from pointcloud.errors import ScanError
-from pointcloud.features import FeatureStatistics
-from pointcloud.tiles import iterate_blocks, thin
-from tests.clouds import SCHEME, SMALL, assert_one_sentence, cut, make_cloud
+from tests.support.clouds import SCHEME, SMALL, assert_one_sentence, cut, make_cloud
 
 STATISTICS = FeatureStatistics({"height": 1.0, "intensity": 3e4}, {"height": 2.0, "intensity": 2e4})
 NETWORK = DeepGCNConfig(

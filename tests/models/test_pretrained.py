@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.checkpoint import read_checkpoint
 from models.metrics import Scores, confusion
 from models.predictor import Predictor
-from pointcloud.reader import read_cloud
+from models.weights.checkpoint import read_checkpoint
+from pointcloud.formats.reader import read_cloud
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from models.recipes import RECIPES, TrainConfig, fusion_channels, recipe
-from models.training import begin
+from models.training.loop import begin
 from pointcloud.errors import PointloomError
-from tests.clouds import assert_one_sentence
+from tests.support.clouds import assert_one_sentence
 
 
 def learning_rates(config: TrainConfig, steps_per_epoch: int) -> list[float]:

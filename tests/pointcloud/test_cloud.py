@@ -7,7 +7,7 @@ import pytest
 
 from pointcloud.cloud import Cloud
 from pointcloud.errors import PointloomError, ScanError, SchemaError, StorageError
-from tests.clouds import make_cloud
+from tests.support.clouds import make_cloud
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pyproj import CRS
 
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import ScanError
-from pointcloud.reader import read_cloud
-from tests.clouds import REAL, assert_one_sentence, real_files
+from pointcloud.formats.reader import read_cloud
+from tests.support.clouds import REAL, assert_one_sentence, real_files
 
 US_FOOT, FOOT = 1200 / 3937, 0.3048
 

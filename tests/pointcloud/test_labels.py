@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pointcloud.errors import SchemaError, StorageError
 from pointcloud.labels import IGNORE, PRESETS, ClassLabel, LabelScheme, find_scheme
-from tests.clouds import assert_one_sentence
+from tests.support.clouds import assert_one_sentence
 
 # ASPRS LAS 1.4 R16, table 17.
 ASPRS = {

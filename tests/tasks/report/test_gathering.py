@@ -10,7 +10,7 @@ import pytest
 from tasks.report.content import ScanView
 from tasks.report.gathering import GatheredView
 from tasks.report.page import render
-from tests.tasks.report.scans import report, scan
+from tests.support.report_scans import report, scan
 
 
 def gathered(whole: ScanView, chunk: int, max_points: int) -> ScanView:

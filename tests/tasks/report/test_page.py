@@ -18,7 +18,7 @@ import pytest
 from pointcloud.labels import IGNORE, ClassLabel, LabelScheme
 from tasks.report import colouring
 from tasks.report.page import Report, ScanView, render
-from tests.tasks.report.scans import SCHEME, report, scan
+from tests.support.report_scans import SCHEME, report, scan
 
 
 class Parsed(HTMLParser):

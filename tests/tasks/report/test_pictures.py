@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pointcloud.labels import IGNORE
 from tasks.report import charts, colouring, pictures, scene
-from tests.tasks.report.scans import SCHEME, scan
+from tests.support.report_scans import SCHEME, scan
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pointcloud.doubt import Place
-from pointcloud.drift import Range, Seen
-from pointcloud.ledger import DONE, QUARANTINED, Record
+from pointcloud.quality.doubtful_tiles import Place
+from pointcloud.quality.drift import Range, Seen
+from pointcloud.storage.ledger import DONE, QUARANTINED, Record
 from tasks.report.colouring import Colouring
 from tasks.report.review import Doubtful, Review, class_shares, compare, doubt_colours, draw_raster, render
 from tasks.report.words import Tile
-from tests.tasks.report.scans import SCHEME
+from tests.support.report_scans import SCHEME
 from tests.tasks.report.test_page import Parsed
 
 

@@ -1,0 +1,1 @@
+"""Blocks as a torch dataset: sampling, augmentation, batches."""

@@ -1,0 +1,190 @@
+"""From blocks to what the network takes: augmentation first, then features, then PyG batches."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch_geometric.data import Batch, Data
+
+from models.data.augmentation import Augmentation
+from models.kernels.dispatch import run_on_threads
+from pointcloud.blocks.block import Block
+from pointcloud.blocks.features import FeatureStatistics, point_features
+from pointcloud.errors import PointloomError, ScanError
+from pointcloud.labels import IGNORE
+
+_CPUS_PER_LOADER = 4
+"""A block's surroundings in four radii take a third of the time that a core trains on it."""
+_MOST_LOADERS = 16
+_LOADER_SECONDS = 600.0
+
+
+def to_data(block: Block, features: tuple[str, ...], statistics: FeatureStatistics) -> Data:
+    """One block of N points as PyG data: pos (N, 3) metres, extra (N, C - 3) channels, y (N,) class index, name.
+
+    Halo points and unlabelled ones are IGNORE. The name is for people: scan and tile.
+
+    Raises:
+        ScanError: the block lacks an attribute that a feature needs, or has values that are no numbers.
+    """
+    name = f"scan {block.scan!r} tile {block.tile[0]}, {block.tile[1]}"
+    extra = torch.from_numpy(point_features(block, features, statistics))
+    position = torch.from_numpy(block.position)
+    if not (torch.isfinite(extra).all() and torch.isfinite(position).all()):
+        raise ScanError(f"{name} has NaN or infinite features; check the scan's attributes, or leave it out.")
+    label = torch.full((len(block),), IGNORE)
+    if block.label is not None:
+        label[: int(block.is_core.sum())] = torch.from_numpy(block.label[block.is_core]).long()
+    return Data(
+        pos=position,
+        extra=extra,
+        y=label,
+        name=name,
+    )
+
+
+class BlockDataset(Dataset[Data]):
+    """Blocks in memory, in the order given, augmented anew in each epoch.
+
+    What is drawn for a block follows from the seed, the epoch and its place among the others: it is the same whichever
+    Ray worker takes it, in whatever batch and process. A block without one label has nothing to train or score on,
+    and is left out.
+
+    Args:
+        blocks: what is kept.
+        features: that the network takes.
+        statistics: by which they are standardised.
+        augmentation: None for blocks as they are.
+        seed: of the augmentation.
+
+    Raises:
+        ScanError: as `to_data`, for any of the blocks.
+    """
+
+    def __init__(
+        self,
+        blocks: Iterable[Block],
+        features: tuple[str, ...],
+        statistics: FeatureStatistics,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._features, self._statistics, self._augmentation = features, statistics, augmentation
+        self._seed, self._epoch = seed, 0
+        self._blocks: list[Block] = []
+        self._items: list[Data] = []
+        for block in blocks:
+            item = to_data(block, features, statistics)
+            if not (item.y != IGNORE).any():
+                continue
+            if augmentation is None:
+                self._items.append(item)
+            else:  # what is deformed gets features of its own
+                self._blocks.append(block)
+
+    @property
+    def is_augmented(self) -> bool:
+        return self._augmentation is not None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next blocks are for, from 0."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._blocks) or len(self._items)
+
+    def __getitem__(self, index: int) -> Data:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Data]:
+        """A batch, as PyTorch's fetcher asks for it: what surrounds the points of its blocks is found on threads."""
+        if self._augmentation is None:
+            return [self._items[index] for index in indices]
+        deformed, turned = [], []
+        for index in indices:
+            with _chance(self._seed, self._epoch, index, 0):
+                deformed.append(self._augmentation.deform(self._blocks[index]))
+        items: list[Data] = [Data()] * len(deformed)
+
+        def make(first: int, end: int) -> None:
+            for i in range(first, end):
+                items[i] = to_data(deformed[i], self._features, self._statistics)
+
+        run_on_threads(make, len(items))
+        for index, item in zip(indices, items, strict=True):
+            with _chance(self._seed, self._epoch, index, 1):
+                turned.append(self._augmentation.turn(item))
+        return turned
+
+
+@contextmanager
+def _chance(*seed: int) -> Iterator[None]:
+    """Random numbers that follow from the seed; afterwards the training's own go on as if nothing had been."""
+    before = random.getstate()  # PyG draws from Python's
+    word = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
+    with torch.random.fork_rng(devices=[]):
+        # Not `torch.manual_seed`, which would seed a GPU as well.
+        torch.default_generator.manual_seed(word)
+        random.seed(word)
+        try:
+            yield
+        finally:
+            random.setstate(before)
+
+
+def collate(items: list[Data]) -> Batch:
+    """Blocks one after the other, with `ptr`; of different sizes, nothing padded."""
+    return Batch.from_data_list(items)
+
+
+def num_loaders(cpus: int, gpu: bool) -> int:
+    """How many processes make blocks ready beside a training that has so many CPUs.
+
+    Beside a GPU all but one, up to 16: it takes a block in less time than a core deforms one. On CPUs some share them
+    with the training, which waits for them where they fall behind.
+    """
+    if cpus < 2 or sys.platform != "linux":  # elsewhere a forked process is not safe
+        return 0
+    return min(cpus - 1, _MOST_LOADERS) if gpu else max(1, cpus // _CPUS_PER_LOADER)
+
+
+class _Batches(DataLoader[Any]):
+    """Batches whose errors are one sentence, wherever they arise."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except PointloomError as error:
+            # From another process it comes with that one's traceback in front, as text: "errors.ScanError: scan …".
+            if "Original Traceback" in str(error):
+                raise type(error)(str(error).strip().splitlines()[-1].split(": ", 1)[1]) from None
+            raise
+
+
+def batches(items: BlockDataset, loaders: int, **order: Any) -> DataLoader[Any]:
+    """Batches of blocks, made in so many processes where there is something to make.
+
+    They are the same for any number of processes. `order` is `DataLoader`'s: batch_size, shuffle, batch_sampler.
+
+    Raises:
+        ScanError: by the iterator, as `to_data`, for a block as it was deformed.
+    """
+    if loaders and items.is_augmented:
+        # New ones each epoch, which they learn from the dataset as it is then.
+        order |= {
+            "num_workers": loaders, "multiprocessing_context": "fork", "prefetch_factor": 4, "timeout": _LOADER_SECONDS,
+        }  # fmt: skip
+    return _Batches(items, collate_fn=collate, **order)
+
+
+def network_input(batch: Batch, tile_size_m: float) -> Tensor:
+    """The (P, C) features of a batch: coordinates in units of half a tile, then the other channels."""
+    return torch.cat([batch.pos / (tile_size_m / 2), batch.extra], dim=1)

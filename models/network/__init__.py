@@ -1,0 +1,1 @@
+"""DeepGCN as in the paper: graph, convolutions, backbone, and the table of ablations."""

@@ -1,0 +1,1 @@
+"""The training loop without a cluster: steps, losses, exact sums over workers, saved state."""

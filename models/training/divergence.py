@@ -1,0 +1,46 @@
+"""A loss that is no number, and the blocks it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from models.data.dataset import collate
+from models.training import distributed
+from pointcloud.errors import PointloomError
+
+_NAMED_BLOCKS = 4
+
+
+class Diverged(PointloomError):
+    """A loss or gradient that is no number. Trying again with the same settings ends the same way.
+
+    Args:
+        what: became no number.
+        value: inf or NaN.
+        epoch: from 0.
+        blocks: names of those it came from; empty where it cannot be told.
+    """
+
+    def __init__(self, what: str, value: float, epoch: int, blocks: tuple[str, ...]) -> None:
+        more = f" and {len(blocks) - _NAMED_BLOCKS} more" if len(blocks) > _NAMED_BLOCKS else ""
+        where = f" at {'; '.join(blocks[:_NAMED_BLOCKS])}{more}" if blocks else ""
+        super().__init__(
+            f"the {what} became {value} in epoch {epoch + 1}{where}; try a smaller learning_rate, and check the "
+            "scans for absurd attribute values."
+        )
+
+
+@torch.no_grad()
+def culprits(batch: Batch, loss_alone: Callable[[Batch], Tensor]) -> tuple[str, ...]:
+    """The blocks, of all workers, whose loss is no number where each is alone in its batch; where none is, all.
+
+    Batch norm makes no number of a whole batch where one block spoils its mean. All workers must ask.
+    """
+    bad = [
+        block.name for block in batch.to_data_list() if not torch.isfinite(loss_alone(collate([block]))).all()
+    ]
+    return distributed.gather_names(tuple(bad)) or distributed.gather_names(tuple(batch.name))

@@ -1,0 +1,269 @@
+"""The training step and the loop around it, with neither Ray nor Prefect: they wrap what is here.
+
+With several workers (`torch.distributed`, a DistributedDataParallel network without buffer broadcasts) a step's
+gradient is that of one worker which takes the same blocks in as many parts (`TrainConfig.accumulation`): the loss
+is a mean over the labelled points of all of them, and batch norm normalises what goes through the network together,
+a part of one worker. It is not that of one worker which takes them at once, since batch norm then sees more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch_geometric.data import Batch
+
+from models.data.dataset import network_input
+from models.metrics import Scores, confusion
+from models.recipes import TrainConfig
+from models.training import distributed
+from models.training.divergence import Diverged, culprits
+from models.training.losses import class_weights, loss_of, point_weight
+from pointcloud.labels import IGNORE
+
+__all__ = [
+    "Diverged", "TrainConfig", "TrainState", "begin", "class_weights", "fit", "train_step", "unwrapped", "validate",
+]  # fmt: skip
+
+_SEED_STRIDE = 1_000_003  # Ray workers' seeds lie close together, and no two epochs of any shall be alike
+
+
+@dataclass
+class TrainState:
+    """What a training can go on from.
+
+    Attributes:
+        network: what is trained, perhaps inside a DistributedDataParallel.
+        optimizer, scheduler: a step of each per training step.
+        average: the moving average of the weights and of batch norm's statistics; None without `ema_decay`.
+        history: one record per epoch done.
+        best: weights of the epoch with the best validation.
+        confusion: (C, C + 1) counts of the last validation; not kept.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler
+    average: AveragedModel | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    confusion: np.ndarray | None = None
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the average where there is one."""
+        return unwrapped(self.network) if self.average is None else self.average.module
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tensors and plain numbers only, so that `torch.load(weights_only=True)` reads it back."""
+        return {
+            "network": unwrapped(self.network).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "history": self.history,
+            "best": self.best,
+        }
+
+    def load(self, record: dict[str, Any]) -> None:
+        unwrapped(self.network).load_state_dict(record["network"])
+        self.optimizer.load_state_dict(record["optimizer"])
+        self.scheduler.load_state_dict(record["scheduler"])
+        if self.average is not None:
+            self.average.load_state_dict(record["average"])
+        self.history, self.best = record["history"], record["best"]
+
+
+def begin(network: nn.Module, config: TrainConfig, steps_per_epoch: int) -> TrainState:
+    """A training that has not taken a step; `steps_per_epoch` are optimizer steps."""
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    optimizer = kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    scheduler: LRScheduler
+    if config.schedule == "halving":
+        steps = config.halving_epochs * steps_per_epoch
+        scheduler = LambdaLR(optimizer, lambda step: 0.5 ** (step // steps))
+    else:
+        total = config.epochs * steps_per_epoch
+        scheduler = OneCycleLR(
+            optimizer, config.learning_rate, total_steps=total, pct_start=config.warm_up, cycle_momentum=False
+        )
+    average = None
+    if config.ema_decay:
+        # Batch norm's statistics are averaged too: those of the last step belong to other weights.
+        update = get_ema_multi_avg_fn(config.ema_decay)
+        average = AveragedModel(unwrapped(network), multi_avg_fn=update, use_buffers=True)
+    return TrainState(network, optimizer, scheduler, average)
+
+
+def fit(
+    state: TrainState,
+    train: Iterable[Batch],
+    val: Iterable[Batch],
+    config: TrainConfig,
+    tile_size_m: float,
+    names: tuple[str, ...],
+    weights: torch.Tensor | None,
+    on_epoch: Callable[[TrainState], None],
+) -> None:
+    """Train from where `state` stands to the last epoch; after each, `on_epoch` may save what it wants.
+
+    `best` follows the mean IoU on the validation split, never on anything that is later scored as a test.
+
+    Every epoch has random numbers of its own, which follow from torch's seed at the start: a training that is
+    resumed under the same seed ends in the same weights as one that was never interrupted.
+
+    Args:
+        state: where the training stands.
+        train: batches of one part each: `config.accumulation` of them make a step.
+        val: batches of the validation split.
+        config: how it is trained.
+        tile_size_m: the blocks' tile size.
+        names: of the C classes.
+        weights: (C,) of the classes in the loss.
+        on_epoch: called after every epoch.
+
+    Raises:
+        Diverged: the loss is no longer a number.
+    """
+    seed = torch.initial_seed()
+    for epoch in range(len(state.history), config.epochs):
+        began = time.monotonic()
+        torch.manual_seed((seed + _SEED_STRIDE * epoch) % 2**32)
+        for name in ("sampler", "batch_sampler", "dataset"):
+            part: Any = getattr(train, name, None)
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+        losses = [
+            train_step(state, parts, config, tile_size_m, weights)
+            for parts in _grouped(train, config.accumulation)
+        ]
+        distributed.average_buffers(unwrapped(state.network))
+        if state.average is not None:
+            distributed.average_buffers(state.average.module)
+        val_loss, state.confusion = validate(state.judged, val, tile_size_m, len(names))
+        if not math.isfinite(val_loss):
+            raise Diverged("validation loss", val_loss, epoch, ())
+        scores = Scores.from_confusion(state.confusion, names)
+        state.history.append(
+            {
+                "epoch": epoch + 1,
+                "train_loss": float(np.mean(losses)),
+                "val_loss": val_loss,
+                "val_miou": scores.miou,
+                "val_iou": list(scores.iou),
+                "learning_rate": state.scheduler.get_last_lr()[0],
+                "seconds": time.monotonic() - began,
+            }
+        )
+        if (scores.miou or 0.0) >= max((h["val_miou"] or 0.0) for h in state.history):
+            weights_now = state.judged.state_dict()
+            state.best = {name: tensor.detach().clone() for name, tensor in weights_now.items()}
+        on_epoch(state)
+
+
+def train_step(
+    state: TrainState,
+    parts: Sequence[Batch],
+    config: TrainConfig,
+    tile_size_m: float,
+    weights: torch.Tensor | None,
+) -> float:
+    """One optimizer step; the loss, a mean over the labelled points of all parts of all workers.
+
+    Args:
+        state: its network, optimizer, schedule and average go a step on.
+        parts: batches of blocks that go through the network one after the other; as many on every worker.
+        config: the loss and how gradients are treated.
+        tile_size_m: the blocks' tile size.
+        weights: (C,) of the classes in the loss, None for equal ones.
+
+    Raises:
+        Diverged: a loss or gradient that is not a number, before it can spoil the weights.
+    """
+    network, epoch = state.network, len(state.history)
+    network.train()
+    device = next(network.parameters()).device
+    parts = [part.to(device) for part in parts]
+    weights = None if weights is None else weights.to(device)
+    point_weights = [point_weight(part.y, weights) for part in parts]
+    whole = distributed.total(torch.stack(point_weights).sum())
+    state.optimizer.zero_grad(set_to_none=True)
+    value = 0.0
+    for n, part in enumerate(parts):
+        share = (point_weights[n] / whole).item()
+        with nullcontext() if n == len(parts) - 1 else _no_sync(network):
+            with torch.autocast(
+                "cuda", torch.bfloat16, enabled=config.mixed_precision and device.type == "cuda"
+            ):
+                logits = network(network_input(part, tile_size_m), part.ptr)
+            loss = loss_of(logits.float(), part.y, config, weights) * share
+            # Every worker's: all of them stop together.
+            value += distributed.total(loss.detach()).item()
+            if not math.isfinite(value):
+
+                def loss_alone(block: Batch) -> torch.Tensor:
+                    logits = unwrapped(network)(network_input(block, tile_size_m), block.ptr)
+                    return loss_of(logits, block.y, config, weights)
+
+                raise Diverged("loss", value, epoch, culprits(part, loss_alone))
+            # DistributedDataParallel takes the mean over the workers where the sum is wanted.
+            (loss * distributed.num_workers()).backward()
+    norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm or math.inf).item()
+    if not math.isfinite(norm):
+        names = distributed.gather_names(tuple(name for part in parts for name in part.name))
+        raise Diverged("gradient", norm, epoch, names)
+    state.optimizer.step()
+    state.scheduler.step()
+    if state.average is not None:
+        state.average.update_parameters(unwrapped(network))
+    return value
+
+
+def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Lists of `size` batches, the last perhaps shorter."""
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _no_sync(network: nn.Module) -> AbstractContextManager[None]:
+    """Gradients stay with this worker until the last part of a step."""
+    return network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) else nullcontext()
+
+
+@torch.inference_mode()
+def validate(
+    network: nn.Module, batches: Iterable[Batch], tile_size_m: float, num_classes: int
+) -> tuple[float, np.ndarray]:
+    """Mean cross-entropy per labelled point, and the (C, C + 1) confusion of all of them."""
+    network.eval()
+    device = next(network.parameters()).device
+    counts = np.zeros((num_classes, num_classes + 1), np.int64)
+    loss, num_points = 0.0, 0
+    for on_host in batches:
+        batch = on_host.to(device)
+        logits = network(network_input(batch, tile_size_m), batch.ptr)
+        loss += F.cross_entropy(logits, batch.y, ignore_index=IGNORE, reduction="sum").item()
+        num_points += int((batch.y != IGNORE).sum())
+        counts += confusion(logits.argmax(dim=1), batch.y, num_classes)
+    return loss / max(num_points, 1), counts
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network inside a DistributedDataParallel."""
+    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network

@@ -1,0 +1,181 @@
+"""Checkpoints: a folder with safetensors weights and one JSON that says all that segmenting needs to know."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from models.network.deepgcn import DeepGCN, DeepGCNConfig
+from pointcloud.blocks.block import BlockConfig
+from pointcloud.blocks.features import FEATURES, STANDARDISED, FeatureStatistics, check_features, num_channels
+from pointcloud.errors import SchemaError, StorageError
+from pointcloud.labels import LabelScheme
+from pointcloud.quality.drift import Seen
+from pointcloud.storage import files
+
+SCHEMA_VERSION = 1
+RECORD = "checkpoint.json"
+_WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")  # never a path that leads out of the folder
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and everything it was trained with.
+
+    Attributes:
+        network: the architecture.
+        state: its weights, name -> tensor; empty when only the record was read.
+        block_config, label_scheme, features, statistics: how scans become its input and what its classes are.
+        metrics: validation scores of these weights.
+        history: one record per epoch of training.
+        provenance: dataset, settings, versions.
+        seen: what the training blocks look like; None where it is not known.
+
+    Raises:
+        SchemaError: features, statistics, classes and network that do not fit each other.
+    """
+
+    network: DeepGCNConfig
+    state: dict[str, torch.Tensor]
+    block_config: BlockConfig
+    label_scheme: LabelScheme
+    features: tuple[str, ...]
+    statistics: FeatureStatistics
+    metrics: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    seen: Seen | None = None
+
+    def __post_init__(self) -> None:
+        check_features(self.features)
+        made, taken = num_channels(self.features), self.network.in_channels
+        if made != taken:
+            raise SchemaError(
+                f"features {', '.join(self.features)} make {made} channels, the network takes {taken}."
+            )
+        needed = [name for name in STANDARDISED if any(name in (f, *FEATURES[f][0]) for f in self.features)]
+        missing = sorted({*needed} - (self.statistics.mean.keys() & self.statistics.std.keys()))
+        if missing:
+            raise SchemaError(f"the statistics lack {', '.join(missing)}, which the features need.")
+        if len(self.label_scheme) != self.network.num_classes:
+            raise SchemaError(
+                f"label scheme {self.label_scheme.name!r} has {len(self.label_scheme)} classes, the network "
+                f"{self.network.num_classes}."
+            )
+
+    def build_network(self) -> DeepGCN:
+        """The network with these weights, in evaluation mode.
+
+        Raises:
+            SchemaError: weights that are not this architecture's.
+        """
+        network = DeepGCN(self.network)
+        try:
+            network.load_state_dict(self.state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise SchemaError(f"the weights do not fit the network of the checkpoint: {reason}") from error
+        return network.eval()
+
+
+def save_checkpoint(uri: str, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint folder.
+
+    The record is written last and names the weights by hash, so that what a reader sees is either the old
+    checkpoint or the new one.
+    """
+    weights = safetensors.torch.save(
+        {name: t.detach().cpu().contiguous() for name, t in checkpoint.state.items()}
+    )
+    file = f"weights-{hashlib.blake2b(weights, digest_size=8).hexdigest()}.safetensors"
+    record_uri = files.join(uri, RECORD)
+    old = _weights_before(record_uri)
+    files.write_bytes(files.join(uri, file), weights)
+    files.write_json(
+        record_uri,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "weights": file,
+            "network": checkpoint.network.to_dict(),
+            "block_config": checkpoint.block_config.to_dict(),
+            "label_scheme": checkpoint.label_scheme.to_dict(),
+            "features": list(checkpoint.features),
+            "statistics": checkpoint.statistics.to_dict(),
+            "metrics": checkpoint.metrics,
+            "history": checkpoint.history,
+            "provenance": checkpoint.provenance,
+            "seen": None if checkpoint.seen is None else checkpoint.seen.to_dict(),
+        },
+    )
+    if old not in (None, file):
+        files.delete(files.join(uri, old))
+
+
+def _weights_before(record_uri: str) -> str | None:
+    """The weights file of the checkpoint that is there now; None where there is none, or a damaged one."""
+    try:
+        old = files.read_json(record_uri)["weights"]
+    except (StorageError, LookupError, TypeError):
+        return None
+    return old if isinstance(old, str) and _WEIGHTS.fullmatch(old) else None
+
+
+def read_checkpoint(uri: str, weights: bool = True) -> Checkpoint:
+    """A checkpoint folder; nothing in it can run code.
+
+    Args:
+        uri: the folder.
+        weights: False reads the record alone.
+
+    Raises:
+        StorageError: nothing there, or not readable.
+        SchemaError: another schema version, a damaged record, or weights that are not safetensors.
+    """
+    record_uri = files.join(uri, RECORD)
+    if not files.exists(record_uri):
+        raise SchemaError(
+            f"no checkpoint at {uri!r} (no {RECORD} in it); give the folder that the train flow wrote."
+        )
+    record = files.read_json(record_uri)
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if version != SCHEMA_VERSION:
+        raise SchemaError(
+            f"checkpoint {uri!r} has schema version {version}, this Pointloom reads {SCHEMA_VERSION}; train "
+            "it again or use the Pointloom that wrote it."
+        )
+    try:
+        state = {}
+        if weights:
+            file = record["weights"]
+            if not _WEIGHTS.fullmatch(file):
+                raise SchemaError(
+                    f"checkpoint {uri!r} names weights {file!r}, which is no weights file of its own."
+                )
+            state = safetensors.torch.load(files.read_bytes(files.join(uri, file)))
+        return Checkpoint(
+            network=DeepGCNConfig.from_dict(record["network"]),
+            state=state,
+            block_config=BlockConfig.from_dict(record["block_config"]),
+            label_scheme=LabelScheme.from_dict(record["label_scheme"]),
+            features=tuple(record["features"]),
+            statistics=FeatureStatistics.from_dict(record["statistics"]),
+            metrics=record["metrics"],
+            history=record["history"],
+            provenance=record["provenance"],
+            seen=None if record.get("seen") is None else Seen.from_dict(record["seen"]),
+        )
+    except (KeyError, TypeError, SafetensorError) as error:
+        raise SchemaError(
+            f"checkpoint {uri!r} is damaged ({error}); train it again or copy it again."
+        ) from error
+
+
+def fingerprint(uri: str) -> str:
+    """What identifies a checkpoint: the hash of its record, which holds the hash of its weights."""
+    return files.content_hash(files.join(uri, RECORD))

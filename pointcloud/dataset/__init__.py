@@ -1,0 +1,1 @@
+"""A dataset of blocks on disk: how it is cut, split, stored and described."""

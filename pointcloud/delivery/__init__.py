@@ -1,0 +1,1 @@
+"""The labelled cloud: written, proven to be the scan, and read back."""

@@ -1,0 +1,131 @@
+"""Reading what `segment` wrote, and scans with the truth, of whatever format: points, classes, how sure those are.
+
+All of it chunk by chunk: memory does not grow with a cloud.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+
+from pointcloud.cloud import Cloud
+from pointcloud.delivery.extra_dimensions import CONFIDENCE
+from pointcloud.errors import ScanError
+from pointcloud.formats import columns, las, ply, reader
+from pointcloud.formats.decoding import unreadable
+from pointcloud.header import CHUNK_POINTS
+from pointcloud.storage import files
+
+_PARQUET = ".parquet"
+SUFFIXES = (*reader.SUFFIXES, _PARQUET)
+_COPC = ".copc"
+_EXPECTED = "a table of points with x, y, z and classification, as `segment --format parquet` writes it"
+
+
+def stem_of(name: str) -> str:
+    """A scan's name without its format: one scan has one stem as LAS, LAZ, COPC, PLY, room, …, and Parquet."""
+    stem = name.rpartition(".")[0] if name.lower().endswith(SUFFIXES) else name
+    return stem[: -len(_COPC)] if stem.lower().endswith(_COPC) else stem
+
+
+def find_clouds(patterns: list[str]) -> list[files.Source]:
+    """The clouds that paths, folders and globs mean, rooms among them; Parquet files of anything else are left out.
+
+    Raises:
+        StorageError: nothing there, or two clouds with one name.
+    """
+    found = reader.find_scans(patterns, SUFFIXES)
+    return [source for source in found if not _is_parquet(source.uri) or _holds_points(source.uri)]
+
+
+def iterate_classified(uri: str) -> Iterator[Cloud]:
+    """A cloud with classes in the order of the file, at most `CHUNK_POINTS` points at a time, none of them empty.
+
+    Raises:
+        ScanError: unreadable, without points or without classes.
+        StorageError: nothing there.
+    """
+    for cloud in _iterate_parquet(uri) if _is_parquet(uri) else reader.iterate_clouds(uri):
+        if "classification" not in cloud.attributes:
+            raise ScanError(
+                f"cloud {uri!r} has no classification, which is what is scored; give one that has."
+            )
+        yield cloud
+
+
+def iterate_confidence(uri: str) -> Iterator[np.ndarray]:
+    """How sure the classes of a cloud's points are, (n,) in [0, 1], chunk after chunk; nothing where that is not known.
+
+    Chunks need not be those of `iterate_classified`; together they are as long. Raises alike.
+    """
+    if _is_parquet(uri):
+        with _parquet(uri) as file:
+            if CONFIDENCE.name in file.schema_arrow.names:
+                for batch in file.iter_batches(CHUNK_POINTS, columns=[CONFIDENCE.name]):
+                    yield batch.column(0).to_numpy(zero_copy_only=False)
+    for of_format in (las, ply):  # what is written; the others are never labelled clouds
+        if uri.lower().endswith(of_format.SUFFIXES):
+            yield from of_format.iterate_dimension(uri, CONFIDENCE.name)
+
+
+def _is_parquet(uri: str) -> bool:
+    return uri.lower().endswith(_PARQUET)
+
+
+def _holds_points(uri: str) -> bool:
+    """A file that cannot be read is taken for one that should: whoever reads it says what is wrong."""
+    try:
+        with files.open_input(uri) as stream:
+            names = columns.match_names(pq.read_schema(stream).names)
+    except (pa.ArrowException, OSError):
+        return True
+    return {*columns.AXES, "classification"} <= names.keys()
+
+
+@contextmanager
+def _parquet(uri: str) -> Iterator[pq.ParquetFile]:
+    try:
+        with files.open_input(uri) as stream, pq.ParquetFile(stream) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise unreadable(uri, reason, _EXPECTED) from error
+
+
+def _iterate_parquet(uri: str) -> Iterator[Cloud]:
+    with _parquet(uri) as file:
+        schema, num_points = file.schema_arrow, file.metadata.num_rows
+    names = columns.match_names(schema.names)
+    if not {*columns.AXES, "classification"} <= names.keys():
+        raise unreadable(uri, f"its columns are {', '.join(schema.names[:8])}", _EXPECTED)
+    if not num_points:
+        raise ScanError(f"cloud {uri!r} holds no points; leave it out or label it again.")
+
+    def tables() -> Iterator[columns.Table]:
+        with _parquet(uri) as file:
+            for batch in file.iter_batches(CHUNK_POINTS, columns=sorted({*names.values()})):
+                yield {ours: batch[theirs].to_numpy(zero_copy_only=False) for ours, theirs in names.items()}
+
+    types = {ours: np.dtype(schema.field(theirs).type.to_pandas_dtype()) for ours, theirs in names.items()}
+    crs, seen = _crs((schema.metadata or {}).get(b"pointloom.crs")), 0
+    try:
+        for xyz, attributes in columns.iterate_columns(tables, types, lambda _: None):
+            yield Cloud(xyz, attributes, crs)
+            seen += len(xyz)
+    except ScanError as error:
+        raise (
+            error if repr(uri) in str(error) else ScanError(f"cloud {uri!r}, from point {seen} on: {error}")
+        ) from error
+
+
+def _crs(wkt: bytes | None) -> CRS | None:
+    try:
+        return CRS.from_wkt(wkt.decode()) if wkt else None
+    except (CRSError, UnicodeDecodeError):
+        return None

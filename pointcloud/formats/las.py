@@ -1,0 +1,203 @@
+"""Reading LAS and LAZ through laspy, in chunks, after a look at what the header promises."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import reduce
+from operator import or_
+
+import laspy
+import lazrs
+import numpy as np
+import pyarrow as pa
+from laspy import DecompressionSelection
+from laspy.errors import LaspyException
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+
+from pointcloud.cloud import ATTRIBUTES
+from pointcloud.formats.decoding import reading, unreadable
+from pointcloud.grid.kernels import scaled_coordinates
+from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
+from pointcloud.storage import files
+
+SUFFIXES = (".las", ".laz")
+LAZ_BACKENDS = (laspy.LazBackend.LazrsParallel, laspy.LazBackend.Lazrs)
+"""laspy would take any that is installed, and another where these refuse a file."""
+_CHUNK_BYTES = 256 << 20  # a header may claim records of 65,535 bytes
+
+
+_ATTRIBUTES_ONLY = reduce(
+    or_,
+    (
+        getattr(DecompressionSelection, name)
+        for name in ("XY_RETURNS_CHANNEL", "Z", "CLASSIFICATION", "INTENSITY", "RGB")
+    ),
+)
+"""The layers of a LAZ 1.4 chunk that hold coordinates and `ATTRIBUTES`; older point formats have no layers."""
+
+
+@contextmanager
+def open_scan(uri: str, attributes_only: bool = False) -> Iterator[laspy.LasReader]:
+    """A laspy reader over a scan in storage, its header checked against the file's size first.
+
+    Args:
+        attributes_only: leave compressed what a cloud cannot carry (GPS time, angles, …): what is read of it is no use.
+
+    Raises:
+        ScanError: not a LAS/LAZ file, or a header that promises more than the file can hold.
+        StorageError: nothing there.
+    """
+    with files.open_input(uri) as stream, reading(uri):
+        _check_header(uri, stream.read(375), stream.size())
+        stream.seek(0)
+        selection = _ATTRIBUTES_ONLY if attributes_only else DecompressionSelection.all()
+        with laspy.open(
+            stream, closefd=False, laz_backend=LAZ_BACKENDS, decompression_selection=selection
+        ) as reader:
+            if reader.header.are_points_compressed and reader.header.point_count:
+                _check_compression(uri, stream, reader.header)
+            yield reader
+
+
+def _check_header(uri: str, head: bytes, file_size: int) -> None:
+    """Refuse counts that the file has no room for, before a decoder believes them (LAS 1.4 R16, table 3)."""
+    if len(head) < 227:
+        raise unreadable(uri, f"the file has {file_size} bytes, less than a LAS header")
+    if head[:4] != b"LASF":
+        raise unreadable(uri, "it does not begin with the LAS signature 'LASF'")
+    header_size, points_at, num_vlrs = struct.unpack_from("<HII", head, 94)
+    point_format, record_length, num_points = struct.unpack_from("<BHI", head, 104)
+    room = min(points_at, file_size) - header_size
+    if points_at > file_size or num_vlrs * 54 > max(room, 0):
+        raise unreadable(uri, f"its header promises {num_vlrs} VLRs before byte {points_at} of {file_size}")
+    if head[25] >= 4 and len(head) == 375:
+        evlrs_at, num_evlrs, num_points_14 = struct.unpack_from("<QIQ", head, 235)
+        num_points = num_points_14 or num_points
+        if num_evlrs and evlrs_at + num_evlrs * 60 > file_size:
+            raise unreadable(
+                uri, f"its header promises {num_evlrs} EVLRs after byte {evlrs_at} of {file_size}"
+            )
+    compressed = point_format & 0x80
+    held = (file_size - points_at) // max(record_length, 1)
+    if not compressed and num_points > held:
+        raise unreadable(uri, f"its header promises {num_points} points, the file holds {held}")
+
+
+def _check_compression(uri: str, stream: pa.NativeFile, header: laspy.LasHeader) -> None:
+    """Refuse what makes lazrs abort the whole process: it makes room for all that a chunk table promises.
+
+    The point data begin with the table's place, or -1 when that stands in the file's last 8 bytes; the table
+    with a version and the number of chunks, four bytes each (LASzip specification).
+    """
+    place, points_at, record_length = stream.tell(), header.offset_to_point_data, header.point_format.size
+    record = header.vlrs[header.vlrs.index("LasZipVlr")].record_data
+    num_items = struct.unpack_from("<H", record, 32)[0]
+    unpacked = sum(struct.unpack_from("<H", record, 36 + 6 * item)[0] for item in range(num_items))
+    if unpacked != record_length:
+        raise unreadable(
+            uri, f"its header promises points of {record_length} bytes, it holds points of {unpacked}"
+        )
+    for at in (points_at, stream.size() - 8):
+        stream.seek(at)
+        table_at = struct.unpack("<q", stream.read(8))[0]
+        if table_at >= 0:
+            break
+    if 0 <= table_at <= stream.size() - 8:
+        stream.seek(table_at + 4)
+        num_chunks, room = struct.unpack("<I", stream.read(4))[0], max(table_at - points_at, 0)
+        # A chunk holds its first point as it is.
+        if num_chunks > room // record_length + 1:
+            raise unreadable(uri, f"its chunk table promises {num_chunks} chunks in {room} bytes")
+        if room:
+            stream.seek(points_at)
+            promised = sum(size for _, size in lazrs.read_chunk_table(stream, lazrs.LazVlr(record)))
+            if promised > room:
+                raise unreadable(uri, f"its chunk table promises {promised} bytes, the file holds {room}")
+    stream.seek(place)
+
+
+def iterate_chunks(uri: str, reader: laspy.LasReader) -> Iterator[laspy.ScaleAwarePointRecord]:
+    """The scan's points, at most a million at a time.
+
+    Raises:
+        ScanError: damaged data, or fewer points than the header says.
+    """
+    expected, seen = reader.header.point_count, 0
+    with reading(uri):
+        size = max(1, min(CHUNK_POINTS, _CHUNK_BYTES // max(reader.header.point_format.size, 1)))
+        for chunk in reader.chunk_iterator(size):
+            seen += len(chunk)
+            if len(chunk):
+                yield chunk
+    if seen != expected:
+        raise unreadable(uri, f"its header promises {expected} points, the file holds {seen}")
+
+
+def read_header(uri: str) -> ScanHeader:
+    """What a LAS or LAZ header says. Raises ScanError as `open_scan`."""
+    with open_scan(uri) as reader:
+        header = reader.header
+        with reading(uri):
+            crs, notes = _crs(header)
+            names = list(header.point_format.dimension_names)
+            kind = "LAZ" if header.are_points_compressed else "LAS"
+            if any(vlr.user_id == "copc" for vlr in header.vlrs):
+                kind = "COPC"
+            return ScanHeader(
+                uri=uri,
+                format=f"{kind} {header.version}, point format {header.point_format.id}",
+                num_points=header.point_count,
+                bounds=np.array([header.mins, header.maxs], np.float64),
+                crs=crs,
+                attributes=tuple(name for name in ATTRIBUTES if name in names),
+                resolution=np.array(header.scales, np.float64),
+                dimensions=tuple(names),
+                notes=notes,
+            )
+
+
+def _crs(header: laspy.LasHeader) -> tuple[CRS | None, tuple[str, ...]]:
+    """The CRS of a scan, or None and why: it names none, or one that PROJ does not know."""
+    try:
+        crs = header.parse_crs()
+    except (CRSError, LaspyException, ValueError) as error:
+        reason = " ".join(str(error).split())
+        return None, (f"its CRS cannot be understood ({reason}); metres are assumed.",)
+    return (crs, ()) if crs is not None else (None, ("no CRS in the file; metres are assumed.",))
+
+
+def iterate_columns(header: ScanHeader) -> Iterator[Columns]:
+    """The points of a scan in the order of the file, chunk after chunk, colours as they are stored.
+
+    Damage in what a cloud cannot carry goes unseen: it does no harm here.
+
+    Raises:
+        ScanError: as `iterate_chunks`.
+    """
+    with open_scan(header.uri, attributes_only=True) as reader:
+        for chunk in iterate_chunks(header.uri, reader):
+            yield columns_of(chunk, header)
+
+
+def columns_of(points: laspy.ScaleAwarePointRecord, header: ScanHeader) -> Columns:
+    """Scaled coordinates and attributes of decoded points."""
+    # Axis after axis in memory: whoever gathers or compares one axis reads nothing else.
+    xyz = np.empty((3, len(points)))
+    records = points.array.view(np.uint8).reshape(len(points), -1)
+    scaled_coordinates(records, np.asarray(points.scales), np.asarray(points.offsets), xyz)
+    return xyz.T, {name: np.asarray(points[name]) for name in header.attributes}
+
+
+def iterate_dimension(uri: str, name: str) -> Iterator[np.ndarray]:
+    """One dimension (n,) of a scan, chunk after chunk, scaled where it has a scale; nothing where there is no such.
+
+    Raises:
+        ScanError: as `open_scan` and `iterate_chunks`.
+    """
+    with open_scan(uri) as reader:
+        if name in set(reader.header.point_format.dimension_names):
+            for chunk in iterate_chunks(uri, reader):
+                yield np.asarray(chunk[name])

@@ -1,0 +1,168 @@
+"""One way to read a scan of any format: its header, its points chunk by chunk, or all of them at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from pointcloud.cloud import Cloud
+from pointcloud.crs import metres_per_unit
+from pointcloud.errors import ScanError
+from pointcloud.formats import arrays, columns, copc, e57, las, ply, s3dis
+from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
+from pointcloud.storage import files as storage
+
+__all__ = [
+    "CHUNK_POINTS", "SUFFIXES", "ScanHeader", "Window", "colour_scale", "find_scans", "iterate_clouds", "read_cloud",
+    "read_header",
+]  # fmt: skip
+
+SUFFIXES = (*las.SUFFIXES, *ply.SUFFIXES, *arrays.SUFFIXES, *e57.SUFFIXES)
+"""How the names of scans end, in small letters; S3DIS rooms are folders."""
+
+Window = tuple[float, float, float, float]
+"""x_min, y_min, x_max, y_max in CRS units, half-open: points with x_min ≤ x < x_max and y_min ≤ y < y_max."""
+
+_log = logging.getLogger(__name__)
+
+
+def find_scans(patterns: list[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[storage.Source]:
+    """The scans that paths, folders and globs mean: files of a known format, and the rooms that folders are or hold.
+
+    Args:
+        suffixes: how the names of files end that folders are searched for, in small letters.
+
+    Raises:
+        StorageError: nothing there, or two scans with one name.
+    """
+    rooms_found: list[storage.Source] = []
+    files = []
+    for pattern in patterns:
+        below = s3dis.find_rooms(pattern)
+        rooms_found += below
+        if not below or (not s3dis.is_room(pattern) and _holds_files(pattern, suffixes)):
+            files.append(pattern)
+    return storage.unique([*rooms_found, *(storage.expand(files, suffixes) if files else [])])
+
+
+def _holds_files(folder: str, suffixes: tuple[str, ...]) -> bool:
+    return any(file.name.lower().endswith(suffixes) for file in storage.list_files(folder))
+
+
+def read_header(uri: str) -> ScanHeader:
+    """What is known of a scan before its points are decoded.
+
+    Raises:
+        ScanError: not a scan of a known format, or a header that cannot be true.
+        StorageError: nothing there.
+    """
+    for module in (las, ply, arrays, e57):
+        if uri.lower().endswith(module.SUFFIXES):
+            return module.read_header(uri)
+    if s3dis.is_room(uri):
+        return s3dis.read_header(uri)
+    what = "is no scan" if storage.exists(uri) else "does not exist"
+    raise ScanError(
+        f"{uri!r} {what}, expected a file ending in {', '.join(SUFFIXES)}, or the folder of an S3DIS room, which "
+        "holds a folder Annotations; check the path, convert it or leave it out."
+    )
+
+
+def iterate_clouds(
+    uri: str, window: Window | None = None, report: Callable[[str], None] | None = None
+) -> Iterator[Cloud]:
+    """The points of a scan in the order of the file, at most `CHUNK_POINTS` at a time, none of them empty.
+
+    Every cloud has the attributes that the header names. Colours are as they are stored: see `colour_scale`.
+
+    Args:
+        uri: the scan.
+        window: only the points inside; a window that no point is in gives no cloud.
+        report: called with one sentence on everything that is mended, left out or assumed; without it, the log
+            says so.
+
+    Raises:
+        ScanError: unreadable, without points, in degrees, or with coordinates that are not numbers.
+        StorageError: nothing there, or no longer to be reached.
+    """
+    header = read_header(uri)
+    report = report or (lambda note: _log.warning("%s: %s", uri, note))
+    for note in header.notes:
+        report(note)
+    seen = 0
+    try:
+        metres_per_unit(header.crs)
+        chunks = _columns(header, window, report)
+        for xyz, attributes in chunks:
+            bad = _num_bad(xyz)
+            if bad:
+                rest = [(len(more), _num_bad(more)) for more, _ in chunks]
+                total = seen + len(xyz) + sum(count for count, _ in rest)
+                raise ScanError(
+                    f"{bad + sum(b for _, b in rest)} of {total} points have NaN or infinite coordinates, expected "
+                    "numbers; remove them or export the scan again."
+                )
+            cloud = Cloud(xyz, attributes, header.crs)
+            seen += len(cloud)
+            if window is not None:
+                low, high = np.array(window[:2]), np.array(window[2:])
+                inside = np.all((xyz[:, :2] >= low) & (xyz[:, :2] < high), axis=1)
+                cloud = cloud[np.flatnonzero(inside)]
+            if len(cloud):
+                yield cloud
+    except ScanError as error:
+        raise error if repr(uri) in str(error) else ScanError(f"scan {uri!r}: {error}") from error
+    if not seen and (window is None or header.num_points == 0):
+        raise ScanError(f"scan {uri!r} holds no points; leave it out or deliver it again.")
+
+
+def _num_bad(xyz: np.ndarray) -> int:
+    # A sum is finite only where every coordinate is: one pass, and no array of answers.
+    if np.isfinite([column.sum() for column in xyz.T]).all():
+        return 0
+    return int(np.count_nonzero(~np.isfinite(xyz).all(axis=1)))
+
+
+def _columns(header: ScanHeader, window: Window | None, report: Callable[[str], None]) -> Iterator[Columns]:
+    if header.format.startswith("COPC") and window is not None:
+        return copc.iterate_columns(header, *window)
+    if header.uri.lower().endswith(las.SUFFIXES):
+        return las.iterate_columns(header)
+    for module in (ply, arrays, e57):
+        if header.uri.lower().endswith(module.SUFFIXES):
+            return module.iterate_columns(header, report)
+    return s3dis.iterate_columns(header, report)
+
+
+def colour_scale(largest: int) -> int | None:
+    """What the colours of a whole scan are multiplied with to be 16 bits as LAS wants them.
+
+    A property of the whole scan, not of a chunk: who reads chunks keeps the largest value of red, green and blue
+    over all of them, and settles it in the end.
+
+    Args:
+        largest: the largest value of any colour of any point of the scan.
+
+    Returns:
+        None where the colours were never filled, so that the scan carries none; 257 where they are 8 bits
+        (255 × 257 = 65535); 1 where they are 16.
+    """
+    if largest == 0:
+        return None
+    return 257 if largest <= 255 else 1
+
+
+def read_cloud(uri: str, report: Callable[[str], None] | None = None) -> Cloud:
+    """A whole scan as one cloud, its colours settled. Raises as `iterate_clouds`."""
+    chunks = list(iterate_clouds(uri, report=report))
+    names = list(chunks[0].attributes)
+    attributes = {name: np.concatenate([chunk.attributes[name] for chunk in chunks]) for name in names}
+    if "red" in attributes:
+        scale = colour_scale(max(int(attributes[name].max()) for name in columns.COLOURS))
+        for name in columns.COLOURS:
+            values = attributes.pop(name)
+            if scale is not None:
+                attributes[name] = values * np.uint16(scale)
+    return Cloud(np.concatenate([chunk.xyz for chunk in chunks]), attributes, chunks[0].crs)

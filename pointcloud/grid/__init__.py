@@ -1,0 +1,1 @@
+"""The ground counted in integers: voxels, tiles, and the sizes of both."""

@@ -1,0 +1,1 @@
+"""From the network's logits to a label for every point."""

@@ -1,0 +1,1 @@
+"""What a person should look at: a scan before the work, doubtful places after it."""

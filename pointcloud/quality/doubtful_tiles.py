@@ -1,0 +1,186 @@
+"""How sure labelling was, tile by tile, and what the most doubtful tiles look like: one small file per scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyproj import CRS
+
+from pointcloud.blocks.block import BlockConfig
+from pointcloud.crs import metres_per_unit
+from pointcloud.grid.grid import Grid
+from pointcloud.storage import files, geoparquet
+
+NUM_PLACES = 3
+"""Tiles of a scan whose points are kept."""
+LEAST_POINTS = 30
+"""A tile with fewer is no place to send somebody to."""
+
+_PLACE = {
+    "x": pa.float64(),
+    "y": pa.float64(),
+    "z": pa.float64(),
+    "class": pa.int16(),
+    "confidence": pa.float32(),
+}
+_SCHEMA = pa.schema(
+    [
+        pa.field("scan", pa.string()),
+        pa.field("i", pa.int64()),
+        pa.field("j", pa.int64()),
+        pa.field(
+            "num_points", pa.int64(), metadata={"doc": "points that got a label, thinned-away ones too"}
+        ),
+        pa.field("confidence", pa.float32(), metadata={"doc": "mean over its points, of their voxels"}),
+        pa.field(
+            "class_points",
+            pa.list_(pa.int64()),
+            metadata={"doc": "by class of their voxels, of the checkpoint"},
+        ),
+        *(
+            pa.field(axis, pa.float64(), metadata={"doc": "mean over its points, CRS units"})
+            for axis in "xyz"
+        ),
+        pa.field("footprint", pa.binary()),
+        # The thinned points of the most doubtful tiles; null elsewhere.
+        *(pa.field(f"place_{name}", pa.list_(kind)) for name, kind in _PLACE.items()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The thinned points of one doubtful tile, n of them.
+
+    Attributes:
+        scan: whose.
+        tile: (i, j).
+        confidence: mean.
+        xyz: (n, 3) float64, CRS units; classes: (n,) int16; confidences: (n,) float32.
+    """
+
+    scan: str
+    tile: tuple[int, int]
+    confidence: float
+    xyz: np.ndarray
+    classes: np.ndarray
+    confidences: np.ndarray
+
+
+class TileDoubts:
+    """Takes labels region by region; a tile lies in one region, so nothing but its row is kept.
+
+    Args:
+        extent: (2, 3) smallest and largest coordinates of the scan: tiles end there, so that no ground counts twice.
+        num_classes: of the checkpoint.
+
+    Attributes:
+        area_km2: of the tiles that have points.
+    """
+
+    def __init__(
+        self, scan: str, config: BlockConfig, crs: CRS | None, extent: np.ndarray, num_classes: int
+    ) -> None:
+        self._scan, self._crs, self._num_classes = scan, crs, num_classes
+        self._low, self._high = extent[:, :2]
+        self._metres = metres_per_unit(crs)[0]
+        self.area_km2 = 0.0
+        self._voxels_per_tile = config.voxels_per_tile
+        self._tile_size = config.voxels_per_tile * Grid.of(config, crs).voxel_size[0]
+        self._rows: list[dict[str, Any]] = []
+        self._places: list[tuple[float, int, dict[str, np.ndarray]]] = []
+
+    def take(
+        self, xyz: np.ndarray, voxel: np.ndarray, num_points: np.ndarray, labels: dict[str, np.ndarray]
+    ) -> None:
+        """The labelled voxels of a region.
+
+        Args:
+            xyz: (V, 3) float64, CRS units; voxel: (V, 3) int64; num_points: (V,) points each stands for.
+            labels: "classes" (V,) and "confidence" (V,), as `measures.summarise` gives them.
+        """
+        tile = voxel[:, :2] // self._voxels_per_tile
+        low = tile.min(axis=0)
+        span = np.ptp(tile, axis=0) + 1
+        key = (tile[:, 0] - low[0]) * span[1] + tile[:, 1] - low[1]
+        order = np.argsort(key, kind="stable")
+        starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+        for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+            self._take_tile(xyz, tile, num_points, labels, order[start:end])
+
+    def _take_tile(
+        self, xyz: np.ndarray, tile: np.ndarray, num_points: np.ndarray, labels: dict[str, np.ndarray], rows: np.ndarray
+    ) -> None:  # fmt: skip
+        weight, classes, sure = num_points[rows], labels["classes"][rows], labels["confidence"][rows]
+        (i, j), total = tile[rows[0]].tolist(), int(weight.sum())
+        confidence = float(np.average(sure, weights=weight))
+        x, y, z = np.average(xyz[rows], axis=0, weights=weight).tolist()
+        corner = np.array([i, j]) * self._tile_size
+        low, high = np.maximum(corner, self._low), np.minimum(corner + self._tile_size, self._high)
+        self.area_km2 += float(np.prod((high - low) * self._metres)) / 1e6
+        self._rows.append(
+            {
+                "scan": self._scan, "i": i, "j": j, "num_points": total, "confidence": confidence,
+                "class_points": np.bincount(classes, weight, self._num_classes).astype(np.int64),
+                "x": x, "y": y, "z": z,
+                "footprint": geoparquet.rectangle((*low.tolist(), *high.tolist())),
+            }
+        )  # fmt: skip
+        if total < LEAST_POINTS:
+            return
+        candidate = (confidence, len(self._rows) - 1)
+        if len(self._places) < NUM_PLACES or candidate < self._places[-1][:2]:
+            seen = {
+                "x": xyz[rows, 0],
+                "y": xyz[rows, 1],
+                "z": xyz[rows, 2],
+                "class": classes,
+                "confidence": sure,
+            }
+            self._places.append((*candidate, seen))
+            self._places.sort(key=lambda place: place[:2])
+            del self._places[NUM_PLACES:]
+
+    @property
+    def confidence(self) -> float:
+        """Mean over all points."""
+        weights = [row["num_points"] for row in self._rows]
+        return float(np.average([row["confidence"] for row in self._rows], weights=weights))
+
+    def write(self, uri: str) -> None:
+        """One row per tile as GeoParquet. Raises StorageError."""
+        for _, row, seen in self._places:
+            self._rows[row] |= {f"place_{name}": seen[name] for name in _PLACE}
+        schema = _SCHEMA.with_metadata(geoparquet.metadata("footprint", self._crs))
+        with files.staged(uri) as part:
+            pq.write_table(pa.Table.from_pylist(self._rows, schema), part, compression="zstd")
+
+
+def read_tiles(uri: str) -> pa.Table:
+    """A scan's tiles, without the points of the doubtful ones; the schema's metadata says the CRS."""
+    names = [name for name in _SCHEMA.names if not name.startswith("place_")]
+    with files.open_input(uri) as stream:
+        return pq.read_table(stream, columns=names)
+
+
+def read_places(uri: str) -> list[Place]:
+    """The most doubtful tiles of a scan, the worst first."""
+    names = ["scan", "i", "j", "confidence", *(f"place_{name}" for name in _PLACE)]
+    with files.open_input(uri) as stream:
+        table = pq.read_table(stream, columns=names)
+    rows = table.filter(table["place_class"].is_valid()).to_pylist()
+    return [
+        Place(
+            scan=row["scan"],
+            tile=(row["i"], row["j"]),
+            confidence=row["confidence"],
+            xyz=np.array([row[f"place_{axis}"] for axis in "xyz"]).T,
+            classes=np.array(row["place_class"], np.int16),
+            confidences=np.array(row["place_confidence"], np.float32),
+        )
+        for row in sorted(rows, key=lambda row: (row["confidence"], row["i"], row["j"]))
+    ]

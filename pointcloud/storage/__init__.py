@@ -1,0 +1,1 @@
+"""Files at local paths and URIs: read, written whole, locked, and remembered in a ledger."""

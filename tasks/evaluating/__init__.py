@@ -1,0 +1,1 @@
+"""Labelled clouds are scored against the truth."""

@@ -1,0 +1,131 @@
+"""What a user sees of a flow in the Prefect UI: a progress bar, a table and a map that move with it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import get_client
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.client.schemas.actions import ArtifactUpdate
+from slugify import slugify
+
+from pointcloud.storage.ledger import QUARANTINED, Record
+from tasks.prefect_ui.survey_map import CUTTING, READING, UNREACHED, Box, TileRuns, as_data_uri, draw_map
+
+_REFRESH_SECONDS = 5.0
+_SHOWN_ROWS = 500
+
+
+class Progress:
+    """A progress artifact of `total` steps."""
+
+    def __init__(self, key: str, description: str, total: int) -> None:
+        self._total, self._done = max(total, 1), 0
+        self._id: Any = create_progress_artifact(0.0, key=slugify(key), description=description)
+
+    def step(self, done: int | None = None) -> None:
+        """One step more, or `done` steps in all."""
+        self._done = self._done + 1 if done is None else done
+        update_progress_artifact(self._id, progress=100.0 * self._done / self._total)
+
+
+class ScanStates:
+    """A progress bar, a live table of scans by state and a map of them, for use by several threads.
+
+    Args:
+        key: of the artifacts.
+        title: for people.
+        states: scan -> state at the start.
+        boxes: scan -> where it lies, as `draw_map` takes it.
+        num_todo: scans that the bar counts.
+        tiles: scan -> its tiles, where they are known already.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        title: str,
+        states: Mapping[str, str],
+        boxes: Mapping[str, Box],
+        num_todo: int,
+        tiles: Mapping[str, TileRuns] | None = None,
+    ) -> None:
+        self._states, self._boxes, self._records = dict(states), boxes, dict[str, Record]()
+        self._tiles = dict(tiles or {})
+        self._lock, self._shown = threading.Lock(), time.monotonic()
+        self._progress = Progress(f"progress-{key}", title, num_todo)
+        self._table: Any = create_table_artifact(
+            self._rows(), key=slugify(f"scans-{key}"), description=f"{title}: scans by state"
+        )
+        self._map: Any = (
+            create_image_artifact(self._picture(), key=slugify(f"map-{key}"), description=f"{title}: map")
+            if boxes
+            else None
+        )
+
+    def set(self, scan: str, state: str, record: Record | None = None, tiles: TileRuns | None = None) -> None:
+        """A scan has got into another state; with a record it is finished, with tiles the map can show them."""
+        with self._lock:
+            self._states[scan] = state
+            if tiles is not None:
+                self._tiles[scan] = tiles
+            if record is not None:
+                self._records[scan] = record
+                self._progress.step()
+            if time.monotonic() - self._shown < _REFRESH_SECONDS:
+                return
+            self._shown = time.monotonic()
+            rows, picture = self._rows(), self._picture()
+        self._update(rows, picture)
+
+    def show(self) -> None:
+        """Bring table and map up to date now."""
+        with self._lock:
+            rows, picture = self._rows(), self._picture()
+        self._update(rows, picture)
+
+    def _update(self, rows: list[dict[str, Any]], picture: str) -> None:
+        with get_client(sync_client=True) as client:
+            client.update_artifact(self._table, ArtifactUpdate(data=json.dumps(rows)))
+            if self._map is not None:
+                client.update_artifact(self._map, ArtifactUpdate(data=picture))
+
+    def _picture(self) -> str:
+        return as_data_uri(draw_map(self._boxes, self._states, self._tiles))
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """What needs a look first, then what is at work, then the rest; sums where there are many."""
+        rank = {QUARANTINED: 0, UNREACHED: 0, CUTTING: 1, READING: 1}
+        scans = sorted(self._states, key=lambda scan: (rank.get(self._states[scan], 2), scan))
+        rows = [_row(scan, self._states[scan], self._records.get(scan)) for scan in scans[:_SHOWN_ROWS]]
+        if len(scans) > _SHOWN_ROWS:
+            rest = Counter(self._states[scan] for scan in scans[_SHOWN_ROWS:])
+            rows += [_row(f"{count:,} more", state, None) for state, count in sorted(rest.items())]
+        return rows
+
+
+def _row(scan: str, state: str, record: Record | None) -> dict[str, Any]:
+    found = record or Record("", scan, "", state)
+    return {
+        "scan": scan,
+        "state": state,
+        "points": found.points_in,
+        "seconds": round(found.seconds, 2),
+        "output": found.output,
+        "why": found.error,
+    }
+
+
+def show_markdown(key: str, text: str, description: str) -> None:
+    create_markdown_artifact(text, key=slugify(key), description=description)

@@ -1,0 +1,102 @@
+"""The parts of scans that a run has decoded: each once, shared by those that need it, gone when nobody does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+
+from pointcloud.blocks.decoded import Part
+from pointcloud.dataset.recipe import Recipe, read_scan
+from pointcloud.errors import ScanError
+from pointcloud.storage import files
+from pointcloud.storage.ledger import key_of
+from tasks.runtime.isolation import IsolatedProcesses
+
+
+@contextmanager
+def scratch_folder(out: str) -> Iterator[Path]:
+    """A local folder for the parts of a run, below TMPDIR; who calls it holds the lock on the dataset `out`.
+
+    What a killed run left there is removed first.
+    """
+    folder = Path(tempfile.gettempdir()) / f"pointloom-parts-{key_of(out, os.getuid())[:16]}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Parts:
+    """Decodes scans when they are first asked for; for use by several threads.
+
+    Args:
+        sources: the scans, by name.
+        needed: scan that is cut -> the scans whose parts that takes, its own among them.
+        folder: local, empty, for this run alone.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, files.Source],
+        needed: Mapping[str, Sequence[str]],
+        recipe: Recipe,
+        folder: Path,
+        processes: IsolatedProcesses,
+    ) -> None:
+        self._sources, self._needed, self._recipe = sources, needed, recipe
+        self._folder, self._processes = folder, processes
+        self._lock = threading.Lock()
+        self._found: dict[str, Future[Part | ScanError]] = {}
+        self._users = Counter(scan for scans in needed.values() for scan in scans)
+
+    def of(self, scan: str) -> tuple[Part, list[Part]]:
+        """A scan's part and those of its neighbours that can be read.
+
+        Raises:
+            ScanError: the scan itself cannot be read.
+            StorageError: one of them cannot be reached; asking again tries again.
+        """
+        scans = self._needed[scan]
+        for each in scans:  # first all that nobody is at, then wait for the others
+            self._read(each)
+        found = {each: self._found[each].result() for each in scans}
+        own = found.pop(scan)
+        if isinstance(own, ScanError):
+            raise own
+        return own, [part for part in found.values() if isinstance(part, Part)]
+
+    def release(self, scan: str) -> None:
+        """A scan is cut, or cannot be: parts that no other waits for are removed."""
+        with self._lock:
+            self._users.subtract(self._needed[scan])
+            unused = [each for each in self._needed[scan] if self._users[each] == 0 and each in self._found]
+            parts = [self._found.pop(each).result() for each in unused]
+        for part in parts:
+            if isinstance(part, Part):
+                part.path.unlink(missing_ok=True)
+
+    def _read(self, scan: str) -> None:
+        with self._lock:
+            if scan in self._found:
+                return
+            future = self._found[scan] = Future()
+        try:
+            future.set_result(
+                self._processes.call(read_scan, self._sources[scan], self._recipe, self._folder)
+            )
+        except ScanError as error:
+            future.set_result(error)
+        except BaseException as error:
+            with self._lock:
+                del self._found[scan]
+            future.set_exception(error)
+            raise

@@ -1,0 +1,253 @@
+"""Scans to a blocks dataset: what there is to do, one Prefect task per scan, then one that makes the dataset exist."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from pointcloud.blocks.decoded import Part
+from pointcloud.blocks.features import FeatureStatistics
+from pointcloud.blocks.neighbours import find_neighbours, reading_order
+from pointcloud.crs import metres_per_unit
+from pointcloud.dataset import splits, store
+from pointcloud.dataset.filling import values_to_fill
+from pointcloud.dataset.recipe import Recipe, cut_scan
+from pointcloud.dataset.shard import ShardSums
+from pointcloud.errors import PointloomError, ScanError
+from pointcloud.formats.reader import Window
+from pointcloud.header import ScanHeader
+from pointcloud.storage import files, ledger
+from tasks.prefect_ui.scan_states import ScanStates
+from tasks.prefect_ui.survey_map import CUTTING, READING, UNCHANGED, WAITING, TileRuns
+from tasks.preprocessing.decoded_scans import Parts
+from tasks.runtime.examining import examine_all
+from tasks.runtime.isolation import IsolatedProcesses
+
+STAGE = "preprocess"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The scans of one run, looked at from outside.
+
+    Attributes:
+        sources, keys: by name; a key holds everything that a scan's blocks depend on.
+        headers: of those that have one.
+        neighbours: scan -> scans that its tiles and halos may reach into.
+        errors: scan -> why its header cannot be read.
+        records: what the ledger knows.
+        plan: what is to do.
+        order: of the scans to do, so that neighbours come soon after each other.
+    """
+
+    sources: dict[str, files.Source]
+    keys: dict[str, str]
+    headers: dict[str, ScanHeader]
+    neighbours: dict[str, list[str]]
+    errors: dict[str, str]
+    records: dict[str, ledger.Record]
+    plan: ledger.Plan
+    order: list[str]
+
+    def states(self) -> dict[str, str]:
+        """Scan -> its state before anything is done."""
+        kept = {scan: self.records[scan].state for scan in self.plan.quarantined}
+        return {scan: WAITING if scan in set(self.order) else kept.get(scan, UNCHANGED) for scan in self.keys}
+
+    def tiles(self) -> dict[str, TileRuns]:
+        """Scan -> its tiles, of those that are in the dataset already."""
+        return {
+            scan: TileRuns.from_dict(record.details["tiles"])
+            for scan, record in self.records.items()
+            if scan in self.headers and "tiles" in record.details
+        }
+
+    def needed(self) -> dict[str, list[str]]:
+        """Scan that is cut -> the scans whose points that takes."""
+        return {scan: [scan, *self.neighbours.get(scan, [])] for scan in self.order if scan in self.headers}
+
+
+@task(name="examine scans", cache_policy=NO_CACHE)
+def examine_scans(
+    sources: list[files.Source], out: str, recipe: Recipe, processes: IsolatedProcesses, num_readers: int,
+    retry_quarantined: bool = True,
+) -> Survey:  # fmt: skip
+    """Headers and contents of all scans, who lies beside whom, and what the ledger says is to do.
+
+    Raises:
+        StorageError: a scan or the ledger cannot be reached.
+        PointloomError: nothing in the window.
+    """
+    examined = examine_all(sources, processes, num_readers)
+    if recipe.window is not None:
+        examined = {scan: found for scan, found in examined.items() if _meets(found.header, recipe.window)}
+        if not examined:
+            raise PointloomError(
+                f"no scan has ground in the window {recipe.window}; it counts in the scans' CRS."
+            )
+    headers = {scan: found.header for scan, found in examined.items() if found.header is not None}
+    neighbours = find_neighbours(headers, recipe.config)
+    keys = {
+        scan: ledger.key_of(
+            STAGE, store.SCHEMA_VERSION, recipe.to_dict(), found.fingerprint,
+            [(other, examined[other].fingerprint) for other in neighbours.get(scan, [])],
+        )
+        for scan, found in examined.items()
+    }  # fmt: skip
+    records = ledger.read_all(out, STAGE)
+    plan = ledger.plan(keys, records, retry_quarantined)
+    todo = set(plan.todo)
+    order = [scan for scan in reading_order(headers) if scan in todo]
+    errors = {scan: found.error for scan, found in examined.items() if found.header is None}
+    order += sorted(todo & errors.keys())
+    by_name = {source.name: source for source in sources}
+    return Survey(by_name, keys, headers, neighbours, errors, records, plan, order)
+
+
+def _meets(header: ScanHeader | None, window: Window) -> bool:
+    """Whether a scan may have points in the window; what cannot be told may."""
+    if header is None or header.bounds is None or not np.isfinite(header.bounds).all():
+        return True
+    low, high = header.bounds[:, :2]
+    return bool((low < window[2:]).all() and (high >= window[:2]).all())
+
+
+@task(
+    name="preprocess scan", task_run_name="{scan}", retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE,
+)  # fmt: skip
+def preprocess_scan(
+    scan: str, survey: Survey, out: str, recipe: Recipe, parts: Parts, processes: IsolatedProcesses, states: ScanStates
+) -> ledger.Record:  # fmt: skip
+    """Read, cut and store one scan; its record, also where it is quarantined.
+
+    Raises:
+        StorageError: something cannot be reached; Prefect tries once more.
+    """
+    logger = get_run_logger()
+    began, key = time.monotonic(), survey.keys[scan]
+    states.set(scan, READING)
+    try:
+        if scan in survey.errors:
+            raise ScanError(survey.errors[scan])
+        part, neighbours = parts.of(scan)
+        tiles = _tiles(part, recipe)
+        states.set(scan, CUTTING, tiles=tiles)
+        path = f"shards/{scan}.parquet"
+        uri = files.join(out, *path.split("/"))
+        sums: ShardSums = processes.call(cut_scan, part, neighbours, recipe, uri)
+        record = ledger.Record(
+            STAGE, scan, key, ledger.DONE,
+            points_in=part.num_points,
+            points_out=sums.num_core,
+            seconds=time.monotonic() - began,
+            output=uri,
+            details={
+                "path": path, "tiles": tiles.to_dict(), **sums.to_dict(), **_details(part, neighbours, recipe),
+            },
+        )  # fmt: skip
+        logger.info("%s: %s points in %.1f s", scan, f"{record.points_in:,}", record.seconds)
+        for note in part.notes:
+            logger.info("%s: %s", scan, note)
+    except ScanError as error:
+        sentence = str(error) if scan in str(error) else f"scan {survey.sources[scan].uri!r}: {error}"
+        record = ledger.Record(
+            STAGE, scan, key, ledger.QUARANTINED, seconds=time.monotonic() - began, error=sentence
+        )
+        logger.warning("quarantined: %s", sentence)
+    if scan in survey.headers:
+        parts.release(scan)
+    ledger.write(out, record)
+    states.set(scan, record.state, record)
+    return record
+
+
+def _tiles(part: Part, recipe: Recipe) -> TileRuns:
+    """Where a scan has points; the tiles at its edge it may share with its neighbours."""
+    size = recipe.config.tile_size_m / metres_per_unit(part.crs)[0]
+    return TileRuns.of(part.cells[:, :2] // recipe.config.overlap, size)
+
+
+def _details(part: Part, neighbours: list[Part], recipe: Recipe) -> dict[str, Any]:
+    ignored = recipe.scheme.to_indices(part.cells[:, 2]) < 0
+    codes: dict[int, int] = {}
+    if "classification" in part.attributes:
+        for code, count in zip(
+            part.cells[ignored, 2].tolist(), part.cell_points[ignored].tolist(), strict=True
+        ):
+            codes[code] = codes.get(code, 0) + count
+    return {
+        "attributes": sorted(set(part.attributes) - {"classification"}),
+        "codes_ignored": {str(code): count for code, count in sorted(codes.items())},
+        "crs": part.crs.name if part.crs else None,
+        "extent": part.extent.tolist(),
+        "neighbours": [other.scan for other in neighbours],
+        "notes": list(part.notes),
+    }
+
+
+@task(name="write manifest", cache_policy=NO_CACHE)
+def write_manifest(
+    records: Mapping[str, ledger.Record], out: str, recipe: Recipe, gone: Mapping[str, ledger.Record]
+) -> store.Manifest:
+    """Make the dataset exist, from the records of its scans; what is left of scans that are gone is removed.
+
+    Raises:
+        PointloomError: not one scan could be read.
+    """
+    logger: logging.Logger | logging.LoggerAdapter[Any] = get_run_logger()
+    good = [r for _, r in sorted(records.items()) if r.state == ledger.DONE]
+    if not good:
+        raise PointloomError(
+            f"none of {len(records)} scans could be read: {next(iter(records.values())).error}"
+        )
+    moments: dict[str, np.ndarray] = {}
+    for record in good:
+        for name, of_scan in record.details["moments"].items():
+            moments[name] = moments.get(name, 0) + np.array(of_scan)
+    statistics = FeatureStatistics.from_moments(dict(sorted(moments.items())))
+    counts: dict[str, np.ndarray] = {}
+    for record in good:
+        for split, of_scan in record.details["class_counts"].items():
+            counts[split] = counts.get(split, 0) + np.array(of_scan)
+        if record.details["codes_ignored"]:
+            logger.info(
+                "%s: class codes outside the scheme, points: %s", record.scan, record.details["codes_ignored"]
+            )
+    given = [set(r.details["attributes"]) for r in good]
+    filled = values_to_fill(given, statistics)
+    for name in filled:
+        lacking = [r.scan for r, names_of_scan in zip(good, given, strict=True) if name not in names_of_scan]
+        logger.warning(
+            "%d of %d scans have no %s (%s first): their blocks give %d instead; name the features that every scan "
+            "must give in features to have these quarantined", len(lacking), len(good), name, lacking[0], filled[name],
+        )  # fmt: skip
+    manifest = store.Manifest(
+        block_config=recipe.config,
+        label_scheme=recipe.scheme,
+        split_rule=recipe.rule.to_dict(),
+        shards=tuple(store.Shard(r.details["path"], r.scan, r.details["num_blocks"]) for r in good),
+        statistics=statistics,
+        class_counts={split: c.tolist() for split, c in sorted(counts.items())},
+        attributes=tuple(sorted(set.union(*given))),
+        quarantined={scan: r.error for scan, r in sorted(records.items()) if r.state == ledger.QUARANTINED},
+        filled=filled,
+    )
+    store.write_manifest(out, manifest)
+    for record in gone.values():
+        if record.output:
+            files.delete(record.output)
+        ledger.remove(out, record)
+    for split in splits.SPLITS:
+        if manifest.num_blocks(split):
+            logger.info(
+                "%s: %d blocks, points by class %s", split, manifest.num_blocks(split),
+                dict(zip(recipe.scheme.names, manifest.class_counts.get(split, []), strict=False)),
+            )  # fmt: skip
+    return manifest

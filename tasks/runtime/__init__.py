@@ -1,0 +1,1 @@
+"""Where the work runs: the Ray cluster, isolated processes, quarantine."""

@@ -1,0 +1,1 @@
+"""Every point of a collection of scans gets a label."""

@@ -1,0 +1,307 @@
+"""What a Ray actor does: it keeps the network, takes one scan at a time, writes its labelled cloud and its record."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import traceback
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from models.predictor import Predictor
+from models.weights.checkpoint import read_checkpoint
+from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.decoded import Part
+from pointcloud.crs import metres_per_unit
+from pointcloud.delivery.las_copy import output_name
+from pointcloud.errors import PointloomError, ScanError, StorageError
+from pointcloud.header import CHUNK_POINTS
+from pointcloud.labelling.label_points import decode_beside, decode_for_labels, label_points, write_labels
+from pointcloud.labelling.measures import summarise
+from pointcloud.labelling.options import LabelOptions
+from pointcloud.quality.doubtful_tiles import TileDoubts
+from pointcloud.quality.drift import Sampler
+from pointcloud.simulate.files import write_tile
+from pointcloud.simulate.survey import SurveyConfig
+from pointcloud.storage import files, ledger
+from tasks.prefect_ui.survey_map import UNREACHED
+from tasks.runtime.isolation import IsolatedProcesses, scratch_sentence
+
+STAGE = "segment"
+_WAY = "interpolated"  # how voxels label points: clouds labelled another way are labelled again
+_IMPORT_SECONDS = 30.0  # to wait for what takes one or two; the first scan waits for the rest
+_REHEARSED = SurveyConfig(tiles=(1, 1), tile_size_m=30.0, points_per_m2=10.0)
+_ATTEMPTS, _PAUSE_SECONDS = 2, 5.0  # on top of the minute that `pointcloud.storage.filesystem` waits
+_LIVES = 3  # actors that may end over one scan, before the scan is taken for the cause
+
+
+@dataclass(frozen=True)
+class SegmentJob:
+    """One checkpoint, one place for the labelled clouds, and how the work is shared out.
+
+    Attributes:
+        checkpoint: its folder or URI.
+        identity: `models.weights.checkpoint.fingerprint` of it.
+        out: folder or URI of the labelled clouds.
+        num_actors, cpus_per_actor: how many, and the CPUs of each.
+        memory_mb, time_limit_s: what decoding a scan may take, see `tasks.runtime.isolation`.
+        config: how blocks are cut, as the checkpoint and the options say.
+        options: how points are voted on, which may change, what is written.
+        quarantine_drift: a scan unlike the training is quarantined, instead of labelled with a warning.
+        gpu: each actor has a GPU of its own.
+        wait_s: seconds a Ray cluster may take until it has room for an actor.
+        run: tells the attempts of this run from those of others.
+    """
+
+    checkpoint: str
+    identity: str
+    out: str
+    num_actors: int
+    cpus_per_actor: int
+    memory_mb: int
+    time_limit_s: float
+    config: BlockConfig
+    options: LabelOptions
+    quarantine_drift: bool = False
+    gpu: bool = False
+    wait_s: float = 120.0
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def key(self, content: str, neighbours: Sequence[tuple[str, str]]) -> str:
+        """Hash of all that a labelled cloud depends on: a scan's `storage.fingerprint`, its neighbours' by name."""
+        return ledger.key_of(
+            STAGE,
+            _WAY,
+            content,
+            list(neighbours),
+            self.identity,
+            self.options.to_dict(),
+            self.quarantine_drift,
+        )
+
+    @property
+    def settings(self) -> str:
+        """Hash of what the points/s of an actor depend on, besides the machine."""
+        return ledger.key_of(self.identity, self.options.to_dict(), self.cpus_per_actor, self.gpu)
+
+    def output(self, scan: str) -> str:
+        return files.join(self.out, output_name(scan, self.options.format))
+
+    def attempts(self, scan: str) -> str:
+        """Where the times are counted that an actor began with a scan and did not get to the end."""
+        return files.join(self.out, "ledger", "attempts", f"{scan}.json")
+
+    def tiles(self, scan: str) -> str:
+        """Where a scan's doubt by tile is kept."""
+        return files.join(self.out, "tiles", f"{scan}.parquet")
+
+
+class ScanSegmenter:
+    """Labels the scans that Ray Data hands to it, one row each; what goes back is the scan's record."""
+
+    def __init__(self, job: SegmentJob) -> None:
+        torch.set_num_threads(job.cpus_per_actor)
+        self._job = job
+        self._isolated = IsolatedProcesses(1, job.memory_mb, job.time_limit_s)
+        importing = self._isolated.prepare(decode_for_labels.__module__)
+        checkpoint = replace(read_checkpoint(job.checkpoint), block_config=job.config)
+        self._scheme = job.options.scheme(checkpoint.label_scheme)
+        self._predictor = Predictor(checkpoint, job.options.rotations, job.options.smoothing)
+        self._predictor.warm_up()
+        importing.join(_IMPORT_SECONDS)
+        self._rehearse()
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+        uri, name, key, beside = (str(batch[column][0]) for column in ("uri", "name", "key", "neighbours"))
+        began = time.monotonic()
+        for attempt in range(_ATTEMPTS):
+            try:
+                if self._begin(name):
+                    record = self._segment(uri, name, key, json.loads(beside), began)
+                else:
+                    sentence = (
+                        f"scan {uri!r}: {_LIVES} processes ended without a word while they labelled it, as they do "
+                        "when memory runs out; leave it out, cut it in pieces, or give the machine more memory."
+                    )
+                    record = self._failed(name, key, ledger.QUARANTINED, began, ScanError(sentence))
+                ledger.write(self._job.out, record)
+                break
+            except StorageError as error:
+                # The scan may be good: its ledger says nothing, so that the next run takes it up again.
+                record = self._failed(name, key, UNREACHED, began, error)
+                if attempt + 1 < _ATTEMPTS:
+                    time.sleep(_PAUSE_SECONDS)
+            finally:
+                with suppress(StorageError):
+                    files.delete(self._job.attempts(name))
+        return {"record": [asdict(record)]}
+
+    def _begin(self, name: str) -> bool:
+        """Note that a scan is begun with; False where so many actors of this run ended over it that it is to blame.
+
+        Ray gives the scan of an actor that ended to the next, as often as it takes.
+        """
+        uri, before = self._job.attempts(name), 0
+        if files.exists(uri):
+            with suppress(StorageError, TypeError, KeyError):  # a damaged note is as good as none
+                note = files.read_json(uri)
+                before = int(note["attempts"]) if note["run"] == self._job.run else 0
+        if before >= _LIVES:
+            return False
+        files.write_json(uri, {"run": self._job.run, "attempts": before + 1})
+        return True
+
+    def _segment(
+        self, uri: str, name: str, key: str, beside: Mapping[str, str], began: float
+    ) -> ledger.Record:
+        """The record of a scan, labelled or quarantined. Raises StorageError."""
+        try:
+            with tempfile.TemporaryDirectory(prefix="pointloom-parts-") as folder:
+                return self._label(uri, name, key, beside, began, Path(folder))
+        except StorageError:
+            raise
+        except OSError as error:
+            raise StorageError(scratch_sentence(error)) from error
+        except ScanError as error:
+            named = error if repr(uri) in str(error) else ScanError(f"scan {uri!r}: {error}")
+            return self._failed(name, key, ledger.QUARANTINED, began, named)
+        except PointloomError as error:
+            return self._failed(name, key, ledger.QUARANTINED, began, error)
+        except Exception as error:
+            # A defect of ours, or too little memory: the scan is named, the batch goes on.
+            reason = " ".join(str(error).split()).rstrip(".")
+            sentence = f"scan {uri!r}: labelling it failed unexpectedly ({type(error).__name__}: {reason})."
+            record = self._failed(name, key, ledger.QUARANTINED, began, ScanError(sentence))
+            return replace(record, details={"traceback": traceback.format_exc()})
+
+    def _failed(self, name: str, key: str, state: str, began: float, error: PointloomError) -> ledger.Record:
+        return ledger.Record(STAGE, name, key, state, seconds=time.monotonic() - began, error=str(error))
+
+    def _label(
+        self, uri: str, name: str, key: str, beside: Mapping[str, str], began: float, folder: Path
+    ) -> ledger.Record:
+        scheme, options, output = self._scheme, self._job.options, self._job.output(name)
+        begun, in_network = time.time(), self._predictor.network_seconds
+        part, neighbours = self._decode(name, uri, beside, folder)
+        decoded = time.monotonic()
+        doubts = TileDoubts(name, self._job.config, part.crs, part.extent, len(scheme))
+        sampler = Sampler(self._job.config.tile_size_m)
+        found = label_points(
+            part, neighbours, self._job.config, partial(self._predict, sampler), partial(summarise, options=options),
+            doubts.take, folder,
+        )  # fmt: skip
+        class_counts = _class_counts(found["classes"], len(scheme))
+        labelled, in_network = time.monotonic(), self._predictor.network_seconds - in_network
+        looks = self._looks(sampler, part)
+        if looks["drift"] and self._job.quarantine_drift:
+            why = f"scan {uri!r} is unlike what the network was trained on: {' '.join(looks['drift'])}"
+            return replace(
+                self._failed(name, key, ledger.QUARANTINED, began, ScanError(why)),
+                points_in=part.num_points,
+                details=looks,
+            )
+        codes, proof = self._isolated.call(write_labels, uri, output, folder, scheme, options)
+        doubts.write(self._job.tiles(name))
+        written = time.monotonic()
+        stages = {
+            "decode": decoded - began,
+            "cut and merge": labelled - decoded - in_network,
+            "network": in_network,
+            "write and prove": written - labelled,
+        }
+        return ledger.Record(
+            STAGE, name, key, ledger.DONE,
+            points_in=part.num_points,
+            points_out=part.num_points,
+            seconds=written - began,
+            output=output,
+            details={
+                "class_counts": dict(zip(scheme.names, class_counts, strict=True)),
+                "code_counts": {str(code): int(codes[code]) for code in np.flatnonzero(codes)},
+                "mean_confidence": round(doubts.confidence, 4),
+                "area_km2": doubts.area_km2,
+                "begun": begun,
+                # Which machine was it, when one scan in a thousand looks wrong?
+                "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
+                "settings": self._job.settings,
+                **looks,
+                "notes": list(part.notes),
+                "proof": proof.to_dict(),
+                "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
+            },
+        )  # fmt: skip
+
+    def _predict(self, sampler: Sampler, blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
+        """Logits of blocks that are looked at on their way."""
+
+        def looked_at() -> Iterator[Block]:
+            for block in blocks:
+                sampler.take(block)
+                yield block
+
+        yield from self._predictor.logits(looked_at())
+
+    def _rehearse(self) -> None:
+        """Label a small simulated scan: what is loaded on first use is then no part of the first scan's time.
+
+        A network whose features it lacks, as colour, has been warmed up without it; whatever else is wrong the first
+        scan will say.
+        """
+        with (
+            tempfile.TemporaryDirectory(prefix="pointloom-rehearsal-") as name,
+            suppress(Exception),
+        ):
+            folder = Path(name)
+            scan = write_tile(_REHEARSED, 0, 0, folder)
+            part, _ = self._decode(scan.name, str(scan), {}, folder)
+            label_points(
+                part, [], self._job.config, self._predictor.logits, partial(summarise, options=self._job.options),
+                folder=folder,
+            )  # fmt: skip
+            out = folder / "labelled" / output_name(scan.name, self._job.options.format)
+            self._isolated.call(write_labels, str(scan), str(out), folder, self._scheme, self._job.options)
+        self._predictor.network_seconds = 0.0
+
+    def _looks(self, sampler: Sampler, part: Part) -> dict[str, Any]:
+        """What a scan looks like and how it is unlike the training, for its record."""
+        checkpoint = self._predictor.checkpoint
+        thinning = {part.scan: part.num_points / max(sampler.num_kept, 1)}
+        seen, drift = sampler.seen(thinning), []
+        if checkpoint.seen is not None:
+            units = metres_per_unit(part.crs)
+            drift = sampler.drift(checkpoint.seen, checkpoint.features, thinning, units)
+        return {"seen": None if seen is None else seen.to_dict(), "drift": drift}
+
+    def _decode(
+        self, name: str, uri: str, beside: Mapping[str, str], folder: Path
+    ) -> tuple[Part, list[Part]]:
+        """The parts of a scan and its neighbours (name -> URI), decoded where a decoder may crash."""
+        config, neighbours = self._job.config, []
+        part: Part = self._isolated.call(
+            decode_for_labels, name, uri, folder / "scan.arrow", config, self._scheme, self._job.options
+        )
+        for number, (other, at) in enumerate(sorted(beside.items())):
+            # A neighbour that cannot be read, or has no point so near, gives no context; its own record says why.
+            with suppress(ScanError):
+                neighbours.append(
+                    self._isolated.call(decode_beside, other, at, folder / f"{number}.arrow", config, part)
+                )
+        return part, neighbours
+
+
+def _class_counts(classes: np.ndarray, num_classes: int) -> list[int]:
+    """Points of each class, of (P,) uint8 in a file that may be larger than memory."""
+    counts = np.zeros(num_classes, np.int64)
+    for at in range(0, len(classes), CHUNK_POINTS):
+        counts += np.bincount(classes[at : at + CHUNK_POINTS], minlength=num_classes)
+    return counts.tolist()

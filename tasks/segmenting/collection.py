@@ -1,0 +1,154 @@
+"""The scans of one run of segment: which they are, what is to do, and what their headers already tell."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pointcloud.delivery.las_copy import output_name
+from pointcloud.errors import PointloomError
+from pointcloud.formats import reader
+from pointcloud.formats.las import SUFFIXES
+from pointcloud.header import ScanHeader
+from pointcloud.storage import files, ledger
+from tasks.prefect_ui.survey_map import UNCHANGED, UNREACHED, WAITING
+from tasks.segmenting.actor import STAGE
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The scans of one run, looked at from outside.
+
+    Attributes:
+        sources, keys: by name; a key holds everything that a labelled cloud depends on.
+        headers: of those that have one.
+        neighbours: scan -> scans whose points its tiles and halos may reach.
+        records: what the ledger knows.
+        plan: what is to do.
+        unreached: scans that storage does not give, and why; they are not in `keys`.
+    """
+
+    sources: dict[str, files.Source]
+    keys: dict[str, str]
+    headers: dict[str, ScanHeader]
+    neighbours: dict[str, list[str]]
+    records: dict[str, ledger.Record]
+    plan: ledger.Plan
+    unreached: dict[str, str] = field(default_factory=dict)
+
+    def row(self, scan: str) -> dict[str, str]:
+        """What an actor is told of a scan."""
+        beside = {other: self.sources[other].uri for other in self.neighbours.get(scan, [])}
+        return {
+            "uri": self.sources[scan].uri,
+            "name": scan,
+            "key": self.keys[scan],
+            "neighbours": json.dumps(beside),
+        }
+
+    def states(self) -> dict[str, str]:
+        """Scan -> its state before anything is done."""
+        todo, states = set(self.plan.todo), dict.fromkeys(self.unreached, UNREACHED)
+        for scan in self.keys:
+            record = None if scan in todo else self.records.get(scan)
+            states[scan] = (
+                WAITING if record is None else UNCHANGED if record.state == ledger.DONE else record.state
+            )
+        return states
+
+
+def find_scans(
+    patterns: list[str], out: str, format: str = "same", report: Callable[[str], None] = lambda _: None
+) -> list[files.Source]:
+    """The scans of any format that paths, folders and globs mean, but those of an out folder within such a folder.
+
+    Args:
+        format: of the labelled clouds, one of `label_options.FORMATS`.
+        report: is told in one sentence what is left out.
+
+    Raises:
+        StorageError: nothing there, two scans with one name, or an out folder that cannot be reached.
+        PointloomError: the labelled clouds would overwrite their scans, or each other, or are all there is, or cannot
+            be of that format.
+    """
+    found, outputs = reader.find_scans(patterns), dict[str, files.Source]()
+    made = _labelled_before(found, out)
+    sources = [source for source in found if not _is_within(source, out) and source.name not in made]
+    if not sources:
+        raise PointloomError(
+            f"all {len(found)} scans found lie in the out folder {out!r}; give the folder of the scans, or another out "
+            "folder."
+        )
+    if len(sources) < len(found):
+        report(
+            f"{len(found) - len(sources)} files below the out folder {out!r} are left out: they are labelled clouds, "
+            "no scans."
+        )
+    others = [source for source in sources if not source.name.lower().endswith(SUFFIXES)]
+    if others and format in ("las", "laz"):
+        raise PointloomError(
+            f"scan {others[0].uri!r} is neither LAS nor LAZ, and so its labelled cloud cannot be {format}; choose the "
+            "format same (PLY for such scans), ply or parquet, or leave it out."
+        )
+    for source in sources:
+        name = output_name(source.name, format)
+        other = outputs.setdefault(name, source)
+        if other is not source:
+            raise PointloomError(
+                f"{other.uri!r} and {source.uri!r} would both become {name!r}; label them into two folders."
+            )
+        if files.same(source.uri, files.join(out, name)):
+            raise PointloomError(
+                f"the labelled cloud would overwrite its scan {source.uri!r}; give another out folder."
+            )
+    return sources
+
+
+def _labelled_before(sources: Sequence[files.Source], out: str) -> set[str]:
+    """Names of those in the out folder itself that an earlier run has made of other scans, as its ledger says."""
+    # Names as a URI has them: a run from another folder, or of another spelling of this one, ends alike.
+    there = {
+        files.join(out, s.name).removeprefix(f"{out.rstrip('/')}/"): s.name
+        for s in sources
+        if files.same(s.uri, files.join(out, s.name))
+    }
+    made = set()
+    for record in ledger.read_all(out, STAGE).values() if there else ():
+        parts = record.output.split("/")
+        ends = {there.get("/".join(parts[n:]), record.scan) for n in range(len(parts))}
+        made |= ends - {record.scan}
+    return made
+
+
+def _is_within(source: files.Source, out: str) -> bool:
+    """Whether a source lies in the out folder, and was found by looking into a folder above that."""
+    (filesystem, path), (other, folder) = files.resolve(source.uri), files.resolve(out)
+    if files.is_local(out):
+        path, folder = os.path.realpath(path), os.path.realpath(folder)
+    inside = path.removeprefix(f"{folder.rstrip('/')}/")
+    return filesystem == other and inside != path and len(source.name) > len(inside)
+
+
+def choose(sources: Sequence[files.Source], only: Sequence[str]) -> list[str]:
+    """The names of the scans that names and globs mean, a `*` being also a slash; all where there are none.
+
+    Raises:
+        PointloomError: no scan is called like one of them.
+    """
+    names = [source.name for source in sources]
+    if not only:
+        return names
+    chosen: set[str] = set()
+    for pattern in only:
+        called = pattern.rstrip("/")  # a room is a folder, and shells complete one with a slash
+        meant = {name for name in names if name == called or fnmatch.fnmatchcase(name, called)}
+        if not meant:
+            raise PointloomError(
+                f"only names {pattern!r}, and none of the {len(names)} scans, such as {names[0]!r}, is called like "
+                "that; give names or globs of scans as the ledger has them."
+            )
+        chosen |= meant
+    return sorted(chosen)

@@ -1,0 +1,272 @@
+"""In the morning: one page about a segment run, and the polygons of what somebody should look at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from models.weights.checkpoint import read_checkpoint
+from pointcloud.errors import StorageError
+from pointcloud.header import ScanHeader
+from pointcloud.quality import review_polygons
+from pointcloud.quality.doubtful_tiles import LEAST_POINTS, NUM_PLACES, Place, read_places, read_tiles
+from pointcloud.storage import files, ledger
+from tasks.prefect_ui.scan_states import show_markdown
+from tasks.prefect_ui.survey_map import Box, boxes_of
+from tasks.report.review import Doubtful, Review, class_shares, render
+from tasks.report.words import Tile, counted, grouped, per_cent
+from tasks.segmenting.actor import SegmentJob
+from tasks.segmenting.segment import Collection
+
+REPORT = "report.html"
+_MOST_TILES = 6_000
+"""More are drawn as one rectangle per scan: a browser has to hold them."""
+_SHOWN_PLACES = 9
+_SHOWN_ROWS = 20
+_READERS = 16
+
+
+@dataclass(frozen=True)
+class ReviewOptions:
+    """What is worth a look, and what the machines cost.
+
+    Attributes:
+        below: tiles with a smaller mean confidence are among the polygons to review.
+        price_per_hour: of all machines together, in any currency; 0: not known.
+    """
+
+    below: float = 0.6
+    price_per_hour: float = 0.0
+
+
+@dataclass
+class _Gathered:
+    """What adds up over the tiles of all scans."""
+
+    to_review: list[pa.Table]
+    tiles: list[Doubtful]
+    scans: list[Doubtful]
+    worst: list[tuple[float, str]]
+    crs: dict[str, str]
+
+
+@task(name="write report", cache_policy=NO_CACHE)
+def write_report(
+    collection: Collection, records: Sequence[ledger.Record], job: SegmentJob, options: ReviewOptions, seconds: float
+) -> str:  # fmt: skip
+    """Write report.html and the polygons to review beside the labelled clouds, and show the short of it in Prefect.
+
+    Args:
+        collection: of the run, as it was planned.
+        records: of all its scans afterwards.
+        seconds: wall time of the labelling.
+
+    Returns:
+        The URI of the page.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    checkpoint = read_checkpoint(job.checkpoint, weights=False)
+    scheme = checkpoint.label_scheme
+    boxes = boxes_of(collection.headers)
+    done = [r for r in records if r.state == ledger.DONE]
+    bad = [r for r in records if r.state != ledger.DONE]
+    found = _gather(done, job, options.below)
+    found.to_review += _whole_scans(records, boxes, collection.headers)
+    folder = files.join(job.out, "review")
+    polygons = review_polygons.write(folder, found.to_review)
+    places = _worst_places(found, job)
+    todo = set(collection.plan.todo)
+    now = [r for r in done if r.scan in todo]
+    states = collection.states() | {r.scan: r.state for r in records if r.scan in todo or r in bad}
+    num_tiles = sum(len(table) for table in found.to_review)
+    page = Review(
+        title=f"Labelled into {job.out}",
+        subtitle=f"Run of {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}: {collection.plan}",
+        scheme=scheme,
+        records=tuple(records),
+        states=states,
+        boxes=boxes,
+        tiles=tuple(found.tiles if len(found.tiles) <= _MOST_TILES else found.scans),
+        places=tuple(places),
+        crs=found.crs,
+        seen=checkpoint.seen,
+        figures=tuple(_figures(done, bad, now, options.price_per_hour, seconds, num_tiles)),
+        facts={
+            "checkpoint": job.checkpoint,
+            "polygons to review": "\n".join(polygons)
+            + f"\ntiles with a mean confidence below {options.below:g}, scans that are quarantined or unlike the "
+            "training; for QGIS, GDAL, geopandas",
+            "ledger": files.join(job.out, "ledger", "segment"),
+            "time of the stages": _stages(now),
+        },
+    )
+    uri = files.join(job.out, REPORT)
+    files.write_bytes(uri, render(page).encode())
+    get_run_logger().info("report: %s", uri)
+    show_markdown(f"report-{job.out}", _to_markdown(page, bad), f"In the morning: {job.out}")
+    return uri
+
+
+def _whole_scans(
+    records: Sequence[ledger.Record], boxes: Mapping[str, Box], headers: Mapping[str, ScanHeader]
+) -> list[pa.Table]:
+    """Those to review as a whole: not labelled, or unlike the training, and known where they lie."""
+    return [
+        review_polygons.whole_scan(r.scan, why, boxes[r.scan], headers[r.scan].crs)
+        for r in records
+        if r.scan in boxes and (why := r.error or " ".join(r.details.get("drift", [])))
+    ]
+
+
+def _gather(done: Sequence[ledger.Record], job: SegmentJob, below: float) -> _Gathered:
+    """What the tiles of all labelled scans say, scan after scan; those labelled before there were such are left out."""
+    found = _Gathered([], [], [], [], {})
+    with ThreadPoolExecutor(_READERS) as readers:
+        for record, scan in zip(
+            done, readers.map(lambda r: _look(job.tiles(r.scan), below), done), strict=True
+        ):
+            if scan is None:
+                continue
+            found.crs[record.scan] = scan.crs
+            found.to_review.append(scan.to_review)
+            found.worst += [(c, record.scan) for c in scan.worst]
+            low, high = scan.boxes[:, :2].min(axis=0), scan.boxes[:, 2:].max(axis=0)
+            whole = (*low.tolist(), *high.tolist())
+            found.scans.append(Doubtful(whole, record.details["mean_confidence"], record.scan))
+            if len(found.tiles) <= _MOST_TILES:
+                # One more than are drawn tells that there are too many.
+                some = slice(_MOST_TILES + 1 - len(found.tiles))
+                found.tiles += [
+                    Doubtful((x0, y0, x1, y1), sure, record.scan)
+                    for (x0, y0, x1, y1), sure in zip(
+                        scan.boxes[some].tolist(), scan.confidences[some].tolist(), strict=True
+                    )
+                ]
+    return found
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What the tiles of one scan say, n of them: all that is kept while thousands of scans are read."""
+
+    crs: str
+    to_review: pa.Table
+    worst: list[float]
+    boxes: np.ndarray
+    confidences: np.ndarray
+
+
+def _look(uri: str, below: float) -> _Looked | None:
+    try:
+        tiles = read_tiles(uri)
+    except StorageError:
+        return None
+    if not len(tiles):
+        return None
+    sure = tiles["confidence"].to_numpy()
+    enough = np.sort(sure[tiles["num_points"].to_numpy() >= LEAST_POINTS])[:NUM_PLACES]
+    return _Looked(
+        review_polygons.crs_name(tiles),
+        review_polygons.doubtful(tiles, below),
+        enough.tolist(),
+        _rectangles(tiles),
+        sure,
+    )
+
+
+def _rectangles(tiles: pa.Table) -> np.ndarray:
+    """The footprints, (n, 4): the first and the third corner of WKB polygons, all of a size."""
+    wkb = np.frombuffer(b"".join(tiles["footprint"].to_pylist()), np.uint8).reshape(len(tiles), -1)
+    corners = wkb[:, 13:].copy().view("<f8")
+    return corners[:, [0, 1, 4, 5]]
+
+
+def _worst_places(found: _Gathered, job: SegmentJob) -> list[Place]:
+    scans = {scan for _, scan in sorted(found.worst)[:_SHOWN_PLACES]}
+    places = [place for scan in scans for place in read_places(job.tiles(scan))]
+    return sorted(places, key=lambda p: (p.confidence, p.scan, p.tile))[:_SHOWN_PLACES]
+
+
+def _figures(
+    done: Sequence[ledger.Record], bad: Sequence[ledger.Record], now: Sequence[ledger.Record], price: float,
+    seconds: float, num_tiles: int,
+) -> Iterator[Tile]:  # fmt: skip
+    yield Tile("Labelled", grouped(len(done)), f"{counted(len(now), 'scan', 'scans')} in this run")
+    yield Tile("Need a look", grouped(len(bad)), "scans not labelled")
+    yield Tile("To review", grouped(num_tiles), "polygons: doubtful tiles and scans")
+    points, area = sum(r.points_in for r in now), sum(r.details.get("area_km2", 0.0) for r in now)
+    yield Tile("Points", grouped(sum(r.points_in for r in done)), f"{grouped(points)} in this run")
+    if done:
+        weights = [r.points_in for r in done]
+        sure = float(np.average([r.details["mean_confidence"] for r in done], weights=weights))
+        yield Tile("Mean confidence", per_cent(sure), "of all points")
+    if now:
+        rate = points / max(seconds, 1e-9)
+        yield Tile(
+            "Points per second", grouped(round(rate)), f"whole run, {seconds:,.0f} s, start-up included"
+        )
+        yield Tile("km² labelled", f"{area:.3g}", "tiles with points, in this run")
+        if price and area:
+            cost = price * seconds / 3600 / area
+            yield Tile("Cost per km²", f"{cost:,.2f}", f"at {price:g} an hour for all machines")
+
+
+def _stages(now: Sequence[ledger.Record]) -> str:
+    """Where the actors' time went, in words."""
+    stages: dict[str, float] = {}
+    for record in now:
+        for stage, seconds in record.details.get("stages", {}).items():
+            stages[stage] = stages.get(stage, 0.0) + seconds
+    whole = sum(stages.values())
+    return ", ".join(f"{stage} {seconds / whole:.0%}" for stage, seconds in stages.items()) if whole else "–"
+
+
+def _to_markdown(page: Review, bad: Sequence[ledger.Record]) -> str:
+    """What the Prefect UI shows of the page."""
+    lines = ["| | | |", "| --- | ---: | --- |"]
+    lines += [f"| {tile.label} | {tile.value} | {tile.note} |" for tile in page.figures]
+    if bad:
+        lines += ["", "**Scans that need a look**", "", "| scan | why |", "| --- | --- |"]
+        lines += [f"| {_cell(r.scan)} | {_cell(r.error)} |" for r in bad[:_SHOWN_ROWS]]
+    drifted = [r for r in page.records if r.state == ledger.DONE and r.details.get("drift")]
+    if drifted:
+        lines += ["", "**Unlike the training**", "", "| scan | how |", "| --- | --- |"]
+        lines += [
+            f"| {_cell(r.scan)} | {_cell(' '.join(r.details['drift']))} |" for r in drifted[:_SHOWN_ROWS]
+        ]
+    if page.places:
+        lines += [
+            "",
+            "**The most doubtful places**",
+            "",
+            "| confidence | scan | x | y |",
+            "| ---: | --- | ---: | ---: |",
+        ]
+        for place in page.places:
+            x, y = place.xyz[:, :2].mean(axis=0)
+            lines.append(f"| {per_cent(place.confidence)} | {_cell(place.scan)} | {x:,.1f} | {y:,.1f} |")
+    whole, rows = class_shares(page.records, page.scheme.names)
+    if whole is not None:
+        lines += [
+            "",
+            "**Class shares**, the strangest scans first",
+            "",
+            f"| scan | {' | '.join(page.scheme.names)} |",
+        ]
+        lines.append("| --- |" + " ---: |" * len(page.scheme))
+        for row in (whole, *rows[:_SHOWN_ROWS]):
+            lines.append(f"| {_cell(row.name)} | {' | '.join(map(per_cent, row.shares))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,1 @@
+"""Several trainings, one table: ablations and cross-validation."""

@@ -1,0 +1,163 @@
+"""What every Ray worker of a training runs, around the loop in `models.training.loop`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from ray.util.queue import Queue
+from torch.utils.data import DataLoader
+
+from models.data.augmentation import Augmentation
+from models.data.dataset import BlockDataset, batches, num_loaders
+from models.data.sampling import DealtBatches
+from models.network.deepgcn import DeepGCN
+from models.training import loop
+from models.training.loop import Diverged, TrainState
+from models.training.state_record import RECORD, WEIGHTS, pack, unpack
+from pointcloud.dataset import splits
+from pointcloud.dataset.resplit import SplitBlocks
+from pointcloud.errors import PointloomError, ScanError, SchemaError
+from tasks.training.epochs_kept import read_state
+from tasks.training.job import TrainJob
+from tasks.training.result import publish_unfinished
+from tasks.training.worker_logs import logs_to
+
+_BEAT_SECONDS = 5.0
+_LOG = logging.getLogger(__name__)
+
+
+__all__ = ["Stopped", "TrainJob", "train_loop"]
+
+
+class Stopped(PointloomError):
+    """What another try cannot change."""
+
+
+def train_loop(config: dict[str, Any]) -> None:
+    """Train from the last epoch kept; epochs, log lines and signs of life go to the queue.
+
+    Args:
+        config: `job`, a TrainJob; `resume`, the URI of the epoch to go on from where Ray Train knows none, or None;
+            and `queue`, a Ray queue that takes {"history": records, "confusion": rows} and {"alive": True} from
+            the first Ray worker, {"log": (rank, level, text)} from all.
+
+    Raises:
+        Stopped: what another try cannot change, on one Ray worker or on all; Ray Train then ends the others.
+    """
+    queue: Queue = config["queue"]
+    rank = ray.train.get_context().get_world_rank()
+    with _alive(queue, rank), logs_to(queue, rank):
+        try:
+            _train(config["job"], queue, config["resume"])
+        except (Diverged, ScanError, SchemaError) as error:
+            raise Stopped(str(error)) from None
+
+
+@contextmanager
+def _alive(queue: Queue, rank: int) -> Iterator[None]:
+    """The driver hears from the first Ray worker while the block runs, which needs one that listens."""
+    queue.put({"alive": True})
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(_BEAT_SECONDS):
+            queue.put({"alive": True})
+
+    thread = threading.Thread(target=beat, name="sign of life", daemon=True)
+    if rank == 0:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _train(job: TrainJob, queue: Queue, resume: str | None) -> None:
+    torch.set_num_threads(job.cpus_per_worker)
+    context = ray.train.get_context()
+    rank, num_workers = context.get_world_rank(), context.get_world_size()
+    blocks = job.blocks()
+    manifest = blocks.manifest
+    train, val = _train_loader(job, blocks, rank, num_workers), _val_loader(job, blocks)
+    _LOG.info(
+        "Ray worker %d of %d, on %s: %d parts of steps an epoch, %d validation blocks",
+        rank + 1, num_workers, socket.gethostname(), len(train), len(val.dataset),  # type: ignore[arg-type]
+    )  # fmt: skip
+    torch.manual_seed(job.training.seed)
+    network = ray.train.torch.prepare_model(
+        DeepGCN(job.network, gradient_checkpointing=job.training.gradient_checkpointing),
+        # `fit` averages batch norm's statistics over the Ray workers; a broadcast would drop all but the first's.
+        parallel_strategy_kwargs={"forward_sync_buffers": False},
+    )
+    state = loop.begin(network, job.training, math.ceil(len(train) / job.training.accumulation))
+    resumed = ray.train.get_checkpoint()
+    if resumed is not None:
+        with resumed.as_directory() as folder:
+            state.load(unpack((Path(folder) / WEIGHTS).read_bytes(), (Path(folder) / RECORD).read_bytes()))
+    elif resume is not None:
+        state.load(read_state(resume))
+    # Ray workers draw other augmentations from here on, the same ones in every run.
+    torch.manual_seed(job.training.seed + 1 + rank)
+    weights = loop.class_weights(manifest.class_counts[splits.TRAIN]) if job.training.class_weights else None
+
+    def report(state: TrainState) -> None:
+        _keep(state, first=rank == 0)
+        if rank == 0:
+            publish_unfinished(job, manifest, state.to_dict())
+            assert state.confusion is not None, "an epoch ends with a validation"
+            queue.put({"history": state.history, "confusion": state.confusion.tolist()})
+
+    loop.fit(
+        state, train, val, job.training, manifest.block_config.tile_size_m, manifest.label_scheme.names, weights, report
+    )  # fmt: skip
+
+
+def _keep(state: TrainState, first: bool) -> None:
+    """Hand the epoch to Ray Train, which keeps it; all Ray workers must, the first one with what is kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = None
+        if first:
+            weights, record = pack(state.to_dict())
+            (Path(folder) / WEIGHTS).write_bytes(weights)
+            (Path(folder) / RECORD).write_bytes(record)
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(state.history[-1], checkpoint=checkpoint)
+
+
+def _train_loader(job: TrainJob, blocks: SplitBlocks, rank: int, num_workers: int) -> DataLoader[Any]:
+    items = BlockDataset(
+        blocks.read(splits.TRAIN),
+        job.features,
+        blocks.manifest.statistics,
+        Augmentation.of(job.training, job.features, blocks.manifest.block_config),
+        job.training.seed,
+    )
+    try:
+        dealt = DealtBatches(
+            len(items),
+            job.training.batch_size,
+            job.training.accumulation,
+            job.training.seed,
+            rank,
+            num_workers,
+        )
+    except PointloomError as error:
+        raise Stopped(str(error)) from None
+    return batches(items, num_loaders(job.cpus_per_worker, job.gpu), batch_sampler=dealt)
+
+
+def _val_loader(job: TrainJob, blocks: SplitBlocks) -> DataLoader[Any]:
+    """Validation is whole on every Ray worker: it is small, and its scores then need no gathering."""
+    items = BlockDataset(blocks.read(splits.VAL), job.features, blocks.manifest.statistics)
+    return batches(items, 0, batch_size=job.training.blocks_at_once(1))

@@ -1,0 +1,108 @@
+"""The embedded Prefect server of the command line outlives what ends it too early, and nothing but the flow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+_CTRL_C = """
+import os, signal, time
+import httpx, psutil
+from prefect.settings import PREFECT_API_URL
+from flows.embedded_server import prefect_api
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts without
+try:
+    with prefect_api():
+        (server,) = [child for child in psutil.Process().children() if "uvicorn" in child.cmdline()]
+        server.send_signal(signal.SIGINT)
+        time.sleep(1)
+        print(httpx.get(f"{PREFECT_API_URL.value()}/health").text)
+        os.killpg(0, signal.SIGINT)
+        time.sleep(30)
+except KeyboardInterrupt:
+    print("running" if server.is_running() else "gone")
+    raise SystemExit(130)
+"""
+
+
+_LOST = """
+import os, signal
+import psutil
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+from flows.embedded_server import prefect_api
+
+@flow
+def works():
+    # As `timeout` and Slurm end what they started: all of it at once.
+    signal.signal(signal.SIGTERM, lambda *_: print("asked to end"))
+    os.killpg(0, signal.SIGTERM)
+    psutil.wait_procs(servers, timeout=60)
+
+with prefect_api():
+    servers = [child for child in psutil.Process().children() if "uvicorn" in child.cmdline()]
+    # The process that would end the server of a killed flow: the flow does without.
+    (last_word,) = [child for child in psutil.Process().children() if "last_word" in " ".join(child.cmdline())]
+    last_word.kill()
+    state = works(return_state=True)
+    with get_client(sync_client=True) as client:
+        print(client.read_flow_run(state.state_details.flow_run_id).state.type.value)
+    children = psutil.Process().children()
+print(len(servers), servers[0] in children, any(child.is_running() for child in children))
+"""
+
+_KILLED = """
+import os, signal
+import psutil
+from flows.embedded_server import prefect_api
+
+with prefect_api():
+    (server,) = [child for child in psutil.Process().children() if "uvicorn" in child.cmdline()]
+    print(server.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def run(script: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """A script in a session of its own, on an embedded server."""
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=240,
+        start_new_session=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+
+
+def test_ctrl_c_is_heard_by_the_flow_and_its_server_ends_after_it(tmp_path: Path) -> None:
+    done = run(_CTRL_C, tmp_path)
+    assert done.returncode == 130, done.stderr[-2000:]
+    assert done.stdout.split() == ["true", "gone"]
+
+
+def test_a_server_that_ends_before_its_flow_is_started_again_and_hears_how_the_flow_ended(
+    tmp_path: Path,
+) -> None:
+    done = run(_LOST, tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == ["asked to end", "COMPLETED", "1 False False"]
+
+
+def test_a_killed_flow_leaves_no_server_and_the_user_is_told(tmp_path: Path) -> None:
+    done = run(_KILLED, tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    limit = time.monotonic() + 60
+    with suppress(psutil.NoSuchProcess):
+        server = psutil.Process(int(done.stdout))
+        while server.status() != psutil.STATUS_ZOMBIE:  # and gone, where somebody waits for it
+            assert time.monotonic() < limit, "the server lives on"
+            time.sleep(0.1)
+    assert "error: the flow's process ended before its flow" in done.stderr

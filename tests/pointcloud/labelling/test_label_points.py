@@ -1,0 +1,113 @@
+"""Labels region by region: those of the cloud as a whole, and the same whatever files a survey comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.decoded import write_part
+from pointcloud.blocks.neighbours import find_neighbours
+from pointcloud.blocks.tiles import iterate_blocks, thin
+from pointcloud.errors import ScanError
+from pointcloud.formats.reader import read_cloud, read_header
+from pointcloud.labelling.label_points import label_points
+from pointcloud.labelling.votes import VoxelVotes
+from tests.pointcloud.dataset.test_cutting import CONFIG, nine, whole
+from tests.support.clouds import assert_one_sentence
+
+__all__ = ["nine", "whole"]
+C = 4
+
+
+def predict(blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
+    """Logits that depend on the whole block, as a network's do, whatever the order of its points."""
+    for block in blocks:
+        place = np.sort(np.round(block.position.astype(np.float64), 3), axis=0)
+        context = np.array(
+            [np.sin(place[:, 0].sum()), np.cos(place[:, 1].sum()), place[:, 2].mean(), len(block) % 7]
+        )
+        waves = np.sin(block.position[:, :1] * [1, 2, 3, 5]) + np.cos(block.height[:, None] * [2, 1, 4, 3])
+        yield block, (waves + 0.2 * context).astype(np.float32)
+
+
+def summarise(mean: np.ndarray) -> dict[str, np.ndarray]:
+    return {"class": mean.argmax(axis=1).astype(np.uint8), "mean": mean}
+
+
+def label_all(scans: Sequence[Path], config: BlockConfig, folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    folder.mkdir()
+    neighbours = find_neighbours({s.name: read_header(str(s)) for s in scans}, config)
+    parts = {s.name: write_part(s.name, str(s), folder / s.name, config, every_point=True) for s in scans}
+    return {
+        scan: label_points(part, [parts[other] for other in neighbours[scan]], config, predict, summarise)
+        for scan, part in parts.items()
+    }
+
+
+def by_place(scans: Sequence[Path], labels: dict[str, dict[str, np.ndarray]]) -> dict[tuple[float, ...], int]:
+    found = {}
+    for scan in scans:
+        for xyz, label in zip(
+            read_cloud(str(scan)).xyz.tolist(), labels[scan.name]["class"].tolist(), strict=True
+        ):
+            found[tuple(xyz)] = label
+    return found
+
+
+@pytest.mark.parametrize("thinned", [True, False])
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_as_the_cloud_as_a_whole(whole: Path, tmp_path: Path, overlap: int, thinned: bool) -> None:
+    config = replace(CONFIG, overlap=overlap, thin=thinned)
+    cloud = read_cloud(str(whole))
+    voxels = thin(cloud, config)
+    votes = VoxelVotes(len(voxels), C)
+    for block, logits in predict(iterate_blocks("whole", cloud, voxels, config, None)):
+        votes.add(block, logits)
+    expected, _ = votes.labels(cloud, voxels, config)
+    found = label_all([whole], config, tmp_path / "parts")[whole.name]
+    assert (found["class"] == expected).mean() > 0.9999  # sums of logits in another order
+    assert found["mean"].shape == (len(cloud), C)
+    assert len(np.unique(found["class"])) == C
+
+
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_no_seam_between_files(whole: Path, nine: list[Path], tmp_path: Path, overlap: int) -> None:
+    config = replace(CONFIG, overlap=overlap)
+    one = by_place([whole], label_all([whole], config, tmp_path / "one"))
+    other = by_place(nine, label_all(nine, config, tmp_path / "nine"))
+    assert one.keys() == other.keys()
+    agree = np.mean([one[place] == other[place] for place in one])
+    assert agree >= 0.999
+    apart = by_place(nine, label_all(nine, replace(config, across_scans=False), tmp_path / "apart"))
+    assert np.mean([one[place] == apart[place] for place in one]) < 0.99
+
+
+def test_files_of_labels_have_their_blocks_before_they_are_written_to(whole: Path, tmp_path: Path) -> None:
+    part = write_part(whole.name, str(whole), tmp_path / "part.arrow", CONFIG, every_point=True)
+
+    def one_of_a_thousand(mean: np.ndarray) -> dict[str, np.ndarray]:
+        return {"class": np.zeros((len(mean), 1000), np.uint8)}  # zeros alone: a sparse file would stay empty
+
+    label_points(part, [], CONFIG, predict, one_of_a_thousand, folder=tmp_path)
+    made = (tmp_path / "class.npy").stat()
+    assert made.st_size > 1000 * part.num_points
+    assert 512 * made.st_blocks >= made.st_size
+
+
+@pytest.mark.parametrize("strange", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_said(whole: Path, tmp_path: Path, strange: float) -> None:
+    part = write_part(whole.name, str(whole), tmp_path / "part.arrow", CONFIG, every_point=True)
+
+    def spoilt(blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
+        for block, logits in predict(blocks):
+            logits[np.flatnonzero(block.is_core)[:1], 0] = strange
+            yield block, logits
+
+    with pytest.raises(ScanError, match="logits that are no numbers") as error:
+        label_points(part, [], CONFIG, spoilt, summarise)
+    assert_one_sentence(error, whole.name)

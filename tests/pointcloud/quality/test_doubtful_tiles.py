@@ -1,0 +1,76 @@
+"""Doubt by tile: every point counts once, the worst tiles are kept with their points, the file opens as a map."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pyproj import CRS
+
+from pointcloud.blocks.block import BlockConfig
+from pointcloud.quality.doubtful_tiles import LEAST_POINTS, NUM_PLACES, TileDoubts, read_places, read_tiles
+
+CONFIG = BlockConfig(tile_size_m=4, halo_m=1, voxel_size_m=1)
+EXTENT = np.array([[0.0, 0.0, 0.0], [24.0, 3.0, 5.0]])
+CRS_M = CRS.from_epsg(2154)
+
+
+def make_doubts(num_tiles: int = 6, seed: int = 0) -> tuple[TileDoubts, dict[str, np.ndarray]]:
+    """Six tiles side by side, tile n as sure as 0.4 + n / 10, taken in two regions."""
+    rng = np.random.default_rng(seed)
+    xyz = rng.uniform((0, 0, 0), (4 * num_tiles, 3, 5), (60 * num_tiles, 3))
+    voxel, counts = np.floor(xyz).astype(np.int64), rng.integers(1, 4, len(xyz))
+    tile = voxel[:, 0] // 4
+    labels = {"classes": (tile % 3).astype(np.uint8), "confidence": (0.4 + tile / 10).astype(np.float32)}
+    doubts = TileDoubts("a.laz", CONFIG, CRS_M, EXTENT, 3)
+    for rows in (np.flatnonzero(tile < 2), np.flatnonzero(tile >= 2)):
+        doubts.take(xyz[rows], voxel[rows], counts[rows], {name: v[rows] for name, v in labels.items()})
+    return doubts, {"xyz": xyz, "tile": tile, "counts": counts, **labels}
+
+
+def test_every_point_counts_once(tmp_path: Path) -> None:
+    doubts, points = make_doubts()
+    uri = str(tmp_path / "tiles/a.laz.parquet")
+    doubts.write(uri)
+    tiles = read_tiles(uri).to_pylist()
+    assert [(row["i"], row["j"]) for row in tiles] == [(n, 0) for n in range(6)]
+    for n, row in enumerate(tiles):
+        here = points["tile"] == n
+        assert row["num_points"] == points["counts"][here].sum() == row["class_points"][n % 3]
+        assert row["confidence"] == pytest.approx(0.4 + n / 10)
+        assert row["x"] == pytest.approx(np.average(points["xyz"][here, 0], weights=points["counts"][here]))
+    assert doubts.confidence == pytest.approx(np.average(points["confidence"], weights=points["counts"]))
+    # The tiles are 4 m wide, the scan 3: ground beyond the scan is not labelled.
+    assert doubts.area_km2 == pytest.approx(24 * 3 / 1e6)
+
+
+def test_the_worst_tiles_come_with_their_points(tmp_path: Path) -> None:
+    doubts, points = make_doubts()
+    doubts.write(uri := str(tmp_path / "a.parquet"))
+    places = read_places(uri)
+    assert [place.tile for place in places] == [(n, 0) for n in range(NUM_PLACES)]
+    here = points["tile"] == 0
+    np.testing.assert_array_equal(np.sort(places[0].xyz, axis=0), np.sort(points["xyz"][here], axis=0))
+    assert set(places[1].classes) == {1}
+    assert places[1].confidences.dtype == np.float32
+
+
+def test_a_tile_with_a_few_points_is_no_place_to_go_to(tmp_path: Path) -> None:
+    doubts = TileDoubts("a.laz", CONFIG, None, EXTENT, 2)
+    few = LEAST_POINTS - 1
+    labels = {"classes": np.zeros(few, np.uint8), "confidence": np.full(few, 0.1, np.float32)}
+    doubts.take(np.ones((few, 3)), np.ones((few, 3), np.int64), np.ones(few, np.int64), labels)
+    doubts.write(uri := str(tmp_path / "a.parquet"))
+    assert len(read_tiles(uri)) == 1
+    assert read_places(uri) == []
+
+
+def test_the_file_is_geoparquet(tmp_path: Path) -> None:
+    doubts, _ = make_doubts()
+    doubts.write(str(tmp_path / "a.parquet"))
+    geo = json.loads(pq.read_schema(tmp_path / "a.parquet").metadata[b"geo"])
+    assert geo["primary_column"] == "footprint"
+    assert CRS.from_json_dict(geo["columns"]["footprint"]["crs"]) == CRS_M

@@ -1,0 +1,94 @@
+"""What the morning's page is made from: tiles of many scans, counted and drawn, and what lies on the map to review."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from pyproj import CRS
+
+from pointcloud.blocks.block import BlockConfig
+from pointcloud.quality.doubtful_tiles import TileDoubts
+from pointcloud.storage import geoparquet, ledger
+from tasks.segmenting import morning_report
+
+CONFIG = BlockConfig(tile_size_m=8.0, voxel_size_m=0.5, halo_m=0.0)
+
+
+def write_tiles(folder: Path, scan: str, confidences: list[float], east: float) -> ledger.Record:
+    """A scan of one row of tiles, 40 points in each."""
+    extent = np.array([[east, 0.0, 0.0], [east + 8.0 * len(confidences), 8.0, 1.0]])
+    doubts = TileDoubts(scan, CONFIG, CRS(2154), extent, 2)
+    rng = np.random.default_rng(0)
+    for n, confidence in enumerate(confidences):
+        xyz = rng.uniform((east + 8 * n, 0, 0), (east + 8 * n + 8, 8, 1), (40, 3))
+        labels = {"classes": np.zeros(40, np.int16), "confidence": np.full(40, confidence, np.float32)}
+        doubts.take(xyz, np.floor(xyz / 0.5).astype(np.int64), np.ones(40, np.int64), labels)
+    doubts.write(str(folder / f"{scan}.parquet"))
+    return ledger.Record("segment", scan, "k", ledger.DONE, details={"mean_confidence": doubts.confidence})
+
+
+def job(folder: Path) -> Any:
+    return SimpleNamespace(out=str(folder), tiles=lambda scan: str(folder / f"{scan}.parquet"))
+
+
+def test_the_tiles_of_all_scans_are_gathered(tmp_path: Path) -> None:
+    done = [
+        write_tiles(tmp_path, "a.laz", [0.5, 0.9, 0.7, 0.8, 0.4], 0.0),
+        ledger.Record("segment", "before there were tiles.laz", "k", ledger.DONE),
+        write_tiles(tmp_path, "b.laz", [0.95], 80.0),
+    ]
+    found = morning_report._gather(done, job(tmp_path), below=0.6)
+    assert [(tile.box, tile.name) for tile in found.tiles[:2]] == [
+        ((0.0, 0.0, 8.0, 8.0), "a.laz"), ((8.0, 0.0, 16.0, 8.0), "a.laz")
+    ]  # fmt: skip
+    assert [tile.confidence for tile in found.tiles] == pytest.approx([0.5, 0.9, 0.7, 0.8, 0.4, 0.95])
+    assert [(scan.box, scan.name) for scan in found.scans] == [
+        ((0.0, 0.0, 40.0, 8.0), "a.laz"), ((80.0, 0.0, 88.0, 8.0), "b.laz")
+    ]  # fmt: skip
+    assert [scan for _, scan in found.worst] == ["a.laz"] * 3 + ["b.laz"]
+    assert [c for c, _ in found.worst] == pytest.approx([0.4, 0.5, 0.7, 0.95])
+    assert [table["i"].to_pylist() for table in found.to_review] == [[0, 4], []]
+    assert set(found.crs) == {"a.laz", "b.laz"}
+    assert [place.tile for place in morning_report._worst_places(found, job(tmp_path))] == [
+        (4, 0),
+        (0, 0),
+        (2, 0),
+        (10, 0),
+    ]
+
+
+def test_tiles_that_nobody_draws_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(morning_report, "_MOST_TILES", 3)
+    done = [write_tiles(tmp_path, f"{n}.laz", [0.5, 0.9], 16.0 * n) for n in range(4)]
+    found = morning_report._gather(done, job(tmp_path), below=0.6)
+    assert len(found.tiles) == 4, "one more than are drawn, so that it shows"
+    assert len(found.scans) == len(found.to_review) == 4
+
+
+def test_scans_unlike_the_training_are_to_be_reviewed_as_quarantined_ones_are() -> None:
+    def record(scan: str, **said: Any) -> ledger.Record:
+        return ledger.Record(
+            "segment", scan, "k", ledger.QUARANTINED if "error" in said else ledger.DONE, **said
+        )
+
+    records = [
+        record("torn.laz", error="It is torn."),
+        record("thin.laz", details={"drift": ["It is thin.", "It is dark."]}),
+        record("like.laz", details={"drift": []}),
+        record("old.laz"),
+        record("nowhere.laz", error="It lies nowhere."),
+    ]
+    box = (0.0, 0.0, 8.0, 8.0)
+    boxes = {r.scan: box for r in records[:-1]}
+    headers: Any = {r.scan: SimpleNamespace(crs=CRS(2154)) for r in records}
+    rows = [
+        row for table in morning_report._whole_scans(records, boxes, headers) for row in table.to_pylist()
+    ]
+    assert [(row["scan"], row["reason"]) for row in rows] == [
+        ("torn.laz", "It is torn."), ("thin.laz", "It is thin. It is dark.")
+    ]  # fmt: skip
+    assert rows[0]["footprint"] == geoparquet.rectangle(box)
