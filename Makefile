@@ -87,9 +87,10 @@ test-all: $(STAMP)  ## all tests
 	@mkdir -p "$(PREFECT_HOME)-test"
 	$(HERE) PREFECT_HOME="$(PREFECT_HOME)-test" $(PY) -m pytest $(PYTEST_ARGS)
 
-lint: $(STAMP)  ## ruff: rules and format
+lint: $(STAMP)  ## ruff: rules and format; deptry: every import is declared
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/deptry .
 
 types: $(STAMP)  ## mypy
 	$(PY) -m mypy

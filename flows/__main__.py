@@ -1,12 +1,16 @@
-"""The command line, thin over the flows: `python -m flows COMMAND`, or `python -m flows --help`."""
+"""The command line, thin over the flows: `pointloom COMMAND`, the same as `python -m flows COMMAND`."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import yaml
 from cyclopts import App, Parameter
@@ -22,7 +26,40 @@ takes the options from a JSON or YAML file; what is also given on the command li
 all went well, not 0 otherwise.
 """
 
-_COMMANDS = ("inspect", "preprocess", "train", "crossval", "ablate", "segment", "evaluate", "demo")
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Command:
+    """What `--help` and the check of the extras say of a command, known before its module is imported.
+
+    Attributes:
+        help: what `pointloom --help` lists; the command's own `--help` shows its docstring.
+        extras: what of pyproject.toml's extras it needs.
+    """
+
+    help: str
+    extras: tuple[str, ...] = ("orchestration", "train")
+
+
+# In the order of the work.
+_COMMANDS = {
+    "inspect": _Command(
+        help="Show what scans hold and the block sizes that suit them.",
+        extras=(),
+    ),
+    "preprocess": _Command(help="Cut scans into blocks, a dataset to train on.", extras=("orchestration",)),
+    "train": _Command(help="Train a DeepGCN on a blocks dataset."),
+    "segment": _Command(help="Label scans with a trained network."),
+    "evaluate": _Command(help="Score labelled clouds against the truth."),
+    "crossval": _Command(help="Cross-validate: a training for each part of the ground."),
+    "ablate": _Command(help="Make the ablation table of the DeepGCN papers."),
+    "demo": _Command(help="Do all of it on a real scan, in minutes."),
+}
+
+# One package of each extra that nothing else brings: where it is missing, the extra is.
+_PACKAGES = {
+    "orchestration": ("prefect", "ray", "plotly"),
+    "train": ("torch", "torch_geometric", "safetensors"),
+}
 
 _ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -42,21 +79,54 @@ def main(arguments: list[str]) -> int:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     app = App(
-        name="python -m flows",
+        name=_program(),
         help=_HELP,
-        version_flags=(),
+        version=_version,
+        version_flags=("--version",),
         default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
     )
-    for command in _COMMANDS:
-        app.command(f"flows.{command}:command", name=command)
+    app["--help"].sort_key = app["--version"].sort_key = len(_COMMANDS)
+    for position, (name, command) in enumerate(_COMMANDS.items()):
+        in_list = command.help if arguments[:1] != [name] else None
+        app.command(f"flows.{name}:command", name=name, help=in_list, sort_key=position)
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        _check_extras(arguments)
         app.config = parameters_from_file(arguments)
         app(arguments)
     except PointloomError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def run() -> NoReturn:
+    """Run the command that the process was started with, and end it with the exit status."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def _program() -> str:
+    started = Path(sys.argv[0])
+    return "pointloom" if started.stem == "pointloom" else "python -m flows"
+
+
+def _version() -> str:
+    return f"pointloom {importlib.metadata.version('pointloom')}"
+
+
+def _check_extras(arguments: list[str]) -> None:
+    command = _COMMANDS.get(arguments[0]) if arguments else None
+    missing = {
+        extra: [package for package in _PACKAGES[extra] if importlib.util.find_spec(package) is None]
+        for extra in (command.extras if command else ())
+    }
+    extras = ",".join(extra for extra, packages in missing.items() if packages)
+    if extras:
+        packages = ", ".join(package for of_extra in missing.values() for package in of_extra)
+        raise PointloomError(
+            f"the command {arguments[0]!r} needs packages that are not installed ({packages}); "
+            f"install them: pip install 'pointloom[{extras}]'."
+        )
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -92,4 +162,4 @@ def parameters_from_file(arguments: list[str]) -> list[Dict]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run()

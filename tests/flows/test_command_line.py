@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from cyclopts import App, Parameter
 
-from flows.__main__ import main, parameters_from_file
+from flows.__main__ import main, parameters_from_file, run
 from models.weights.checkpoint import RECORD
 from pointcloud.dataset.store import MANIFEST
 from pointcloud.errors import PointloomError
@@ -146,3 +149,79 @@ def test_an_unknown_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
         main(["segment", "--scans", "a", "--checkpoint", "b", "--out", "c", "--no-such-option", "1"])
     assert stopped.value.code not in (0, None)
     assert "no-such-option" in capsys.readouterr().err
+
+
+def test_help_lists_the_commands_in_the_order_of_the_work_and_loads_none_of_them() -> None:
+    code = (
+        "import sys\nfrom flows.__main__ import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted(name for name in sys.modules if name.startswith(('flows.', 'prefect', 'torch', 'ray.'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    *help_lines, loaded = done.stdout.splitlines()
+    assert loaded == "['flows.__main__']"
+    listed = [line.strip("│ ").split(maxsplit=1) for line in help_lines if line.startswith("│ ")]
+    commands = ["inspect", "preprocess", "train", "segment", "evaluate", "crossval", "ablate", "demo"]
+    assert [name for name, *_ in listed[: len(commands)]] == commands
+    assert all(text.endswith(".") for _, text in listed)
+
+
+@pytest.mark.parametrize("program", ["pointloom", "python -m flows"])
+def test_help_and_errors_name_the_program_as_it_was_started(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = {"pointloom": "/usr/bin/pointloom", "python -m flows": "/src/flows/__main__.py"}
+    monkeypatch.setattr(sys, "argv", [started[program], "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        run()
+    assert not stopped.value.code
+    assert f"Usage: {program} COMMAND" in capsys.readouterr().out
+
+
+def test_pointloom_is_the_same_as_python_m_flows() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    module, _, name = project["scripts"]["pointloom"].partition(":")
+    assert getattr(importlib.import_module(module), name) is run
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert not stopped.value.code
+    assert capsys.readouterr().out == f"pointloom {importlib.metadata.version('pointloom')}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "extras"), [("preprocess", "orchestration"), ("segment", "orchestration,train")]
+)
+def test_a_command_whose_extra_is_not_installed(command: str, extras: str) -> None:
+    code = (
+        "import sys\n"
+        "import importlib.machinery\n"
+        "missing = ('prefect', 'ray', 'plotly', 'torch', 'torch_geometric', 'safetensors')\n"
+        "class Without(importlib.machinery.PathFinder):\n"
+        "    @classmethod\n"
+        "    def find_spec(cls, name, *where):\n"
+        "        return None if name in missing else super().find_spec(name, *where)\n"
+        "sys.meta_path = [Without if finder is importlib.machinery.PathFinder else finder for finder in sys.meta_path]\n"
+        "from flows.__main__ import main\n"
+        f"sys.exit(main(['{command}', '--out', 'x']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: the command '{command}' needs packages that are not installed (")
+    assert done.stderr.endswith(f"pip install 'pointloom[{extras}]'.\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_inspect_needs_neither_prefect_nor_ray_nor_torch(survey: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('prefect', 'ray', 'plotly', 'torch', 'torch_geometric'):\n    sys.modules[name] = None\n"
+        "from flows.__main__ import main\n"
+        f"sys.exit(main(['inspect', {str(survey)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "density" in done.stdout
