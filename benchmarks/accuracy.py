@@ -32,7 +32,6 @@ from models.predictor import Predictor
 from models.recipes import RECIPES, Loss, fusion_channels, suited
 from models.recipes import recipe as find_recipe
 from models.weights.checkpoint import Checkpoint
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.features import (
     FEATURES,
     SPARSE_M,
@@ -46,6 +45,7 @@ from pointcloud.dataset.recipe import Recipe
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import PointloomError
 from pointcloud.formats.reader import find_scans, read_cloud
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme, find_scheme
 from pointcloud.storage.files import Source
 

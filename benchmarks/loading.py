@@ -23,7 +23,6 @@ from models.data.augmentation import Augmentation
 from models.data.dataset import BlockDataset, batches, num_loaders
 from models.network.deepgcn import DeepGCNConfig
 from models.recipes import AIRBORNE, TrainConfig
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.features import default_features, num_channels
 from pointcloud.dataset import splits
 from pointcloud.dataset.recipe import Recipe
@@ -31,6 +30,7 @@ from pointcloud.dataset.splits import SplitRule
 from pointcloud.dataset.store import read_blocks
 from pointcloud.errors import PointloomError
 from pointcloud.formats.reader import find_scans
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import find_scheme
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig

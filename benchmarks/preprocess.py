@@ -106,9 +106,9 @@ def decode(scan: str, folder: Path, voxel_m: float) -> None:
 
 def preprocess(scan: str, folder: Path, voxel_m: float) -> None:
     """What the preprocess flow does with a scan, with its defaults but for the voxels."""
-    from pointcloud.blocks.block import BlockConfig
     from pointcloud.dataset.recipe import Recipe, cut_scan, read_scan
     from pointcloud.dataset.splits import SplitRule
+    from pointcloud.grid.block_config import BlockConfig
     from pointcloud.labels import PRESETS
     from pointcloud.storage.files import Source
 

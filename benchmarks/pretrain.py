@@ -26,13 +26,13 @@ from models.network.deepgcn import DeepGCNConfig
 from models.predictor import Predictor
 from models.recipes import AIRBORNE, TrainConfig
 from models.weights.checkpoint import Checkpoint, save_checkpoint
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.features import num_channels
 from pointcloud.dataset.recipe import Recipe
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import PointloomError
 from pointcloud.formats.crop import write_window
 from pointcloud.formats.reader import find_scans, read_cloud
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme, find_scheme
 
 Window = tuple[float, float]

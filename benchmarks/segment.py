@@ -32,12 +32,14 @@ from models.network.configurations import DeepGCNConfig
 from models.predictor import Predictor
 from models.recipes import TrainConfig
 from models.weights.checkpoint import read_checkpoint, save_checkpoint
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.blocks.features import num_channels
 from pointcloud.dataset.recipe import Recipe
 from pointcloud.dataset.splits import SplitRule
+from pointcloud.delivery.deliver import decode_beside, decode_for_labels
 from pointcloud.delivery.las_copy import write_labelled
-from pointcloud.labelling.label_points import decode_beside, decode_for_labels, label_points
+from pointcloud.grid.block_config import BlockConfig
+from pointcloud.labelling.label_points import label_points
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.labels import PRESETS
 from pointcloud.simulate.files import write_survey

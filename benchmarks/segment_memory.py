@@ -25,10 +25,10 @@ import torch
 from models.network.configurations import DeepGCNConfig
 from models.recipes import TrainConfig
 from models.weights.checkpoint import save_checkpoint
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.features import num_channels
 from pointcloud.dataset.recipe import Recipe
 from pointcloud.dataset.splits import SplitRule
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 from pointcloud.storage.files import Source

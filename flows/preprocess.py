@@ -10,19 +10,20 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, Field
 
 from flows.embedded_server import run
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.features import FEATURES, check_features
 from pointcloud.dataset.recipe import Recipe
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import PointloomError
 from pointcloud.formats.reader import find_scans
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import PRESETS, find_scheme
 from pointcloud.storage.filesystem import resolve
 from pointcloud.storage.lock import held
 from tasks.prefect_ui.scan_states import ScanStates, show_markdown
 from tasks.prefect_ui.survey_map import boxes_of
 from tasks.preprocessing.decoded_scans import Parts, scratch_folder
-from tasks.preprocessing.preprocess import examine_scans, preprocess_scan, write_manifest
+from tasks.preprocessing.plan import examine_scans
+from tasks.preprocessing.preprocess import preprocess_scan, write_manifest
 from tasks.runtime.isolation import isolated
 from tasks.runtime.quarantine import check_quarantine
 

@@ -18,8 +18,9 @@ from torch_geometric.data import Data
 
 from models.data.relief import random_relief
 from models.recipes import TrainConfig
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.blocks.features import num_channels
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.height import height_above, lowest_points
 from pointcloud.labels import IGNORE
 

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 
 from models.network.deepgcn import DeepGCN, DeepGCNConfig
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.features import FEATURES, STANDARDISED, FeatureStatistics, check_features, num_channels
 from pointcloud.errors import SchemaError, StorageError
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme
 from pointcloud.quality.drift import Seen
 from pointcloud.storage import files

@@ -20,9 +20,9 @@ from torch import Tensor
 from models.network.deepgcn import DeepGCN, DeepGCNConfig
 from models.weights.checkpoint import Checkpoint, save_checkpoint
 from models.weights.tensorflow_weights import NORM_EPS, from_tensorflow_variables, read_tensorflow_variables
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.features import FeatureStatistics
 from pointcloud.errors import PointloomError, SchemaError
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import PRESETS
 
 ROOMS = BlockConfig(tile_size_m=1.0, halo_m=0.0, thin=False, overlap=2)

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 from pyproj import CRS
 
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.errors import ScanError
 from pointcloud.formats.columns import COLOURS
 from pointcloud.formats.reader import Window, colour_scale, iterate_clouds
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.grid.height import lowest_points
 from pointcloud.grid.kernels import coded_runs, nearest_to_centre

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.blocks.surroundings import ECHOES, SHAPE, shape, shape_and_echoes
 from pointcloud.errors import PointloomError, ScanError, SchemaError
+from pointcloud.grid.block_config import BlockConfig
 
 RADII_M = {"0.5m": 0.5, "1m": 1.0, "2m": 2.0, "4m": 4.0, "8m": 8.0, "16m": 16.0, "32m": 32.0}
 """Of surroundings, as the names of features say them."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pointcloud.blocks.block import BlockConfig
+from pointcloud.cloud import ScanHeader
 from pointcloud.errors import ScanError
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
-from pointcloud.header import ScanHeader
 
 
 def find_neighbours(headers: Mapping[str, ScanHeader], config: BlockConfig) -> dict[str, list[str]]:

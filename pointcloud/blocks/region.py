@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.decoded import Part
 from pointcloud.blocks.tiles import ThinnedPoints
 from pointcloud.formats.columns import COLOURS
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.grid.height import height_above
 from pointcloud.grid.kernels import nearest_to_centre

@@ -10,10 +10,11 @@ from functools import cached_property
 import numpy as np
 from pyproj import CRS
 
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.cloud import Cloud
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import ScanError
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import squares_of
 from pointcloud.grid.height import height_above, lowest_points
 from pointcloud.grid.kernels import inside, local_positions

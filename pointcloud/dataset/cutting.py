@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.blocks.decoded import Part
 from pointcloud.blocks.region import read_region
 from pointcloud.dataset.splits import TRAIN, UNUSED, SplitRule, is_mixed, plan_split, split_of_shifted
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.grid.voxels import occupied_cells
 from pointcloud.labels import LabelScheme

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.decoded import Part, write_part
 from pointcloud.blocks.features import FEATURES
+from pointcloud.cloud import ScanHeader
 from pointcloud.dataset.cutting import plan_cutting
 from pointcloud.dataset.shard import ShardSums, write_shard
 from pointcloud.dataset.splits import SplitRule
@@ -20,7 +20,7 @@ from pointcloud.errors import ScanError
 from pointcloud.formats.las_raw import waveform_file
 from pointcloud.formats.reader import Window, read_header
 from pointcloud.formats.s3dis import is_room, object_files
-from pointcloud.header import ScanHeader
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme
 from pointcloud.storage import files as storage
 from pointcloud.storage import ledger

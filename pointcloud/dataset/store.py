@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyproj import CRS
 
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.blocks.features import FeatureStatistics
 from pointcloud.dataset.filling import fill
 from pointcloud.errors import SchemaError
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme
 from pointcloud.storage import files, geoparquet
 

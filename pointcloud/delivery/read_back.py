@@ -14,12 +14,11 @@ import pyarrow.parquet as pq
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from pointcloud.cloud import Cloud
+from pointcloud.cloud import CHUNK_POINTS, Cloud
 from pointcloud.delivery.extra_dimensions import CONFIDENCE
 from pointcloud.errors import ScanError
 from pointcloud.formats import columns, las, ply, reader
 from pointcloud.formats.decoding import unreadable
-from pointcloud.header import CHUNK_POINTS
 from pointcloud.storage import files
 
 _PARQUET = ".parquet"

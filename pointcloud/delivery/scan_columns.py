@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import laspy
 import numpy as np
 
+from pointcloud.cloud import ScanHeader
 from pointcloud.delivery import extra_dimensions
 from pointcloud.formats import columns, las, ply
 from pointcloud.formats.reader import iterate_clouds, read_header
-from pointcloud.header import ScanHeader
 
 Columns = dict[str, np.ndarray]
 """Some points, in the order of the scan: name -> (n,) in the byte order of this machine, next to each other."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyproj import CRS
 
+from pointcloud.cloud import CHUNK_POINTS
 from pointcloud.delivery.extra_dimensions import CONFIDENCE, ORIGINAL, AddedDimension, free_name
 from pointcloud.delivery.proof import Proof, Written
 from pointcloud.delivery.scan_columns import Columns, StoredScan, read_stored
@@ -21,7 +22,6 @@ from pointcloud.errors import PointloomError, ScanError
 from pointcloud.formats import columns
 from pointcloud.formats.ply import labelled_remark
 from pointcloud.formats.ply_writer import ply_names, read_ply, write_ply
-from pointcloud.header import CHUNK_POINTS
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.storage import files
 

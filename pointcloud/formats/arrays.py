@@ -22,9 +22,9 @@ from typing import IO
 
 import numpy as np
 
+from pointcloud.cloud import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.formats import columns
 from pointcloud.formats.decoding import reading, unreadable
-from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.storage import files
 
 SUFFIXES = (".npy", ".npz")

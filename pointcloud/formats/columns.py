@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from pointcloud.cloud import ATTRIBUTES
+from pointcloud.cloud import ATTRIBUTES, Columns
 from pointcloud.errors import ScanError
-from pointcloud.header import Columns
 
 Table = dict[str, np.ndarray]
 """Some points: one of `NAMES` -> (n,) array of any number type."""

@@ -14,9 +14,9 @@ import pyarrow as pa
 from laspy import DecompressionSelection, PackedPointRecord, ScaleAwarePointRecord
 from laspy.copc import Bounds, CopcReader, Entry, HierarchyPage, VoxelKey
 
+from pointcloud.cloud import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.formats import las
 from pointcloud.formats.decoding import reading, unreadable
-from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.storage import files
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from pointcloud.cloud import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.errors import ScanError
 from pointcloud.formats import columns
 from pointcloud.formats.decoding import reading
-from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.storage import files
 
 SUFFIXES = (".e57",)

@@ -17,10 +17,9 @@ from laspy.errors import LaspyException
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from pointcloud.cloud import ATTRIBUTES
+from pointcloud.cloud import ATTRIBUTES, CHUNK_POINTS, Columns, ScanHeader
+from pointcloud.compiling import compiled
 from pointcloud.formats.decoding import reading, unreadable
-from pointcloud.grid.kernels import scaled_coordinates
-from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.storage import files
 
 SUFFIXES = (".las", ".laz")
@@ -201,3 +200,14 @@ def iterate_dimension(uri: str, name: str) -> Iterator[np.ndarray]:
         if name in set(reader.header.point_format.dimension_names):
             for chunk in iterate_chunks(uri, reader):
                 yield np.asarray(chunk[name])
+
+
+@compiled
+def scaled_coordinates(records: np.ndarray, scales: np.ndarray, offsets: np.ndarray, xyz: np.ndarray) -> None:
+    """Coordinates of LAS point records (P, bytes), which begin with X, Y and Z in four bytes each, into (3, P)."""
+    for n in range(len(records)):
+        for axis in range(3):
+            number = np.uint32(0)
+            for byte in range(4):
+                number |= np.uint32(records[n, 4 * axis + byte]) << np.uint32(8 * byte)
+            xyz[axis, n] = np.int32(number) * scales[axis] + offsets[axis]

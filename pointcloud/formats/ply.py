@@ -19,9 +19,9 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 from trimesh.exchange.ply import _parse_header
 
+from pointcloud.cloud import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.formats import columns
 from pointcloud.formats.decoding import reading, unreadable
-from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.storage import files
 
 SUFFIXES = (".ply",)

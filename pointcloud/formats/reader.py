@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from pointcloud.cloud import Cloud
+from pointcloud.cloud import CHUNK_POINTS, Cloud, Columns, ScanHeader
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import ScanError
 from pointcloud.formats import arrays, columns, copc, e57, las, ply, s3dis
-from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.storage import files as storage
 
 __all__ = [

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from pointcloud.cloud import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.errors import ScanError, StorageError
-from pointcloud.header import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.labels import PRESETS
 from pointcloud.storage import files as storage
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from pyproj import CRS
 
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.crs import metres_per_unit
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.kernels import squares_reached
 from pointcloud.grid.voxels import group
 

@@ -346,14 +346,3 @@ def local_positions(
         position[1, n] = (y[row] - y_origin) * metres[0]
         position[2, n] = (z[row] - z_origin) * metres[1]
     return z_origin
-
-
-@compiled
-def scaled_coordinates(records: np.ndarray, scales: np.ndarray, offsets: np.ndarray, xyz: np.ndarray) -> None:
-    """Coordinates of LAS point records (P, bytes), which begin with X, Y and Z in four bytes each, into (3, P)."""
-    for n in range(len(records)):
-        for axis in range(3):
-            number = np.uint32(0)
-            for byte in range(4):
-                number |= np.uint32(records[n, 4 * axis + byte]) << np.uint32(8 * byte)
-            xyz[axis, n] = np.int32(number) * scales[axis] + offsets[axis]

@@ -9,25 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pointcloud.blocks.block import Block, BlockConfig
-from pointcloud.blocks.decoded import Part, write_part
+from pointcloud.blocks.block import Block
+from pointcloud.blocks.decoded import Part
 from pointcloud.blocks.region import read_region
 from pointcloud.blocks.tiles import ThinnedPoints
-from pointcloud.crs import metres_per_unit
-from pointcloud.delivery import table_copy
-from pointcloud.delivery.extra_dimensions import ENTROPY, probability_dimensions
-from pointcloud.delivery.las_copy import check_codes, write_labelled
-from pointcloud.delivery.proof import Written
-from pointcloud.delivery.table_copy import write_exported
 from pointcloud.errors import ScanError
-from pointcloud.formats.decoding import reading
-from pointcloud.formats.las import SUFFIXES, open_scan
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.grid.voxels import occupied_cells
-from pointcloud.header import CHUNK_POINTS
 from pointcloud.labelling.interpolation import interpolate
-from pointcloud.labelling.options import LabelOptions
-from pointcloud.labels import LabelScheme
 
 Predict = Callable[[Iterable[Block]], Iterator[tuple[Block, np.ndarray]]]
 """Blocks -> each with its (N, C) logits."""
@@ -35,56 +25,6 @@ Summarise = Callable[[np.ndarray], dict[str, np.ndarray]]
 """Logits (P, C) -> what is wanted of each point, by name: (P,) or (P, …) of any type."""
 Observe = Callable[[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]], None]
 """Is shown the scan's labelled voxels of a region: xyz (V, 3), voxel (V, 3), points of each (V,), what was made."""
-
-
-def decode_for_labels(
-    scan: str,
-    uri: str,
-    path: Path,
-    config: BlockConfig,
-    scheme: LabelScheme,
-    options: LabelOptions | None = None,
-) -> Part:
-    """What labelling reads of a scan first: of LAS its EVLRs, and all its points as a part at a local path.
-
-    Decoders run here and in `write_labels`, and may end the process: call both in one that may.
-
-    Raises:
-        ScanError: it cannot be read, or cannot hold the scheme's codes.
-    """
-    if uri.lower().endswith(SUFFIXES):
-        with open_scan(uri) as reader, reading(uri):
-            check_codes(reader.header, scheme, options)
-            len(reader.evlrs or [])
-    return write_part(scan, uri, path, config, every_point=True)
-
-
-def decode_beside(scan: str, uri: str, path: Path, config: BlockConfig, part: Part) -> Part:
-    """The points of a neighbouring scan that a part's tiles, halos and heights may reach. Raises as above."""
-    metres = metres_per_unit(part.crs)[0]
-    reach = (2 * config.tile_size_m + config.halo_m + config.ground_window_m) / metres
-    (x_min, y_min), (x_max, y_max) = part.extent[:, :2].tolist()
-    return write_part(scan, uri, path, config, (x_min - reach, y_min - reach, x_max + reach, y_max + reach))
-
-
-def write_labels(
-    scan_uri: str, out_uri: str, folder: Path, scheme: LabelScheme, options: LabelOptions
-) -> Written:
-    """Write the labelled cloud of what `label_points` has left in a folder; a decoder runs here too, twice.
-
-    Returns and raises as `write_labelled`.
-    """
-    found = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
-    measures = {ENTROPY: found["entropy"]} if options.entropy else {}
-    if options.probabilities:
-        measures |= zip(probability_dimensions(scheme), found["probabilities"].T, strict=True)
-    classes = found["classes"]
-    # A byte a point is too much for memory where there are a thousand million of them.
-    codes = _allocate(folder, "codes", classes.shape, np.dtype(np.uint8))
-    for at in range(0, len(classes), CHUNK_POINTS):
-        codes[at : at + CHUNK_POINTS] = scheme.to_codes(classes[at : at + CHUNK_POINTS])
-    write = write_exported if out_uri.lower().endswith(table_copy.SUFFIXES) else write_labelled
-    return write(scan_uri, out_uri, codes, found["confidence"], options, measures)
 
 
 _Votes = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -154,7 +94,7 @@ def label_points(
             of_points = mean[own_row]
         for name, values in summarise(of_points).items():
             if name not in found:
-                found[name] = _allocate(folder, name, (part.num_points, *values.shape[1:]), values.dtype)
+                found[name] = allocate(folder, name, (part.num_points, *values.shape[1:]), values.dtype)
             found[name][own_index] = values
     return found
 
@@ -167,7 +107,7 @@ def _no_numbers(scan: str, mean: np.ndarray) -> ScanError:
     )
 
 
-def _allocate(folder: Path | None, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def allocate(folder: Path | None, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Zeros to be filled. Raises OSError where the folder's disk has no room for them."""
     if folder is None:
         return np.zeros(shape, dtype)

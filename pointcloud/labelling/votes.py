@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.cloud import Cloud
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.grid.voxels import Voxels
 from pointcloud.labelling.interpolation import interpolate

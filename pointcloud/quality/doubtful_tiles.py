@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyproj import CRS
 
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.crs import metres_per_unit
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.storage import files, geoparquet
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from pointcloud.blocks.block import BlockConfig
+from pointcloud.cloud import ScanHeader
 from pointcloud.crs import metres_per_unit, unit_names
 from pointcloud.errors import ScanError
 from pointcloud.formats.columns import COLOURS
 from pointcloud.formats.reader import colour_scale, iterate_clouds, read_header
-from pointcloud.header import ScanHeader
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import PRESETS
 
 _VOXELS_PER_TILE = 64  # along an edge: 4096 over level ground

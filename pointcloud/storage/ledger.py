@@ -178,3 +178,19 @@ def _present(outputs: Iterable[str]) -> set[str]:
         names = {file.name for file in files.list_files(folder, recursive=False, hidden=True)}
         found.update(output for output in members if files.name_of(output) in names)
     return found
+
+
+WAITING = "waiting"
+
+
+READING = "reading"
+
+
+CUTTING = "cutting"
+
+
+UNCHANGED = "unchanged"
+
+
+UNREACHED = "unreached"
+"""State of a scan that storage did not give or take, though it was waited for: no fault of the scan."""

@@ -20,8 +20,8 @@ from prefect.artifacts import (
 from prefect.client.schemas.actions import ArtifactUpdate
 from slugify import slugify
 
-from pointcloud.storage.ledger import QUARANTINED, Record
-from tasks.prefect_ui.survey_map import CUTTING, READING, UNREACHED, Box, TileRuns, as_data_uri, draw_map
+from pointcloud.storage.ledger import CUTTING, QUARANTINED, READING, UNREACHED, Record
+from tasks.prefect_ui.survey_map import Box, TileRuns, as_data_uri, draw_map
 
 _REFRESH_SECONDS = 5.0
 _SHOWN_ROWS = 500

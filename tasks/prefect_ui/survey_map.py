@@ -10,12 +10,9 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from pointcloud.header import ScanHeader
-from pointcloud.storage.ledger import DONE, QUARANTINED
+from pointcloud.cloud import ScanHeader
+from pointcloud.storage.ledger import CUTTING, DONE, QUARANTINED, READING, UNCHANGED, UNREACHED, WAITING
 
-WAITING, READING, CUTTING, UNCHANGED = "waiting", "reading", "cutting", "unchanged"
-UNREACHED = "unreached"
-"""State of a scan that storage did not give or take, though it was waited for: no fault of the scan."""
 COLOURS = {
     WAITING: "#d9dde3", READING: "#f2c14e", CUTTING: "#f08a4b", DONE: "#3a9d6e", UNCHANGED: "#9cc9b2",
     QUARANTINED: "#c8354a", UNREACHED: "#7d4fa3",

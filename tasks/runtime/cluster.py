@@ -6,12 +6,14 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import ray
 from ray._private import services
+from ray.autoscaler.sdk import request_resources
 
 from pointcloud.errors import PointloomError
 
@@ -103,3 +105,46 @@ def _process_groups_of_their_own() -> Iterator[None]:
 def usable_cpus() -> int:
     """CPUs this process may use, which in a container are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_POLL_SECONDS = 1.0
+
+
+def await_room(num_workers: int, resources: dict[str, int], limit_s: float) -> None:
+    """Wait until the cluster that Ray is connected to has what is needed, an autoscaled one being asked to grow.
+
+    CPUs and GPUs that others use now count as room: Ray Train waits for them.
+
+    Args:
+        num_workers: Ray workers, each on one node.
+        resources: "CPU" and "GPU" -> how many of them each needs.
+        limit_s: seconds to wait.
+
+    Raises:
+        PointloomError: the cluster is still too small after the limit.
+    """
+    needed = {name: count for name, count in resources.items() if count}
+    deadline = time.monotonic() + limit_s
+    if _room(needed) >= num_workers:
+        return
+    request_resources(bundles=[needed] * num_workers)
+    try:
+        while (room := _room(needed)) < num_workers:
+            if time.monotonic() >= deadline:
+                each = " and ".join(f"{count} {name}(s)" for name, count in needed.items())
+                raise PointloomError(
+                    f"{num_workers} Ray workers with {each} each were asked for and after {limit_s:.0f} s the Ray "
+                    f"cluster has room for {room}; use fewer, or a larger cluster."
+                )
+            time.sleep(_POLL_SECONDS)
+    finally:
+        request_resources(bundles=[])
+
+
+def _room(needed: dict[str, int]) -> int:
+    """Ray workers that the nodes alive can hold."""
+    return sum(
+        min(int(node["Resources"].get(name, 0)) // count for name, count in needed.items())
+        for node in ray.nodes()
+        if node["Alive"]
+    )

@@ -6,10 +6,9 @@ import json
 import tempfile
 import time
 import traceback
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,90 +19,28 @@ import torch
 
 from models.predictor import Predictor
 from models.weights.checkpoint import read_checkpoint
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.blocks.decoded import Part
+from pointcloud.cloud import CHUNK_POINTS
 from pointcloud.crs import metres_per_unit
+from pointcloud.delivery.deliver import decode_beside, decode_for_labels, write_labels
 from pointcloud.delivery.las_copy import output_name
 from pointcloud.errors import PointloomError, ScanError, StorageError
-from pointcloud.header import CHUNK_POINTS
-from pointcloud.labelling.label_points import decode_beside, decode_for_labels, label_points, write_labels
+from pointcloud.labelling.label_points import label_points
 from pointcloud.labelling.measures import summarise
-from pointcloud.labelling.options import LabelOptions
 from pointcloud.quality.doubtful_tiles import TileDoubts
 from pointcloud.quality.drift import Sampler
 from pointcloud.simulate.files import write_tile
 from pointcloud.simulate.survey import SurveyConfig
 from pointcloud.storage import files, ledger
-from tasks.prefect_ui.survey_map import UNREACHED
+from pointcloud.storage.ledger import UNREACHED
 from tasks.runtime.isolation import IsolatedProcesses, scratch_sentence
+from tasks.segmenting.job import STAGE, SegmentJob
 
-STAGE = "segment"
-_WAY = "interpolated"  # how voxels label points: clouds labelled another way are labelled again
 _IMPORT_SECONDS = 30.0  # to wait for what takes one or two; the first scan waits for the rest
 _REHEARSED = SurveyConfig(tiles=(1, 1), tile_size_m=30.0, points_per_m2=10.0)
 _ATTEMPTS, _PAUSE_SECONDS = 2, 5.0  # on top of the minute that `pointcloud.storage.filesystem` waits
 _LIVES = 3  # actors that may end over one scan, before the scan is taken for the cause
-
-
-@dataclass(frozen=True)
-class SegmentJob:
-    """One checkpoint, one place for the labelled clouds, and how the work is shared out.
-
-    Attributes:
-        checkpoint: its folder or URI.
-        identity: `models.weights.checkpoint.fingerprint` of it.
-        out: folder or URI of the labelled clouds.
-        num_actors, cpus_per_actor: how many, and the CPUs of each.
-        memory_mb, time_limit_s: what decoding a scan may take, see `tasks.runtime.isolation`.
-        config: how blocks are cut, as the checkpoint and the options say.
-        options: how points are voted on, which may change, what is written.
-        quarantine_drift: a scan unlike the training is quarantined, instead of labelled with a warning.
-        gpu: each actor has a GPU of its own.
-        wait_s: seconds a Ray cluster may take until it has room for an actor.
-        run: tells the attempts of this run from those of others.
-    """
-
-    checkpoint: str
-    identity: str
-    out: str
-    num_actors: int
-    cpus_per_actor: int
-    memory_mb: int
-    time_limit_s: float
-    config: BlockConfig
-    options: LabelOptions
-    quarantine_drift: bool = False
-    gpu: bool = False
-    wait_s: float = 120.0
-    run: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-    def key(self, content: str, neighbours: Sequence[tuple[str, str]]) -> str:
-        """Hash of all that a labelled cloud depends on: a scan's `storage.fingerprint`, its neighbours' by name."""
-        return ledger.key_of(
-            STAGE,
-            _WAY,
-            content,
-            list(neighbours),
-            self.identity,
-            self.options.to_dict(),
-            self.quarantine_drift,
-        )
-
-    @property
-    def settings(self) -> str:
-        """Hash of what the points/s of an actor depend on, besides the machine."""
-        return ledger.key_of(self.identity, self.options.to_dict(), self.cpus_per_actor, self.gpu)
-
-    def output(self, scan: str) -> str:
-        return files.join(self.out, output_name(scan, self.options.format))
-
-    def attempts(self, scan: str) -> str:
-        """Where the times are counted that an actor began with a scan and did not get to the end."""
-        return files.join(self.out, "ledger", "attempts", f"{scan}.json")
-
-    def tiles(self, scan: str) -> str:
-        """Where a scan's doubt by tile is kept."""
-        return files.join(self.out, "tiles", f"{scan}.parquet")
 
 
 class ScanSegmenter:

@@ -8,14 +8,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pointcloud.cloud import ScanHeader
 from pointcloud.delivery.las_copy import output_name
 from pointcloud.errors import PointloomError
 from pointcloud.formats import reader
 from pointcloud.formats.las import SUFFIXES
-from pointcloud.header import ScanHeader
 from pointcloud.storage import files, ledger
-from tasks.prefect_ui.survey_map import UNCHANGED, UNREACHED, WAITING
-from tasks.segmenting.actor import STAGE
+from pointcloud.storage.ledger import UNCHANGED, UNREACHED, WAITING
+from tasks.segmenting.job import STAGE
 
 
 @dataclass(frozen=True)

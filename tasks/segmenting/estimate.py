@@ -16,17 +16,19 @@ import torch
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.blocks.decoded import Part
 from pointcloud.errors import PointloomError
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.labelling.label_points import label_points
 from pointcloud.labelling.measures import summarise
 from pointcloud.quality.drift import Sampler
 from pointcloud.storage import ledger
 from tasks.runtime.isolation import scratch_sentence
-from tasks.segmenting.actor import ScanSegmenter, SegmentJob
+from tasks.segmenting.actor import ScanSegmenter
 from tasks.segmenting.collection import Collection
+from tasks.segmenting.job import SegmentJob
 
 _SAMPLE_SECONDS = 20.0
 _SAMPLES = 3  # scans that are tried

@@ -13,8 +13,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from models.weights.checkpoint import read_checkpoint
+from pointcloud.cloud import ScanHeader
 from pointcloud.errors import StorageError
-from pointcloud.header import ScanHeader
 from pointcloud.quality import review_polygons
 from pointcloud.quality.doubtful_tiles import LEAST_POINTS, NUM_PLACES, Place, read_places, read_tiles
 from pointcloud.storage import files, ledger
@@ -22,7 +22,7 @@ from tasks.prefect_ui.scan_states import show_markdown
 from tasks.prefect_ui.survey_map import Box, boxes_of
 from tasks.report.review import Doubtful, Review, class_shares, render
 from tasks.report.words import Tile, counted, grouped, per_cent
-from tasks.segmenting.actor import SegmentJob
+from tasks.segmenting.job import SegmentJob
 from tasks.segmenting.segment import Collection
 
 REPORT = "report.html"

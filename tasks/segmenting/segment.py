@@ -20,14 +20,15 @@ from pointcloud.formats.las_point_formats import LAST_SHORT_CODE
 from pointcloud.labelling.options import UNCLASSIFIED, LabelOptions
 from pointcloud.labels import LabelScheme
 from pointcloud.storage import files, ledger
+from pointcloud.storage.ledger import UNREACHED
 from tasks.prefect_ui.scan_states import ScanStates
-from tasks.prefect_ui.survey_map import UNREACHED, boxes_of
-from tasks.runtime.capacity import await_room
-from tasks.runtime.cluster import ray_session, usable_cpus
+from tasks.prefect_ui.survey_map import boxes_of
+from tasks.runtime.cluster import await_room, ray_session, usable_cpus
 from tasks.runtime.examining import examine_all
 from tasks.runtime.isolation import HEAP, IsolatedProcesses
-from tasks.segmenting.actor import STAGE, ScanSegmenter, SegmentJob
+from tasks.segmenting.actor import ScanSegmenter
 from tasks.segmenting.collection import Collection, choose
+from tasks.segmenting.job import STAGE, SegmentJob
 
 _UNREACHED_IN_A_ROW = 5
 """So many scans that storage does not give or take, and the run ends: it is the storage, or a full disk."""

@@ -15,8 +15,7 @@ from pointcloud.dataset import splits, store
 from pointcloud.dataset.resplit import SplitBlocks
 from pointcloud.errors import PointloomError
 from pointcloud.quality.drift import seen_in
-from tasks.runtime.capacity import await_room
-from tasks.runtime.cluster import ray_session, usable_cpus
+from tasks.runtime.cluster import await_room, ray_session, usable_cpus
 from tasks.training.epochs_kept import finish, forget_fresh, read_state, run_of
 from tasks.training.fit import fit_to_end
 from tasks.training.job import TrainJob

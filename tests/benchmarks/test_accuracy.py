@@ -16,9 +16,9 @@ pytest.importorskip("jakteristics", reason="pip install 'pointloom[bench]'")
 from benchmarks import accuracy
 from benchmarks.forest import Forest, ForestConfig, point_spacing_m
 from models.recipes import RECIPES
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.cloud import Cloud
 from pointcloud.formats.reader import read_cloud, read_header
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import PRESETS
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig

@@ -10,11 +10,11 @@ from pathlib import Path
 from benchmarks.scan_training import train_on_scans
 from models.network.deepgcn import DeepGCNConfig
 from models.training.loop import TrainConfig
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.features import num_channels
 from pointcloud.dataset.recipe import Recipe
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.formats.reader import find_scans
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import PRESETS
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig

@@ -159,7 +159,7 @@ def test_chunks_of_any_size_give_the_same_files(
     given = parameters(labelled, scan, tmp_path / "out", against=[str(scan)], delivered=[str(labelled)])
     evaluate(given)
     expected = results(tmp_path / "out")
-    for module, size in (("scan", 701), ("ply", 64 * 17), ("labelled_clouds", 400)):
+    for module, size in (("formats.las", 701), ("formats.ply", 64 * 17), ("delivery.read_back", 400)):
         monkeypatch.setattr(f"pointcloud.{module}.CHUNK_POINTS", size)
     evaluate(given)
     assert results(tmp_path / "out") == expected

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from pyproj import CRS
 
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.cloud import Cloud
 from pointcloud.delivery.read_back import iterate_classified, iterate_confidence
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import PRESETS, LabelScheme
 
 REAL = Path(__file__).parents[3] / "shared" / "data"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pointcloud.blocks.decoded import Part
-from pointcloud.labelling.label_points import decode_for_labels
+from pointcloud.delivery.deliver import decode_for_labels
 
 
 def crash(scan: str, *rest: Any) -> Part:

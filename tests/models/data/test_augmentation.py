@@ -14,8 +14,8 @@ from torch_geometric.data import Data
 from models.data.augmentation import Augmentation
 from models.data.dataset import to_data
 from models.recipes import recipe
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.features import FeatureStatistics
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.height import height_above, lowest_points
 from pointcloud.labels import IGNORE
 from tests.support.clouds import cut, make_cloud

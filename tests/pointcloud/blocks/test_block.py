@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import CRS
 
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.blocks.tiles import thin
 from pointcloud.cloud import Cloud
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import PointloomError, ScanError, SchemaError
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.height import height_above, lowest_points
 from tests.support.clouds import SCHEME, SMALL, assert_one_sentence, cut, make_cloud
 

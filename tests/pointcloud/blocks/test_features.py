@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from pyproj import CRS
 
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.features import (
     FEATURES,
     STANDARDISED,
@@ -20,6 +19,7 @@ from pointcloud.blocks.features import (
     standardised_columns,
 )
 from pointcloud.errors import PointloomError, ScanError, SchemaError
+from pointcloud.grid.block_config import BlockConfig
 from tests.support.clouds import assert_one_sentence, cut, make_cloud
 
 STATISTICS = FeatureStatistics(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.blocks.decoded import Part, write_part
 from pointcloud.blocks.neighbours import find_neighbours, reading_order
 from pointcloud.blocks.tiles import iterate_blocks, thin
@@ -22,6 +22,7 @@ from pointcloud.dataset.store import Manifest, Shard, read_blocks
 from pointcloud.errors import ScanError
 from pointcloud.formats import las
 from pointcloud.formats.reader import read_cloud, read_header
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 from tests.support import broken_files

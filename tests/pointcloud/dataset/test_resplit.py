@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from benchmarks.scan_training import cut
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.blocks.features import FeatureStatistics
 from pointcloud.dataset import store
 from pointcloud.dataset.recipe import Recipe
 from pointcloud.dataset.resplit import SplitBlocks, is_written, open_blocks, resplit, sum_places, write_split
 from pointcloud.dataset.splits import SPLITS, TEST, TRAIN, UNUSED, VAL, SplitRule
 from pointcloud.errors import SchemaError
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import PRESETS
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig

@@ -227,7 +227,7 @@ def test_what_has_no_writer_comes_back_with_all_that_the_reader_knows(
     scan, out = make(tmp_path), tmp_path / f"out{suffix}"
     before = read_cloud(str(scan))
     for size in (7, 250_000):
-        for module in ("arrays", "e57", "rooms"):
+        for module in ("formats.arrays", "formats.e57", "formats.s3dis"):
             monkeypatch.setattr(f"pointcloud.{module}.CHUNK_POINTS", size)
         proof = label(scan, out, keep_original=True)
         after, confidence = read_labelled(str(out))

@@ -33,7 +33,13 @@ def points() -> dict[str, np.ndarray]:
 @pytest.fixture
 def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every format is read in chunks of another size."""
-    for module, size in (("scan", 97), ("ply", 64), ("arrays", 300), ("labelled_clouds", 41), ("rooms", 33)):
+    for module, size in (
+        ("formats.las", 97),
+        ("formats.ply", 64),
+        ("formats.arrays", 300),
+        ("delivery.read_back", 41),
+        ("formats.s3dis", 33),
+    ):
         monkeypatch.setattr(f"pointcloud.{module}.CHUNK_POINTS", size)
 
 
@@ -119,7 +125,7 @@ def test_other_points_in_a_later_chunk_are_named(
 def test_memory_does_not_grow_with_the_clouds(
     points: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("scan", "ply", "labelled_clouds"):
+    for module in ("formats.las", "formats.ply", "delivery.read_back"):
         monkeypatch.setattr(f"pointcloud.{module}.CHUNK_POINTS", 5_000)
     peaks = []
     for times in (20, 200):

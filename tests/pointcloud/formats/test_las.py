@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from laspy.vlrs.known import WktCoordinateSystemVlr
 from pyproj import CRS
 
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.tiles import thin
 from pointcloud.errors import ScanError, StorageError
 from pointcloud.formats import las as scan
 from pointcloud.formats.las import iterate_dimension, open_scan
 from pointcloud.formats.reader import read_cloud
+from pointcloud.grid.block_config import BlockConfig
 from tests.support import broken_files
 from tests.support.broken_files import LETHAL, PANICS, SOUND, SUSPECT, UNREADABLE, Writer
 from tests.support.clouds import assert_one_sentence, real_files, write_las

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.blocks.decoded import write_part
 from pointcloud.blocks.neighbours import find_neighbours
 from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.errors import ScanError
 from pointcloud.formats.reader import read_cloud, read_header
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labelling.label_points import label_points
 from pointcloud.labelling.votes import VoxelVotes
 from tests.pointcloud.dataset.test_cutting import CONFIG, nine, whole

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyproj import CRS
 
-from pointcloud.blocks.block import BlockConfig
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.quality.doubtful_tiles import LEAST_POINTS, NUM_PLACES, TileDoubts, read_places, read_tiles
 
 CONFIG = BlockConfig(tile_size_m=4, halo_m=1, voxel_size_m=1)

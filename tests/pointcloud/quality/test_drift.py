@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointcloud.blocks.block import Block, BlockConfig
+from pointcloud.blocks.block import Block
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import SchemaError
 from pointcloud.formats.reader import read_cloud
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.quality.drift import Range, Sampler, Seen, seen_in
 from pointcloud.storage import ledger
 from tests.support.clouds import REAL, SMALL, cut, make_cloud

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import CRS
 
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.errors import ScanError
 from pointcloud.formats import las, reader
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.quality.inspect import choose_config, inspect_scan
 from tests.pointcloud.formats.test_s3dis import room
 from tests.support import broken_files

@@ -28,7 +28,7 @@ with held(sys.argv[1], 60) as lock:
 WRITER = """
 import sys, time
 from pathlib import Path
-from pointcloud import lock
+from pointcloud.storage import lock
 lock._POLL_SECONDS = (0.05, 0.2)
 busy = Path(sys.argv[2])
 for _ in range(3):

@@ -29,9 +29,9 @@ from tests.support.s3 import KEY, SECRET, S3Server
 MULTIPART = 24 << 20  # pyarrow sends parts of 10 MB
 UPLOADER = """
 import sys
-from pointcloud import storage
+from pointcloud.storage import files
 while True:
-    storage.write_bytes(sys.argv[1], bytes(int(sys.argv[2])))
+    files.write_bytes(sys.argv[1], bytes(int(sys.argv[2])))
 """
 
 

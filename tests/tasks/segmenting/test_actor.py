@@ -22,10 +22,10 @@ from pointcloud.labelling.label_points import label_points
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.labels import PRESETS, LabelScheme
 from pointcloud.quality.drift import Range, Seen
-from pointcloud.storage.ledger import DONE, QUARANTINED
-from tasks.prefect_ui.survey_map import UNREACHED
+from pointcloud.storage.ledger import DONE, QUARANTINED, UNREACHED
 from tasks.segmenting import actor as segmenter
-from tasks.segmenting.actor import ScanSegmenter, SegmentJob
+from tasks.segmenting.actor import ScanSegmenter
+from tasks.segmenting.job import SegmentJob
 from tasks.segmenting.segment import plan_segmenting
 from tests.models.test_predictor import CLOUD, make_predictor
 from tests.pointcloud.delivery.test_scan_columns import annotated, arrays, scanned

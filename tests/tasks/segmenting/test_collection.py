@@ -16,9 +16,9 @@ from pointcloud.formats.reader import read_header
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.storage import files, ledger
 from pointcloud.storage.files import Source
-from tasks.segmenting.actor import STAGE, SegmentJob
 from tasks.segmenting.collection import Collection, find_scans
 from tasks.segmenting.estimate import estimate
+from tasks.segmenting.job import STAGE, SegmentJob
 from tests.pointcloud.formats.test_s3dis import room
 from tests.support.clouds import SMALL, assert_one_sentence, read_labelled, write_las
 from tests.support.scan_files import ply_bytes

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pyproj import CRS
 
-from pointcloud.blocks.block import BlockConfig
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.quality.doubtful_tiles import TileDoubts
 from pointcloud.storage import geoparquet, ledger
 from tasks.segmenting import morning_report

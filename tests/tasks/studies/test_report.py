@@ -14,8 +14,8 @@ from models.network.configurations import DeepGCNConfig
 from models.network.deepgcn import DeepGCN
 from models.recipes import TrainConfig
 from models.weights.checkpoint import Checkpoint
-from pointcloud.blocks.block import BlockConfig
 from pointcloud.blocks.features import FeatureStatistics
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import ClassLabel, LabelScheme
 from tasks.studies.report import report_ablation, report_folds
 from tasks.studies.study import Outcome, Training

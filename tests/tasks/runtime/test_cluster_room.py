@@ -9,8 +9,7 @@ import pytest
 import ray
 
 from pointcloud.errors import PointloomError
-from tasks.runtime.capacity import await_room
-from tasks.runtime.cluster import ray_session
+from tasks.runtime.cluster import await_room, ray_session
 from tests.support.clouds import assert_one_sentence
 
 

@@ -1,0 +1,72 @@
+"""A labelled cloud of one scan: what is decoded for it, and how its labels are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pointcloud.blocks.decoded import Part, write_part
+from pointcloud.cloud import CHUNK_POINTS
+from pointcloud.crs import metres_per_unit
+from pointcloud.delivery import table_copy
+from pointcloud.delivery.extra_dimensions import ENTROPY, probability_dimensions
+from pointcloud.delivery.las_copy import check_codes, write_labelled
+from pointcloud.delivery.proof import Written
+from pointcloud.delivery.table_copy import write_exported
+from pointcloud.formats.decoding import reading
+from pointcloud.formats.las import SUFFIXES, open_scan
+from pointcloud.grid.block_config import BlockConfig
+from pointcloud.labelling.label_points import allocate
+from pointcloud.labelling.options import LabelOptions
+from pointcloud.labels import LabelScheme
+
+
+def decode_for_labels(
+    scan: str,
+    uri: str,
+    path: Path,
+    config: BlockConfig,
+    scheme: LabelScheme,
+    options: LabelOptions | None = None,
+) -> Part:
+    """What labelling reads of a scan first: of LAS its EVLRs, and all its points as a part at a local path.
+
+    Decoders run here and in `write_labels`, and may end the process: call both in one that may.
+
+    Raises:
+        ScanError: it cannot be read, or cannot hold the scheme's codes.
+    """
+    if uri.lower().endswith(SUFFIXES):
+        with open_scan(uri) as reader, reading(uri):
+            check_codes(reader.header, scheme, options)
+            len(reader.evlrs or [])
+    return write_part(scan, uri, path, config, every_point=True)
+
+
+def decode_beside(scan: str, uri: str, path: Path, config: BlockConfig, part: Part) -> Part:
+    """The points of a neighbouring scan that a part's tiles, halos and heights may reach. Raises as above."""
+    metres = metres_per_unit(part.crs)[0]
+    reach = (2 * config.tile_size_m + config.halo_m + config.ground_window_m) / metres
+    (x_min, y_min), (x_max, y_max) = part.extent[:, :2].tolist()
+    return write_part(scan, uri, path, config, (x_min - reach, y_min - reach, x_max + reach, y_max + reach))
+
+
+def write_labels(
+    scan_uri: str, out_uri: str, folder: Path, scheme: LabelScheme, options: LabelOptions
+) -> Written:
+    """Write the labelled cloud of what `label_points` has left in a folder; a decoder runs here too, twice.
+
+    Returns and raises as `write_labelled`.
+    """
+    found = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+    measures = {ENTROPY: found["entropy"]} if options.entropy else {}
+    if options.probabilities:
+        measures |= zip(probability_dimensions(scheme), found["probabilities"].T, strict=True)
+    classes = found["classes"]
+    # A byte a point is too much for memory where there are a thousand million of them.
+    codes = allocate(folder, "codes", classes.shape, np.dtype(np.uint8))
+    for at in range(0, len(classes), CHUNK_POINTS):
+        codes[at : at + CHUNK_POINTS] = scheme.to_codes(classes[at : at + CHUNK_POINTS])
+    write = write_exported if out_uri.lower().endswith(table_copy.SUFFIXES) else write_labelled
+    return write(scan_uri, out_uri, codes, found["confidence"], options, measures)

@@ -1,0 +1,78 @@
+"""What one run of `segment` does, as it travels to the actors."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pointcloud.delivery.las_copy import output_name
+from pointcloud.grid.block_config import BlockConfig
+from pointcloud.labelling.options import LabelOptions
+from pointcloud.storage import files, ledger
+
+STAGE = "segment"
+
+
+_WAY = "interpolated"  # how voxels label points: clouds labelled another way are labelled again
+
+
+@dataclass(frozen=True)
+class SegmentJob:
+    """One checkpoint, one place for the labelled clouds, and how the work is shared out.
+
+    Attributes:
+        checkpoint: its folder or URI.
+        identity: `models.weights.checkpoint.fingerprint` of it.
+        out: folder or URI of the labelled clouds.
+        num_actors, cpus_per_actor: how many, and the CPUs of each.
+        memory_mb, time_limit_s: what decoding a scan may take, see `tasks.runtime.isolation`.
+        config: how blocks are cut, as the checkpoint and the options say.
+        options: how points are voted on, which may change, what is written.
+        quarantine_drift: a scan unlike the training is quarantined, instead of labelled with a warning.
+        gpu: each actor has a GPU of its own.
+        wait_s: seconds a Ray cluster may take until it has room for an actor.
+        run: tells the attempts of this run from those of others.
+    """
+
+    checkpoint: str
+    identity: str
+    out: str
+    num_actors: int
+    cpus_per_actor: int
+    memory_mb: int
+    time_limit_s: float
+    config: BlockConfig
+    options: LabelOptions
+    quarantine_drift: bool = False
+    gpu: bool = False
+    wait_s: float = 120.0
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def key(self, content: str, neighbours: Sequence[tuple[str, str]]) -> str:
+        """Hash of all that a labelled cloud depends on: a scan's `storage.fingerprint`, its neighbours' by name."""
+        return ledger.key_of(
+            STAGE,
+            _WAY,
+            content,
+            list(neighbours),
+            self.identity,
+            self.options.to_dict(),
+            self.quarantine_drift,
+        )
+
+    @property
+    def settings(self) -> str:
+        """Hash of what the points/s of an actor depend on, besides the machine."""
+        return ledger.key_of(self.identity, self.options.to_dict(), self.cpus_per_actor, self.gpu)
+
+    def output(self, scan: str) -> str:
+        return files.join(self.out, output_name(scan, self.options.format))
+
+    def attempts(self, scan: str) -> str:
+        """Where the times are counted that an actor began with a scan and did not get to the end."""
+        return files.join(self.out, "ledger", "attempts", f"{scan}.json")
+
+    def tiles(self, scan: str) -> str:
+        """Where a scan's doubt by tile is kept."""
+        return files.join(self.out, "tiles", f"{scan}.parquet")
