@@ -113,9 +113,9 @@ def preprocess(scan: str, folder: Path, voxel_m: float) -> None:
     from pointcloud.storage.files import Source
 
     recipe = Recipe(BlockConfig(voxel_size_m=voxel_m), PRESETS["asprs-basic"], SplitRule())
-    part = read_scan(Source(scan, Path(scan).name), recipe, folder)
-    cut_scan(part, [], recipe, str(folder / f"{Path(scan).name}.parquet"))
-    part.path.unlink()
+    decoded = read_scan(Source(scan, Path(scan).name), recipe, folder)
+    cut_scan(decoded, [], recipe, str(folder / f"{Path(scan).name}.parquet"))
+    decoded.path.unlink()
 
 
 def measure(what: str, scan: str, voxel_m: float) -> dict[str, float]:

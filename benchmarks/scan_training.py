@@ -130,14 +130,18 @@ def cut(sources: Sequence[Source], recipe: Recipe, folder: Path) -> Manifest:
         ScanError: a scan that cannot be read or cut.
     """
     neighbours = find_neighbours({s.name: read_header(s.uri) for s in sources}, recipe.config)
-    parts = {source.name: read_scan(source, recipe, folder) for source in sources}
+    decoded_scans = {source.name: read_scan(source, recipe, folder) for source in sources}
     shards, sums = [], []
-    for number, (scan, part) in enumerate(sorted(parts.items())):
+    for number, (scan, decoded) in enumerate(sorted(decoded_scans.items())):
         path = f"{number}.parquet"
-        sums.append(cut_scan(part, [parts[n] for n in neighbours[scan]], recipe, str(folder / path)))
+        sums.append(
+            cut_scan(decoded, [decoded_scans[n] for n in neighbours[scan]], recipe, str(folder / path))
+        )
         shards.append(Shard(path, scan, dict(sums[-1].num_blocks)))
         kept = sums[-1].num_core
-        ledger.write(str(folder), ledger.Record("preprocess", scan, "", ledger.DONE, part.num_points, kept))
+        ledger.write(
+            str(folder), ledger.Record("preprocess", scan, "", ledger.DONE, decoded.num_points, kept)
+        )
     counts: dict[str, np.ndarray] = {}
     for of_scan in sums:
         for split, more in of_scan.class_counts.items():
@@ -149,7 +153,9 @@ def cut(sources: Sequence[Source], recipe: Recipe, folder: Path) -> Manifest:
         shards=tuple(shards),
         statistics=statistics(sums),
         class_counts={split: of_split.tolist() for split, of_split in counts.items()},
-        attributes=tuple(sorted(set.intersection(*(set(part.attributes) for part in parts.values())))),
+        attributes=tuple(
+            sorted(set.intersection(*(set(decoded.attributes) for decoded in decoded_scans.values())))
+        ),
         quarantined={},
     )
 

@@ -179,13 +179,13 @@ def blocks_of(scans: Sequence[Path], checkpoint: str, folder: Path) -> Iterator[
                 yield block, np.zeros((len(block), 1), np.float32)
 
         with tempfile.TemporaryDirectory(dir=folder) as name:
-            parts = Path(name)
-            part = decode_for_labels(row["name"], row["uri"], parts / "own", config, record.label_scheme)
+            scratch = Path(name)
+            decoded = decode_for_labels(row["name"], row["uri"], scratch / "own", config, record.label_scheme)
             neighbours = [
-                decode_beside(other, uri, parts / str(number), config, part)
+                decode_beside(other, uri, scratch / str(number), config, decoded)
                 for number, (other, uri) in enumerate(json.loads(row["neighbours"]).items())
             ]
-            label_points(part, neighbours, config, keep, lambda logits: {})
+            label_points(decoded, neighbours, config, keep, lambda logits: {})
         yield from found
 
 

@@ -21,7 +21,7 @@ from pointcloud.storage.filesystem import resolve
 from pointcloud.storage.lock import held
 from tasks.prefect_ui.scan_states import ScanStates, show_markdown
 from tasks.prefect_ui.survey_map import boxes_of
-from tasks.preprocessing.decoded_scans import Parts, scratch_folder
+from tasks.preprocessing.decoded_scans import DecodedScans, scratch_folder
 from tasks.preprocessing.plan import examine_scans
 from tasks.preprocessing.preprocess import preprocess_scan, write_manifest
 from tasks.runtime.isolation import isolated
@@ -157,7 +157,7 @@ def preprocess(parameters: PreprocessParameters) -> str:
                 len(todo),
                 survey.tiles(),
             )
-            parts = Parts(survey.sources, survey.needed(), recipe, folder, processes)
+            decoded_scans = DecodedScans(survey.sources, survey.needed(), recipe, folder, processes)
             records = {scan: record for scan, record in survey.records.items() if scan in survey.keys}
             runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=parameters.processes)
             with runner as threads:
@@ -165,7 +165,7 @@ def preprocess(parameters: PreprocessParameters) -> str:
                     threads.submit(
                         preprocess_scan,
                         {
-                            "scan": scan, "survey": survey, "out": out, "recipe": recipe, "parts": parts,
+                            "scan": scan, "survey": survey, "out": out, "recipe": recipe, "decoded_scans": decoded_scans,
                             "processes": processes, "states": states,
                         },
                     )

@@ -1,7 +1,7 @@
 """A scan decoded once: its thinned points on local disk, by region, and what must be known of it to cut tiles.
 
-A part is an Arrow file; each of its record batches holds points that one region needs, from one chunk of the
-scan. It lives as long as a run needs it and is no format for others.
+A decoded scan is an Arrow file; each of its record batches holds the points of one chunk of the scan that one region
+needs. It is deleted when the run no longer needs it; the format may change at any time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WORTH_THINNING = 0.7
 
 
 @dataclass(frozen=True)
-class Part:
+class DecodedScan:
     """What was found while a scan was decoded.
 
     Attributes:
@@ -66,15 +66,15 @@ class Part:
         return np.flatnonzero((self.regions == region).all(axis=1)).tolist()
 
 
-def write_part(
+def decode_scan(
     scan: str,
     uri: str,
     path: Path,
     config: BlockConfig,
     window: Window | None = None,
     every_point: bool = False,
-) -> Part:
-    """Decode a scan chunk by chunk into a part at a local path; memory does not grow with the scan.
+) -> DecodedScan:
+    """Decode a scan chunk by chunk into an Arrow file at a local path; memory does not grow with the scan.
 
     Args:
         window: only points inside, as in `reader.iterate_clouds`.
@@ -104,7 +104,7 @@ def write_part(
         raise ScanError(
             f"scan {uri!r} has no point in the window {window}; leave it out or choose another window."
         )
-    return found.part(scan, path, tuple(notes))
+    return found.decoded_scan(scan, path, tuple(notes))
 
 
 @dataclass
@@ -132,7 +132,7 @@ class _Found:
         if self.thins:
             order, starts = group_by_cell(xyz.T, self.grid.voxel_size)
             kept = nearest_to_centre(order, starts, *xyz.T, *self.grid.voxel_size)
-            # A part may hold several points of a voxel; where thinning takes few away it is done once, when cutting.
+            # A decoded scan may hold several points of a voxel; where thinning takes few away it is done once, when cutting.
             self.thins = len(kept) < _WORTH_THINNING * len(cloud)
             xyz = xyz.T.take(kept, axis=1).T
         regions = self.grid.regions_of(xyz)
@@ -167,13 +167,13 @@ class _Found:
         if len(self.cells) >= _CHUNKS_ADDED_UP:
             self.cells, self.ground = [_add_up(self.cells, np.add)], [_add_up(self.ground, np.minimum)]
 
-    def part(self, scan: str, path: Path, notes: tuple[str, ...]) -> Part:
+    def decoded_scan(self, scan: str, path: Path, notes: tuple[str, ...]) -> DecodedScan:
         corners = np.concatenate(self.corners)
         cells, counts = _add_up(self.cells, np.add)
         ground_cells, lowest = _add_up(self.ground, np.minimum)
         scale = colour_scale(self.largest_colour)
         names = tuple(n for n in self.attributes if scale is not None or n not in COLOURS)
-        return Part(
+        return DecodedScan(
             scan=scan,
             path=path,
             crs=self.crs,
@@ -192,5 +192,5 @@ class _Found:
 
 def _add_up(found: list[tuple[np.ndarray, np.ndarray]], how: np.ufunc) -> tuple[np.ndarray, np.ndarray]:
     """The cells of several chunks, each once."""
-    cells, values = (np.concatenate(part) for part in zip(*found, strict=True))
+    cells, values = (np.concatenate(column) for column in zip(*found, strict=True))
     return occupied_cells(cells, values, how)

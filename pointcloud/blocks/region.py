@@ -1,4 +1,4 @@
-"""The points that a region's tiles need, read from the parts of a scan and its neighbours."""
+"""The points that a region's tiles need, read from a decoded scan and its decoded neighbours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pointcloud.blocks.decoded import Part
+from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.blocks.tiles import ThinnedPoints
 from pointcloud.formats.columns import COLOURS
 from pointcloud.grid.block_config import BlockConfig
@@ -50,19 +50,23 @@ class Region:
 
 
 def read_region(
-    region: tuple[int, int], parts: Sequence[Part], scan: str, config: BlockConfig, scheme: LabelScheme | None
+    region: tuple[int, int],
+    decoded_scans: Sequence[DecodedScan],
+    scan: str,
+    config: BlockConfig,
+    scheme: LabelScheme | None,
 ) -> Region:
     """The points of a region and around it.
 
     Args:
         region: place on the grid.
-        parts: of the scan and its neighbours, by name: whoever reads a place takes the same points there.
+        decoded_scans: the scan and its neighbours, in the order of their names: the same points for every reader.
         scan: whose tiles are to be cut.
         scheme: of the labels, None for none.
     """
-    own = next(n for n, part in enumerate(parts) if part.scan == scan)
-    grid = Grid.of(config, parts[own].crs)
-    tables = [(n, table) for n, part in enumerate(parts) for table in _read(part, region)]
+    own = next(n for n, decoded in enumerate(decoded_scans) if decoded.scan == scan)
+    grid = Grid.of(config, decoded_scans[own].crs)
+    tables = [(n, table) for n, decoded in enumerate(decoded_scans) for table in _read(decoded, region)]
     counts = [len(table["x"]) for _, table in tables]
     source = np.repeat(np.array([n for n, _ in tables], np.uint16), counts)
     index = _joined([table["point_index"] for _, table in tables])
@@ -72,14 +76,16 @@ def read_region(
         kept = nearest_to_centre(order, starts, *axes, *grid.voxel_size)
     else:
         kept, starts = order, np.arange(len(order))
-    present = [parts[n] for n in sorted({n for n, _ in tables})]
-    names = set.intersection(*(set(part.attributes) - {"classification"} for part in present))
+    present = [decoded_scans[n] for n in sorted({n for n, _ in tables})]
+    names = set.intersection(*(set(decoded.attributes) - {"classification"} for decoded in present))
     attributes = {
-        name: _scaled(_joined([table[name] for _, table in tables]).take(kept), name, source, kept, parts)
+        name: _scaled(
+            _joined([table[name] for _, table in tables]).take(kept), name, source, kept, decoded_scans
+        )
         for name in sorted(names)
     }
     label = None
-    if scheme is not None and any("classification" in part.attributes for part in present):
+    if scheme is not None and any("classification" in decoded.attributes for decoded in present):
         label = _joined([_labels(table, scheme) for _, table in tables]).take(kept)
     is_own = source == own
     xyz = np.empty((3, len(kept)))
@@ -87,8 +93,8 @@ def read_region(
         column.take(kept, out=axis, mode="clip")  # the default mode would go through another copy
     xyz = xyz.T
     ground = occupied_cells(
-        np.concatenate([part.ground_cells for part in parts]),
-        np.concatenate([part.ground_lowest for part in parts]),
+        np.concatenate([decoded.ground_cells for decoded in decoded_scans]),
+        np.concatenate([decoded.ground_lowest for decoded in decoded_scans]),
         np.minimum,
     )
     thinned = ThinnedPoints(
@@ -99,19 +105,19 @@ def read_region(
         label=label,
         voxel_size=grid.voxel_size,
         point_index=index.take(kept),
-        extent=parts[own].extent,
-        crs=parts[own].crs,
-        scans=tuple(part.scan for part in parts),
-        source=source[kept] if len(parts) > 1 else None,
+        extent=decoded_scans[own].extent,
+        crs=decoded_scans[own].crs,
+        scans=tuple(decoded.scan for decoded in decoded_scans),
+        source=source[kept] if len(decoded_scans) > 1 else None,
     )
     return Region(thinned, order, starts, index, is_own, axes if scheme is None else None)
 
 
-def _read(part: Part, region: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:
-    numbers = part.batches_of(region)
+def _read(decoded: DecodedScan, region: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:
+    numbers = decoded.batches_of(region)
     if not numbers:
         return
-    with pa.memory_map(str(part.path)) as file:
+    with pa.memory_map(str(decoded.path)) as file:
         reader = pa.ipc.open_file(file)
         for number in numbers:
             batch = reader.get_batch(number)
@@ -130,10 +136,10 @@ def _labels(table: dict[str, np.ndarray], scheme: LabelScheme) -> np.ndarray:
 
 
 def _scaled(
-    values: np.ndarray, name: str, source: np.ndarray, kept: np.ndarray, parts: Sequence[Part]
+    values: np.ndarray, name: str, source: np.ndarray, kept: np.ndarray, decoded_scans: Sequence[DecodedScan]
 ) -> np.ndarray:
     """Colours of 8 bits as 16, scan by scan."""
     if name in COLOURS:
-        factor = np.array([part.colour_scale or 1 for part in parts], np.uint16)
+        factor = np.array([decoded.colour_scale or 1 for decoded in decoded_scans], np.uint16)
         values = values * factor[source[kept]]
     return values

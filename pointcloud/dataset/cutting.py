@@ -1,4 +1,4 @@
-"""From parts to the blocks of a scan: its tiles with what neighbouring scans have in them and around them."""
+"""From decoded scans to the blocks of a scan: its tiles with what neighbouring scans have in them and around them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pointcloud.blocks.block import Block
-from pointcloud.blocks.decoded import Part
+from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.blocks.region import read_region
 from pointcloud.dataset.splits import TRAIN, UNUSED, SplitRule, is_mixed, plan_split, split_of_shifted
 from pointcloud.grid.block_config import BlockConfig
@@ -29,13 +29,13 @@ class Cutting:
 
     Attributes:
         scan: its name.
-        parts: its own and its neighbours', by name: whoever cuts a place takes the same points there.
+        decoded_scans: the scan and its neighbours, in the order of their names: the same points for every reader.
         config, scheme: how to cut.
         splits: shift -> tile -> split, of the scan's own tiles.
     """
 
     scan: str
-    parts: tuple[Part, ...]
+    decoded_scans: tuple[DecodedScan, ...]
     config: BlockConfig
     scheme: LabelScheme
     splits: dict[Shift, dict[Tile, str]]
@@ -46,82 +46,92 @@ class Cutting:
         Raises:
             ScanError: more than `max_points` points that no cut can part.
         """
-        grid = Grid.of(self.config, self.parts[0].crs)
+        grid = Grid.of(self.config, self.decoded_scans[0].crs)
         wanted: dict[tuple[int, int], dict[Shift, set[Tile]]] = {}
         for shift, tiles in self.splits.items():
             for tile in tiles:
                 region = grid.region_of_tile(tile, shift)
                 wanted.setdefault(region, {}).setdefault(shift, set()).add(tile)
         for region in sorted(wanted):
-            points = read_region(region, self.parts, self.scan, self.config, self.scheme).thinned
+            points = read_region(region, self.decoded_scans, self.scan, self.config, self.scheme).thinned
             blocks = list(points.cut(self.config, wanted[region]))
             yield blocks, [self.splits[block.shift][block.tile] for block in blocks]
 
 
 def plan_cutting(
-    part: Part, neighbours: Sequence[Part], config: BlockConfig, scheme: LabelScheme, rule: SplitRule
+    decoded: DecodedScan,
+    neighbours: Sequence[DecodedScan],
+    config: BlockConfig,
+    scheme: LabelScheme,
+    rule: SplitRule,
 ) -> Cutting:
     """Which tiles are a scan's own, and the split of each.
 
     Args:
-        part: the scan's.
+        decoded: the scan to be cut.
         neighbours: of scans in the same CRS that have points in its tiles or around them.
 
     Raises:
         PointloomError: a split rule that does not fit the tiles.
     """
-    parts = tuple(sorted((part, *neighbours), key=lambda each: each.scan))
-    position = [each.scan for each in parts].index(part.scan)
-    holders = _holders(parts, position, (0, 0), config)
-    own = sorted(_own_tiles(parts, position, holders))
+    decoded_scans = tuple(sorted((decoded, *neighbours), key=lambda each: each.scan))
+    position = [each.scan for each in decoded_scans].index(decoded.scan)
+    holders = _holders(decoded_scans, position, (0, 0), config)
+    own = sorted(_own_tiles(decoded_scans, position, holders))
     tiles = np.array(own, np.int64).reshape(-1, 2)
-    counts = _class_counts(parts, tiles, config, scheme)
-    planned = plan_split(part.scan, tiles, counts, rule, config.tile_size_m)
+    counts = _class_counts(decoded_scans, tiles, config, scheme)
+    planned = plan_split(decoded.scan, tiles, counts, rule, config.tile_size_m)
     base = {
-        tile: UNUSED if is_mixed([parts[n].scan for n in holders[tile]], rule) else split
+        tile: UNUSED if is_mixed([decoded_scans[n].scan for n in holders[tile]], rule) else split
         for tile, split in zip(own, planned, strict=True)
     }
     splits: dict[Shift, dict[Tile, str]] = {(0, 0): base}
     # A shifted tile may reach into ground that other scans hold out.
     around = base | {
-        tile: _split_of_others(tile, [parts[n].scan for n in _by_rank(parts, of)], rule, config)
+        tile: _split_of_others(
+            tile, [decoded_scans[n].scan for n in _by_rank(decoded_scans, of)], rule, config
+        )
         for tile, of in holders.items()
         if tile not in base
     }
     for a in range(config.overlap):
         for b in range(config.overlap):
             if (a, b) != (0, 0):
-                shifted = _own_tiles(parts, position, _holders(parts, position, (a, b), config))
+                shifted = _own_tiles(
+                    decoded_scans, position, _holders(decoded_scans, position, (a, b), config)
+                )
                 splits[a, b] = {tile: split_of_shifted(tile, (a, b), around) for tile in sorted(shifted)}
-    return Cutting(part.scan, parts, config, scheme, splits)
+    return Cutting(decoded.scan, decoded_scans, config, scheme, splits)
 
 
 def _holders(
-    parts: tuple[Part, ...], own: int, shift: Shift, config: BlockConfig
+    decoded_scans: tuple[DecodedScan, ...], own: int, shift: Shift, config: BlockConfig
 ) -> dict[Tile, dict[int, int]]:
-    """The tiles in and beside those of one part's scan -> which parts have points in them, and how many."""
+    """The tiles in and beside those of one scan -> which decoded scans have points in them, and how many."""
     found: dict[Tile, dict[int, int]] = {}
-    cells = parts[own].cells[:, :2]
+    cells = decoded_scans[own].cells[:, :2]
     low, high = (
         (cells.min(axis=0) - shift) // config.overlap - 1,
         (cells.max(axis=0) - shift) // config.overlap + 1,
     )
-    for n, part in enumerate(parts):
-        tile = (part.cells[:, :2] - shift) // config.overlap
+    for n, decoded in enumerate(decoded_scans):
+        tile = (decoded.cells[:, :2] - shift) // config.overlap
         near = ((tile >= low) & (tile <= high)).all(axis=1)
-        tiles, points = occupied_cells(tile[near], part.cell_points[near], np.add)
+        tiles, points = occupied_cells(tile[near], decoded.cell_points[near], np.add)
         for (i, j), count in zip(tiles.tolist(), points.tolist(), strict=True):
             found.setdefault((i, j), {})[n] = count
     return found
 
 
-def _by_rank(parts: tuple[Part, ...], of: dict[int, int]) -> list[int]:
-    """The parts that have points in a tile, first the one whose scan the tile belongs to."""
-    return sorted(of, key=lambda n: (-of[n], parts[n].scan))
+def _by_rank(decoded_scans: tuple[DecodedScan, ...], of: dict[int, int]) -> list[int]:
+    """The decoded scans that have points in a tile, first the one whose scan the tile belongs to."""
+    return sorted(of, key=lambda n: (-of[n], decoded_scans[n].scan))
 
 
-def _own_tiles(parts: tuple[Part, ...], own: int, holders: dict[Tile, dict[int, int]]) -> list[Tile]:
-    return [tile for tile, of in holders.items() if own in of and _by_rank(parts, of)[0] == own]
+def _own_tiles(
+    decoded_scans: tuple[DecodedScan, ...], own: int, holders: dict[Tile, dict[int, int]]
+) -> list[Tile]:
+    return [tile for tile, of in holders.items() if own in of and _by_rank(decoded_scans, of)[0] == own]
 
 
 def _split_of_others(tile: Tile, scans: list[str], rule: SplitRule, config: BlockConfig) -> str:
@@ -135,17 +145,19 @@ def _split_of_others(tile: Tile, scans: list[str], rule: SplitRule, config: Bloc
 
 
 def _class_counts(
-    parts: tuple[Part, ...], tiles: np.ndarray, config: BlockConfig, scheme: LabelScheme
+    decoded_scans: tuple[DecodedScan, ...], tiles: np.ndarray, config: BlockConfig, scheme: LabelScheme
 ) -> np.ndarray:
     """(T, C) decoded points by class in each tile of the base grid; (T, 1) where no scan has classes."""
     row = {tile: n for n, tile in enumerate(map(tuple, tiles.tolist()))}
-    labelled = any("classification" in part.attributes for part in parts)
+    labelled = any("classification" in decoded.attributes for decoded in decoded_scans)
     counts = np.zeros((len(tiles), len(scheme) if labelled else 1), np.int64)
-    for part in parts:
-        rows = np.array([row.get((i, j), -1) for i, j in (part.cells[:, :2] // config.overlap).tolist()], int)
-        index = scheme.to_indices(part.cells[:, 2]) if labelled else np.zeros(len(rows), int)
-        if labelled and "classification" not in part.attributes:
+    for decoded in decoded_scans:
+        rows = np.array(
+            [row.get((i, j), -1) for i, j in (decoded.cells[:, :2] // config.overlap).tolist()], int
+        )
+        index = scheme.to_indices(decoded.cells[:, 2]) if labelled else np.zeros(len(rows), int)
+        if labelled and "classification" not in decoded.attributes:
             continue
         here = (rows >= 0) & (index >= 0)
-        np.add.at(counts, (rows[here], index[here]), part.cell_points[here])
+        np.add.at(counts, (rows[here], index[here]), decoded.cell_points[here])
     return counts

@@ -1,4 +1,4 @@
-"""What is done to one scan: decode it into a part, then cut its tiles into a shard. Neither needs a scheduler."""
+"""What is done to one scan: decode it, then cut its tiles into a shard. Neither needs a scheduler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pointcloud.blocks.decoded import Part, write_part
+from pointcloud.blocks.decoded import DecodedScan, decode_scan
 from pointcloud.blocks.features import FEATURES
 from pointcloud.cloud import ScanHeader
 from pointcloud.dataset.cutting import plan_cutting
@@ -94,8 +94,8 @@ def fingerprint_of(uri: str) -> str:
     return ledger.key_of([(file.name, storage.fingerprint(file.uri)) for file in files])
 
 
-def read_scan(source: storage.Source, recipe: Recipe, folder: Path) -> Part:
-    """Decode a scan into a part in a local folder.
+def read_scan(source: storage.Source, recipe: Recipe, folder: Path) -> DecodedScan:
+    """Decode a scan into an Arrow file in a local folder.
 
     Raises:
         ScanError: it cannot be read, or lacks what a required feature needs.
@@ -104,10 +104,10 @@ def read_scan(source: storage.Source, recipe: Recipe, folder: Path) -> Part:
     _bound_threads()
     path = folder / f"{ledger.key_of(source.name)}.arrow"
     try:
-        part = write_part(source.name, source.uri, path, recipe.config, recipe.window)
+        decoded = decode_scan(source.name, source.uri, path, recipe.config, recipe.window)
         missing = {
             name: feature for feature in recipe.required for name in FEATURES[feature][0]
-            if name not in part.attributes
+            if name not in decoded.attributes
         }  # fmt: skip
         if missing:
             raise ScanError(
@@ -117,10 +117,10 @@ def read_scan(source: storage.Source, recipe: Recipe, folder: Path) -> Part:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return part
+    return decoded
 
 
-def cut_scan(part: Part, neighbours: Sequence[Part], recipe: Recipe, uri: str) -> ShardSums:
+def cut_scan(decoded: DecodedScan, neighbours: Sequence[DecodedScan], recipe: Recipe, uri: str) -> ShardSums:
     """Cut a scan's own tiles, with what its neighbours have in and around them, into the shard `uri`.
 
     Raises:
@@ -128,8 +128,8 @@ def cut_scan(part: Part, neighbours: Sequence[Part], recipe: Recipe, uri: str) -
         StorageError: `uri` cannot be written.
     """
     _bound_threads()
-    cutting = plan_cutting(part, neighbours, recipe.config, recipe.scheme, recipe.rule)
-    return write_shard(uri, cutting, part.crs, recipe.sample_points, recipe.min_points)
+    cutting = plan_cutting(decoded, neighbours, recipe.config, recipe.scheme, recipe.rule)
+    return write_shard(uri, cutting, decoded.crs, recipe.sample_points, recipe.min_points)
 
 
 def _bound_threads() -> None:

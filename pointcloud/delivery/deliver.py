@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pointcloud.blocks.decoded import Part, write_part
+from pointcloud.blocks.decoded import DecodedScan, decode_scan
 from pointcloud.cloud import CHUNK_POINTS
 from pointcloud.crs import metres_per_unit
 from pointcloud.delivery import table_copy
@@ -29,8 +29,8 @@ def decode_for_labels(
     config: BlockConfig,
     scheme: LabelScheme,
     options: LabelOptions | None = None,
-) -> Part:
-    """What labelling reads of a scan first: of LAS its EVLRs, and all its points as a part at a local path.
+) -> DecodedScan:
+    """What labelling reads of a scan first: of LAS its EVLRs, and all its points, decoded into a local file.
 
     Decoders run here and in `write_labels`, and may end the process: call both in one that may.
 
@@ -41,15 +41,15 @@ def decode_for_labels(
         with open_scan(uri) as reader, reading(uri):
             check_codes(reader.header, scheme, options)
             len(reader.evlrs or [])
-    return write_part(scan, uri, path, config, every_point=True)
+    return decode_scan(scan, uri, path, config, every_point=True)
 
 
-def decode_beside(scan: str, uri: str, path: Path, config: BlockConfig, part: Part) -> Part:
-    """The points of a neighbouring scan that a part's tiles, halos and heights may reach. Raises as above."""
-    metres = metres_per_unit(part.crs)[0]
+def decode_beside(scan: str, uri: str, path: Path, config: BlockConfig, decoded: DecodedScan) -> DecodedScan:
+    """The points of a neighbouring scan that the tiles, halos and heights of a decoded scan may reach. Raises as above."""
+    metres = metres_per_unit(decoded.crs)[0]
     reach = (2 * config.tile_size_m + config.halo_m + config.ground_window_m) / metres
-    (x_min, y_min), (x_max, y_max) = part.extent[:, :2].tolist()
-    return write_part(scan, uri, path, config, (x_min - reach, y_min - reach, x_max + reach, y_max + reach))
+    (x_min, y_min), (x_max, y_max) = decoded.extent[:, :2].tolist()
+    return decode_scan(scan, uri, path, config, (x_min - reach, y_min - reach, x_max + reach, y_max + reach))
 
 
 def write_labels(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pointcloud.blocks.block import Block
-from pointcloud.blocks.decoded import Part
+from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.blocks.region import read_region
 from pointcloud.blocks.tiles import ThinnedPoints
 from pointcloud.errors import ScanError
@@ -31,8 +31,8 @@ _Votes = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def label_points(
-    part: Part,
-    neighbours: Sequence[Part],
+    decoded: DecodedScan,
+    neighbours: Sequence[DecodedScan],
     config: BlockConfig,
     predict: Predict,
     summarise: Summarise,
@@ -46,8 +46,8 @@ def label_points(
     and agree.
 
     Args:
-        part: of the scan, all its points in it (`write_part` with `every_point`).
-        neighbours: parts with the points that its tiles and halos reach; they get no label.
+        decoded: the scan, with all its points (`decode_scan` with `every_point`).
+        neighbours: decoded scans with the points that its tiles and halos reach; they get no label.
         observe: is shown what was labelled, region by region.
         folder: keeps the arrays as files <name>.npy, memory-mapped, however large the scan; None: in memory.
 
@@ -55,14 +55,14 @@ def label_points(
         ScanError: a block that cannot be cut, or lacks what `predict` needs; logits that are no numbers.
         OSError: no room for the arrays in the folder.
     """
-    parts = tuple(sorted((part, *neighbours), key=lambda each: each.scan))
-    grid = Grid.of(config, part.crs)
+    decoded_scans = tuple(sorted((decoded, *neighbours), key=lambda each: each.scan))
+    grid = Grid.of(config, decoded.crs)
     found: dict[str, np.ndarray] = {}
     # A shifted tile may end in the next regions: its votes wait there.
     waiting: dict[tuple[int, int], list[_Votes]] = {}
-    wanted = _tiles_by_region(part, grid)
+    wanted = _tiles_by_region(decoded, grid)
     for region in sorted(wanted):
-        here = read_region(region, parts, part.scan, config, None)
+        here = read_region(region, decoded_scans, decoded.scan, config, None)
         logits, votes = _vote(here.thinned, predict(here.thinned.cut(config, wanted[region])))
         identity = _identity(here.thinned)
         for ids, sums, counts in waiting.pop(region, []):
@@ -82,7 +82,7 @@ def label_points(
         assert votes[needed].all(), "every point that is labelled lies in the core of a block"
         mean = logits / np.maximum(votes, 1)[:, None]
         if not np.isfinite(mean).all():
-            raise _no_numbers(part.scan, mean[votes > 0])
+            raise _no_numbers(decoded.scan, mean[votes > 0])
         observe(
             here.thinned.xyz[needed], here.thinned.voxel[needed], np.bincount(row), summarise(mean[needed])
         )
@@ -94,7 +94,7 @@ def label_points(
             of_points = mean[own_row]
         for name, values in summarise(of_points).items():
             if name not in found:
-                found[name] = allocate(folder, name, (part.num_points, *values.shape[1:]), values.dtype)
+                found[name] = allocate(folder, name, (decoded.num_points, *values.shape[1:]), values.dtype)
             found[name][own_index] = values
     return found
 
@@ -124,14 +124,14 @@ def allocate(folder: Path | None, name: str, shape: tuple[int, ...], dtype: np.d
 
 
 def _tiles_by_region(
-    part: Part, grid: Grid
+    decoded: DecodedScan, grid: Grid
 ) -> dict[tuple[int, int], dict[tuple[int, int], set[tuple[int, int]]]]:
     """Region -> shift -> the tiles beginning there that the scan has points in."""
     found: dict[tuple[int, int], dict[tuple[int, int], set[tuple[int, int]]]] = {}
     for a in range(grid.tile_cells):
         for b in range(grid.tile_cells):
-            tile = (part.cells[:, :2] - (a, b)) // grid.tile_cells
-            tiles, _ = occupied_cells(tile, part.cell_points, np.add)
+            tile = (decoded.cells[:, :2] - (a, b)) // grid.tile_cells
+            tiles, _ = occupied_cells(tile, decoded.cell_points, np.add)
             for i, j in tiles.tolist():
                 region = grid.region_of_tile((i, j), (a, b))
                 found.setdefault(region, {}).setdefault((a, b), set()).add((i, j))

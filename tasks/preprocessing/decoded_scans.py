@@ -1,4 +1,4 @@
-"""The parts of scans that a run has decoded: each once, shared by those that need it, gone when nobody does."""
+"""The scans that a run has decoded: each once, shared by those that need it, deleted when none does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
-from pointcloud.blocks.decoded import Part
+from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.dataset.recipe import Recipe, read_scan
 from pointcloud.errors import ScanError
 from pointcloud.storage import files
@@ -22,11 +22,11 @@ from tasks.runtime.isolation import IsolatedProcesses
 
 @contextmanager
 def scratch_folder(out: str) -> Iterator[Path]:
-    """A local folder for the parts of a run, below TMPDIR; who calls it holds the lock on the dataset `out`.
+    """A local folder for the decoded scans of a run, below TMPDIR; who calls it holds the lock on the dataset `out`.
 
     What a killed run left there is removed first.
     """
-    folder = Path(tempfile.gettempdir()) / f"pointloom-parts-{key_of(out, os.getuid())[:16]}"
+    folder = Path(tempfile.gettempdir()) / f"pointloom-decoded-{key_of(out, os.getuid())[:16]}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     try:
@@ -35,12 +35,12 @@ def scratch_folder(out: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Parts:
+class DecodedScans:
     """Decodes scans when they are first asked for; for use by several threads.
 
     Args:
         sources: the scans, by name.
-        needed: scan that is cut -> the scans whose parts that takes, its own among them.
+        needed: scan that is cut -> the decoded scans that this takes, its own among them.
         folder: local, empty, for this run alone.
     """
 
@@ -55,11 +55,11 @@ class Parts:
         self._sources, self._needed, self._recipe = sources, needed, recipe
         self._folder, self._processes = folder, processes
         self._lock = threading.Lock()
-        self._found: dict[str, Future[Part | ScanError]] = {}
+        self._found: dict[str, Future[DecodedScan | ScanError]] = {}
         self._users = Counter(scan for scans in needed.values() for scan in scans)
 
-    def of(self, scan: str) -> tuple[Part, list[Part]]:
-        """A scan's part and those of its neighbours that can be read.
+    def of(self, scan: str) -> tuple[DecodedScan, list[DecodedScan]]:
+        """A decoded scan and those of its neighbours that can be read.
 
         Raises:
             ScanError: the scan itself cannot be read.
@@ -72,17 +72,17 @@ class Parts:
         own = found.pop(scan)
         if isinstance(own, ScanError):
             raise own
-        return own, [part for part in found.values() if isinstance(part, Part)]
+        return own, [decoded for decoded in found.values() if isinstance(decoded, DecodedScan)]
 
     def release(self, scan: str) -> None:
-        """A scan is cut, or cannot be: parts that no other waits for are removed."""
+        """A scan is cut, or cannot be: decoded scans that no other waits for are removed."""
         with self._lock:
             self._users.subtract(self._needed[scan])
             unused = [each for each in self._needed[scan] if self._users[each] == 0 and each in self._found]
-            parts = [self._found.pop(each).result() for each in unused]
-        for part in parts:
-            if isinstance(part, Part):
-                part.path.unlink(missing_ok=True)
+            decoded_scans = [self._found.pop(each).result() for each in unused]
+        for decoded in decoded_scans:
+            if isinstance(decoded, DecodedScan):
+                decoded.path.unlink(missing_ok=True)
 
     def _read(self, scan: str) -> None:
         with self._lock:

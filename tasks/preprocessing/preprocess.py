@@ -11,7 +11,7 @@ import numpy as np
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from pointcloud.blocks.decoded import Part
+from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.blocks.features import FeatureStatistics
 from pointcloud.crs import metres_per_unit
 from pointcloud.dataset import splits, store
@@ -23,7 +23,7 @@ from pointcloud.storage import files, ledger
 from pointcloud.storage.ledger import CUTTING, READING
 from tasks.prefect_ui.scan_states import ScanStates
 from tasks.prefect_ui.survey_map import TileRuns
-from tasks.preprocessing.decoded_scans import Parts
+from tasks.preprocessing.decoded_scans import DecodedScans
 from tasks.preprocessing.plan import STAGE, Survey
 from tasks.runtime.isolation import IsolatedProcesses
 
@@ -32,7 +32,8 @@ from tasks.runtime.isolation import IsolatedProcesses
     name="preprocess scan", task_run_name="{scan}", retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE,
 )  # fmt: skip
 def preprocess_scan(
-    scan: str, survey: Survey, out: str, recipe: Recipe, parts: Parts, processes: IsolatedProcesses, states: ScanStates
+    scan: str, survey: Survey, out: str, recipe: Recipe, decoded_scans: DecodedScans, processes: IsolatedProcesses,
+    states: ScanStates,
 ) -> ledger.Record:  # fmt: skip
     """Read, cut and store one scan; its record, also where it is quarantined.
 
@@ -45,24 +46,24 @@ def preprocess_scan(
     try:
         if scan in survey.errors:
             raise ScanError(survey.errors[scan])
-        part, neighbours = parts.of(scan)
-        tiles = _tiles(part, recipe)
+        decoded, neighbours = decoded_scans.of(scan)
+        tiles = _tiles(decoded, recipe)
         states.set(scan, CUTTING, tiles=tiles)
         path = f"shards/{scan}.parquet"
         uri = files.join(out, *path.split("/"))
-        sums: ShardSums = processes.call(cut_scan, part, neighbours, recipe, uri)
+        sums: ShardSums = processes.call(cut_scan, decoded, neighbours, recipe, uri)
         record = ledger.Record(
             STAGE, scan, key, ledger.DONE,
-            points_in=part.num_points,
+            points_in=decoded.num_points,
             points_out=sums.num_core,
             seconds=time.monotonic() - began,
             output=uri,
             details={
-                "path": path, "tiles": tiles.to_dict(), **sums.to_dict(), **_details(part, neighbours, recipe),
+                "path": path, "tiles": tiles.to_dict(), **sums.to_dict(), **_details(decoded, neighbours, recipe),
             },
         )  # fmt: skip
         logger.info("%s: %s points in %.1f s", scan, f"{record.points_in:,}", record.seconds)
-        for note in part.notes:
+        for note in decoded.notes:
             logger.info("%s: %s", scan, note)
     except ScanError as error:
         sentence = str(error) if scan in str(error) else f"scan {survey.sources[scan].uri!r}: {error}"
@@ -71,33 +72,33 @@ def preprocess_scan(
         )
         logger.warning("quarantined: %s", sentence)
     if scan in survey.headers:
-        parts.release(scan)
+        decoded_scans.release(scan)
     ledger.write(out, record)
     states.set(scan, record.state, record)
     return record
 
 
-def _tiles(part: Part, recipe: Recipe) -> TileRuns:
+def _tiles(decoded: DecodedScan, recipe: Recipe) -> TileRuns:
     """Where a scan has points; the tiles at its edge it may share with its neighbours."""
-    size = recipe.config.tile_size_m / metres_per_unit(part.crs)[0]
-    return TileRuns.of(part.cells[:, :2] // recipe.config.overlap, size)
+    size = recipe.config.tile_size_m / metres_per_unit(decoded.crs)[0]
+    return TileRuns.of(decoded.cells[:, :2] // recipe.config.overlap, size)
 
 
-def _details(part: Part, neighbours: list[Part], recipe: Recipe) -> dict[str, Any]:
-    ignored = recipe.scheme.to_indices(part.cells[:, 2]) < 0
+def _details(decoded: DecodedScan, neighbours: list[DecodedScan], recipe: Recipe) -> dict[str, Any]:
+    ignored = recipe.scheme.to_indices(decoded.cells[:, 2]) < 0
     codes: dict[int, int] = {}
-    if "classification" in part.attributes:
+    if "classification" in decoded.attributes:
         for code, count in zip(
-            part.cells[ignored, 2].tolist(), part.cell_points[ignored].tolist(), strict=True
+            decoded.cells[ignored, 2].tolist(), decoded.cell_points[ignored].tolist(), strict=True
         ):
             codes[code] = codes.get(code, 0) + count
     return {
-        "attributes": sorted(set(part.attributes) - {"classification"}),
+        "attributes": sorted(set(decoded.attributes) - {"classification"}),
         "codes_ignored": {str(code): count for code, count in sorted(codes.items())},
-        "crs": part.crs.name if part.crs else None,
-        "extent": part.extent.tolist(),
+        "crs": decoded.crs.name if decoded.crs else None,
+        "extent": decoded.extent.tolist(),
         "neighbours": [other.scan for other in neighbours],
-        "notes": list(part.notes),
+        "notes": list(decoded.notes),
     }
 
 

@@ -20,7 +20,7 @@ import torch
 from models.predictor import Predictor
 from models.weights.checkpoint import read_checkpoint
 from pointcloud.blocks.block import Block
-from pointcloud.blocks.decoded import Part
+from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.cloud import CHUNK_POINTS
 from pointcloud.crs import metres_per_unit
 from pointcloud.delivery.deliver import decode_beside, decode_for_labels, write_labels
@@ -103,7 +103,7 @@ class ScanSegmenter:
     ) -> ledger.Record:
         """The record of a scan, labelled or quarantined. Raises StorageError."""
         try:
-            with tempfile.TemporaryDirectory(prefix="pointloom-parts-") as folder:
+            with tempfile.TemporaryDirectory(prefix="pointloom-decoded-") as folder:
                 return self._label(uri, name, key, beside, began, Path(folder))
         except StorageError:
             raise
@@ -129,37 +129,37 @@ class ScanSegmenter:
     ) -> ledger.Record:
         scheme, options, output = self._scheme, self._job.options, self._job.output(name)
         begun, in_network = time.time(), self._predictor.network_seconds
-        part, neighbours = self._decode(name, uri, beside, folder)
-        decoded = time.monotonic()
-        doubts = TileDoubts(name, self._job.config, part.crs, part.extent, len(scheme))
+        decoded, neighbours = self._decode(name, uri, beside, folder)
+        decoded_at = time.monotonic()
+        doubts = TileDoubts(name, self._job.config, decoded.crs, decoded.extent, len(scheme))
         sampler = Sampler(self._job.config.tile_size_m)
         found = label_points(
-            part, neighbours, self._job.config, partial(self._predict, sampler), partial(summarise, options=options),
+            decoded, neighbours, self._job.config, partial(self._predict, sampler), partial(summarise, options=options),
             doubts.take, folder,
         )  # fmt: skip
         class_counts = _class_counts(found["classes"], len(scheme))
         labelled, in_network = time.monotonic(), self._predictor.network_seconds - in_network
-        looks = self._looks(sampler, part)
+        looks = self._looks(sampler, decoded)
         if looks["drift"] and self._job.quarantine_drift:
             why = f"scan {uri!r} is unlike what the network was trained on: {' '.join(looks['drift'])}"
             return replace(
                 self._failed(name, key, ledger.QUARANTINED, began, ScanError(why)),
-                points_in=part.num_points,
+                points_in=decoded.num_points,
                 details=looks,
             )
         codes, proof = self._isolated.call(write_labels, uri, output, folder, scheme, options)
         doubts.write(self._job.tiles(name))
         written = time.monotonic()
         stages = {
-            "decode": decoded - began,
-            "cut and merge": labelled - decoded - in_network,
+            "decode": decoded_at - began,
+            "cut and merge": labelled - decoded_at - in_network,
             "network": in_network,
             "write and prove": written - labelled,
         }
         return ledger.Record(
             STAGE, name, key, ledger.DONE,
-            points_in=part.num_points,
-            points_out=part.num_points,
+            points_in=decoded.num_points,
+            points_out=decoded.num_points,
             seconds=written - began,
             output=output,
             details={
@@ -172,7 +172,7 @@ class ScanSegmenter:
                 "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
                 "settings": self._job.settings,
                 **looks,
-                "notes": list(part.notes),
+                "notes": list(decoded.notes),
                 "proof": proof.to_dict(),
                 "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
             },
@@ -200,40 +200,40 @@ class ScanSegmenter:
         ):
             folder = Path(name)
             scan = write_tile(_REHEARSED, 0, 0, folder)
-            part, _ = self._decode(scan.name, str(scan), {}, folder)
+            decoded, _ = self._decode(scan.name, str(scan), {}, folder)
             label_points(
-                part, [], self._job.config, self._predictor.logits, partial(summarise, options=self._job.options),
+                decoded, [], self._job.config, self._predictor.logits, partial(summarise, options=self._job.options),
                 folder=folder,
             )  # fmt: skip
             out = folder / "labelled" / output_name(scan.name, self._job.options.format)
             self._isolated.call(write_labels, str(scan), str(out), folder, self._scheme, self._job.options)
         self._predictor.network_seconds = 0.0
 
-    def _looks(self, sampler: Sampler, part: Part) -> dict[str, Any]:
+    def _looks(self, sampler: Sampler, decoded: DecodedScan) -> dict[str, Any]:
         """What a scan looks like and how it is unlike the training, for its record."""
         checkpoint = self._predictor.checkpoint
-        thinning = {part.scan: part.num_points / max(sampler.num_kept, 1)}
+        thinning = {decoded.scan: decoded.num_points / max(sampler.num_kept, 1)}
         seen, drift = sampler.seen(thinning), []
         if checkpoint.seen is not None:
-            units = metres_per_unit(part.crs)
+            units = metres_per_unit(decoded.crs)
             drift = sampler.drift(checkpoint.seen, checkpoint.features, thinning, units)
         return {"seen": None if seen is None else seen.to_dict(), "drift": drift}
 
     def _decode(
         self, name: str, uri: str, beside: Mapping[str, str], folder: Path
-    ) -> tuple[Part, list[Part]]:
-        """The parts of a scan and its neighbours (name -> URI), decoded where a decoder may crash."""
+    ) -> tuple[DecodedScan, list[DecodedScan]]:
+        """A scan and its neighbours (name -> URI), decoded where a decoder may crash."""
         config, neighbours = self._job.config, []
-        part: Part = self._isolated.call(
+        decoded: DecodedScan = self._isolated.call(
             decode_for_labels, name, uri, folder / "scan.arrow", config, self._scheme, self._job.options
         )
         for number, (other, at) in enumerate(sorted(beside.items())):
             # A neighbour that cannot be read, or has no point so near, gives no context; its own record says why.
             with suppress(ScanError):
                 neighbours.append(
-                    self._isolated.call(decode_beside, other, at, folder / f"{number}.arrow", config, part)
+                    self._isolated.call(decode_beside, other, at, folder / f"{number}.arrow", config, decoded)
                 )
-        return part, neighbours
+        return decoded, neighbours
 
 
 def _class_counts(classes: np.ndarray, num_classes: int) -> list[int]:

@@ -17,7 +17,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from pointcloud.blocks.block import Block
-from pointcloud.blocks.decoded import Part
+from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.errors import PointloomError
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
@@ -173,39 +173,39 @@ class _Sampling(ScanSegmenter):
         sampler = Sampler(config.tile_size_m)
         with tempfile.TemporaryDirectory(prefix="pointloom-sample-") as name:
             folder, began = Path(name), time.monotonic()
-            part, beside = self._decode(row["name"], row["uri"], json.loads(row["neighbours"]), folder)
-            decoded = time.monotonic()
+            decoded, beside = self._decode(row["name"], row["uri"], json.loads(row["neighbours"]), folder)
+            decoded_at = time.monotonic()
 
             def until_enough(blocks: Iterable[Block]) -> Iterator[Block]:
                 for block in blocks:
-                    if labelled and time.monotonic() - decoded > _SAMPLE_SECONDS:
+                    if labelled and time.monotonic() - decoded_at > _SAMPLE_SECONDS:
                         raise _Enough
                     yield block
 
             def predict(blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
                 nonlocal labelled
                 for block, logits in self._predict(sampler, until_enough(blocks)):
-                    labelled += _points_of(block, part, config)
+                    labelled += _points_of(block, decoded, config)
                     yield block, logits
 
             try:
-                label_points(part, beside, config, predict, partial(summarise, options=self._job.options),
+                label_points(decoded, beside, config, predict, partial(summarise, options=self._job.options),
                              folder=folder)  # fmt: skip
-                labelled = part.num_points
+                labelled = decoded.num_points
             except _Enough:
                 pass
             ended = time.monotonic()
-        share = min(1.0, labelled / part.num_points)
+        share = min(1.0, labelled / decoded.num_points)
         device = "GPU" if self._predictor.device.type == "cuda" else "CPUs"
-        return Sample(part.scan, labelled, ended - decoded + share * (decoded - began), device)
+        return Sample(decoded.scan, labelled, ended - decoded_at + share * (decoded_at - began), device)
 
 
-def _points_of(block: Block, part: Part, config: BlockConfig) -> float:
+def _points_of(block: Block, decoded: DecodedScan, config: BlockConfig) -> float:
     """Points of a scan in a block's core, each divided among the shifted grids; in a quarter of a tile by its area."""
-    grid = Grid.of(config, part.crs)
+    grid = Grid.of(config, decoded.crs)
     low = np.array(block.tile) * grid.tile_cells + block.shift
-    within = (part.cells[:, :2] >= low) & (part.cells[:, :2] < low + grid.tile_cells)
+    within = (decoded.cells[:, :2] >= low) & (decoded.cells[:, :2] < low + grid.tile_cells)
     tile = grid.tile_cells * grid.cell_voxels * grid.voxel_size[0]
     x_min, y_min, x_max, y_max = block.cell
     area = (x_max - x_min) * (y_max - y_min) / tile**2
-    return float(part.cell_points[within.all(axis=1)].sum()) * area / config.overlap**2
+    return float(decoded.cell_points[within.all(axis=1)].sum()) * area / config.overlap**2

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pointcloud.blocks.block import Block
-from pointcloud.blocks.decoded import Part, write_part
+from pointcloud.blocks.decoded import DecodedScan, decode_scan
 from pointcloud.blocks.neighbours import find_neighbours, reading_order
 from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.dataset.cutting import plan_cutting
@@ -48,9 +48,9 @@ def nine(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return crop(whole, tmp_path_factory.mktemp("nine"), [652_030.3, 652_061.1], [6_600_029.9, 6_600_060.2])
 
 
-def parts_of(scans: Sequence[Path], config: BlockConfig, folder: Path) -> dict[str, Part]:
+def decode_all(scans: Sequence[Path], config: BlockConfig, folder: Path) -> dict[str, DecodedScan]:
     folder.mkdir(parents=True, exist_ok=True)
-    return {s.name: write_part(s.name, str(s), folder / f"{s.name}.arrow", config) for s in scans}
+    return {s.name: decode_scan(s.name, str(s), folder / f"{s.name}.arrow", config) for s in scans}
 
 
 def preprocess(
@@ -58,10 +58,12 @@ def preprocess(
 ) -> list[Block]:
     """The blocks of scans, from their shards."""
     neighbours = find_neighbours({s.name: read_header(str(s)) for s in scans}, config)
-    parts, shards = parts_of(scans, config, folder / "parts"), []
-    for name, part in parts.items():
-        cutting = plan_cutting(part, [parts[other] for other in neighbours[name]], config, SCHEME, rule)
-        sums = write_shard(str(folder / f"{name}.parquet"), cutting, part.crs)
+    decoded_scans, shards = decode_all(scans, config, folder / "decoded_scans"), []
+    for name, decoded in decoded_scans.items():
+        cutting = plan_cutting(
+            decoded, [decoded_scans[other] for other in neighbours[name]], config, SCHEME, rule
+        )
+        sums = write_shard(str(folder / f"{name}.parquet"), cutting, decoded.crs)
         shards.append(Shard(f"{name}.parquet", name, dict(sums.num_blocks)))
     manifest = Manifest(config, SCHEME, {}, tuple(shards), None, {}, (), {})  # type: ignore[arg-type]
     return [b for split in (TRAIN, UNUSED, TEST, "val") for b in read_blocks(str(folder), manifest, split)]
@@ -148,9 +150,9 @@ def test_kept_and_thinned_are_all_points(whole: Path, nine: list[Path], tmp_path
     kept = sum(int(b.is_core.sum()) for b in preprocess(nine, CONFIG, tmp_path))
     assert kept == len(thin(cloud, CONFIG))
     assert kept < len(cloud)
-    parts = parts_of(nine, CONFIG, tmp_path / "again").values()
-    assert sum(part.num_points for part in parts) == len(cloud)
-    assert sum(int(part.cell_points.sum()) for part in parts) == len(cloud)
+    decoded_scans = decode_all(nine, CONFIG, tmp_path / "again").values()
+    assert sum(decoded.num_points for decoded in decoded_scans) == len(cloud)
+    assert sum(int(decoded.cell_points.sum()) for decoded in decoded_scans) == len(cloud)
 
 
 def test_coordinates_stay_within_the_scans_own_step(whole: Path, nine: list[Path], tmp_path: Path) -> None:
@@ -196,10 +198,14 @@ def test_no_shifted_tile_trains_on_what_a_neighbour_holds_out(
     if rule.test_scans:
         rule = replace(rule, test_scans=(nine[4].name,))
     config, neighbours = replace(CONFIG, overlap=2), [path.name for path in nine]
-    parts = parts_of(nine, config, tmp_path)
+    decoded_scans = decode_all(nine, config, tmp_path)
     plans = {
         name: plan_cutting(
-            parts[name], [parts[other] for other in neighbours if other != name], config, SCHEME, rule
+            decoded_scans[name],
+            [decoded_scans[other] for other in neighbours if other != name],
+            config,
+            SCHEME,
+            rule,
         )
         for name in neighbours
     }
@@ -220,17 +226,17 @@ def test_no_shifted_tile_trains_on_what_a_neighbour_holds_out(
 def test_a_tile_of_scans_for_different_splits_serves_neither(nine: list[Path], tmp_path: Path) -> None:
     left, right = nine[0].name, nine[3].name  # side by side
     rule = SplitRule(0.0, test_scans=(right,))
-    parts = parts_of([nine[0], nine[3]], CONFIG, tmp_path)
+    decoded_scans = decode_all([nine[0], nine[3]], CONFIG, tmp_path)
     splits = {
-        name: plan_cutting(parts[name], [parts[other]], CONFIG, SCHEME, rule).splits[0, 0]
+        name: plan_cutting(decoded_scans[name], [decoded_scans[other]], CONFIG, SCHEME, rule).splits[0, 0]
         for name, other in ((left, right), (right, left))
     }
     assert not splits[left].keys() & splits[right].keys()
     assert set(splits[left].values()) == {TRAIN, UNUSED}
     assert TEST in splits[right].values()
     tiles = {
-        name: {tuple(t) for t in (part.cells[:, :2] // CONFIG.overlap).tolist()}
-        for name, part in parts.items()
+        name: {tuple(t) for t in (decoded.cells[:, :2] // CONFIG.overlap).tolist()}
+        for name, decoded in decoded_scans.items()
     }
     for tile, split in (splits[left] | splits[right]).items():
         assert (split == UNUSED) == (tile in tiles[left] & tiles[right])

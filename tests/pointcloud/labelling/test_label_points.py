@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pointcloud.blocks.block import Block
-from pointcloud.blocks.decoded import write_part
+from pointcloud.blocks.decoded import decode_scan
 from pointcloud.blocks.neighbours import find_neighbours
 from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.errors import ScanError
@@ -43,10 +43,14 @@ def summarise(mean: np.ndarray) -> dict[str, np.ndarray]:
 def label_all(scans: Sequence[Path], config: BlockConfig, folder: Path) -> dict[str, dict[str, np.ndarray]]:
     folder.mkdir()
     neighbours = find_neighbours({s.name: read_header(str(s)) for s in scans}, config)
-    parts = {s.name: write_part(s.name, str(s), folder / s.name, config, every_point=True) for s in scans}
+    decoded_scans = {
+        s.name: decode_scan(s.name, str(s), folder / s.name, config, every_point=True) for s in scans
+    }
     return {
-        scan: label_points(part, [parts[other] for other in neighbours[scan]], config, predict, summarise)
-        for scan, part in parts.items()
+        scan: label_points(
+            decoded, [decoded_scans[other] for other in neighbours[scan]], config, predict, summarise
+        )
+        for scan, decoded in decoded_scans.items()
     }
 
 
@@ -70,7 +74,7 @@ def test_as_the_cloud_as_a_whole(whole: Path, tmp_path: Path, overlap: int, thin
     for block, logits in predict(iterate_blocks("whole", cloud, voxels, config, None)):
         votes.add(block, logits)
     expected, _ = votes.labels(cloud, voxels, config)
-    found = label_all([whole], config, tmp_path / "parts")[whole.name]
+    found = label_all([whole], config, tmp_path / "decoded_scans")[whole.name]
     assert (found["class"] == expected).mean() > 0.9999  # sums of logits in another order
     assert found["mean"].shape == (len(cloud), C)
     assert len(np.unique(found["class"])) == C
@@ -89,20 +93,20 @@ def test_no_seam_between_files(whole: Path, nine: list[Path], tmp_path: Path, ov
 
 
 def test_files_of_labels_have_their_blocks_before_they_are_written_to(whole: Path, tmp_path: Path) -> None:
-    part = write_part(whole.name, str(whole), tmp_path / "part.arrow", CONFIG, every_point=True)
+    decoded = decode_scan(whole.name, str(whole), tmp_path / "decoded.arrow", CONFIG, every_point=True)
 
     def one_of_a_thousand(mean: np.ndarray) -> dict[str, np.ndarray]:
         return {"class": np.zeros((len(mean), 1000), np.uint8)}  # zeros alone: a sparse file would stay empty
 
-    label_points(part, [], CONFIG, predict, one_of_a_thousand, folder=tmp_path)
+    label_points(decoded, [], CONFIG, predict, one_of_a_thousand, folder=tmp_path)
     made = (tmp_path / "class.npy").stat()
-    assert made.st_size > 1000 * part.num_points
+    assert made.st_size > 1000 * decoded.num_points
     assert 512 * made.st_blocks >= made.st_size
 
 
 @pytest.mark.parametrize("strange", [np.nan, np.inf])
 def test_logits_that_are_no_numbers_are_said(whole: Path, tmp_path: Path, strange: float) -> None:
-    part = write_part(whole.name, str(whole), tmp_path / "part.arrow", CONFIG, every_point=True)
+    decoded = decode_scan(whole.name, str(whole), tmp_path / "decoded.arrow", CONFIG, every_point=True)
 
     def spoilt(blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
         for block, logits in predict(blocks):
@@ -110,5 +114,5 @@ def test_logits_that_are_no_numbers_are_said(whole: Path, tmp_path: Path, strang
             yield block, logits
 
     with pytest.raises(ScanError, match="logits that are no numbers") as error:
-        label_points(part, [], CONFIG, spoilt, summarise)
+        label_points(decoded, [], CONFIG, spoilt, summarise)
     assert_one_sentence(error, whole.name)
