@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 import yaml
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 from cyclopts.config import Dict
 
 from pointcloud.errors import PointloomError
@@ -93,9 +93,10 @@ def main(arguments: list[str]) -> int:
     try:
         _check_extras(arguments)
         app.config = parameters_from_file(arguments)
-        app(arguments)
-    except PointloomError as error:
-        print(f"error: {error}", file=sys.stderr)
+        app(arguments, exit_on_error=False, print_error=False)
+    except (PointloomError, CycloptsError) as error:
+        sentence = _sentence(error) if isinstance(error, CycloptsError) else str(error)
+        print(f"error: {sentence}", file=sys.stderr)
         return 1
     return 0
 
@@ -103,6 +104,28 @@ def main(arguments: list[str]) -> int:
 def run() -> NoReturn:
     """Run the command that the process was started with, and end it with the exit status."""
     sys.exit(main(sys.argv[1:]))
+
+
+def _sentence(error: CycloptsError) -> str:
+    """What is wrong with an option; one from a file is called what it is called there."""
+    from pydantic import ValidationError  # here: `--help` comes quickly
+
+    if isinstance(error, UnknownOptionError) and error.token.source != "cli" and error.token.keyword:
+        from flows.parameters import unknown_names
+
+        name = error.token.keyword.strip("[]").replace("-", "_")
+        options = (option for argument in error.argument_collection for option in argument.names)
+        fields = [
+            option.removeprefix("--").replace("-", "_") for option in options if option.startswith("--")
+        ]
+        return unknown_names([name], fields, f"in {error.token.source!r}")
+    if isinstance(error.__cause__, ValidationError):
+        return "; ".join(
+            f"--{'.'.join(map(str, one['loc'])).replace('_', '-')}: {one['msg']}"
+            for one in error.__cause__.errors()
+        )
+    error.verbose = False
+    return " ".join(str(error).split())
 
 
 def _program() -> str:

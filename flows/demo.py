@@ -12,13 +12,14 @@ from pydantic import BaseModel, Field
 
 from flows.embedded_server import run
 from flows.evaluate import EvaluateParameters, evaluate
+from flows.parameters import FlowParameters
 from flows.preprocess import PreprocessParameters, preprocess
 from flows.segment import SegmentParameters, segment
 from flows.train import TrainParameters, train
 from tasks.demo import prepare_demo_data
 
 
-class DemoParameters(BaseModel):
+class DemoParameters(FlowParameters):
     """Where the demo's results go, and what it works on."""
 
     out: str = Field("pointloom-demo", description="Folder of everything the demo makes.")

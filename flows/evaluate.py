@@ -6,15 +6,16 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from prefect import flow
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from flows.embedded_server import run
+from flows.parameters import FlowParameters
 from pointcloud.labels import PRESETS, find_scheme
 from tasks.evaluating.evaluate import EvaluateJob, evaluate_pairs
 from tasks.evaluating.pairs import find_pairs
 
 
-class EvaluateParameters(BaseModel):
+class EvaluateParameters(FlowParameters):
     """Labelled clouds, their truth, and where the report goes. Files are paired by name, whatever their formats."""
 
     labelled: list[str] = Field(description="Labelled LAS, LAZ, PLY or Parquet files, folders or globs.")

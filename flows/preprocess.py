@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from prefect import flow, get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from flows.embedded_server import run
+from flows.parameters import FlowParameters
 from pointcloud.blocks.features import FEATURES, check_features
 from pointcloud.dataset.recipe import Recipe
 from pointcloud.dataset.splits import SplitRule
@@ -28,7 +29,7 @@ from tasks.runtime.isolation import isolated
 from tasks.runtime.quarantine import check_quarantine
 
 
-class PreprocessParameters(BaseModel):
+class PreprocessParameters(FlowParameters):
     """What becomes a blocks dataset, and how it is cut. Sizes are metres, also for scans in feet."""
 
     scans: list[str] = Field(

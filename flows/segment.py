@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from prefect import flow, get_run_logger
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from flows.embedded_server import run
+from flows.parameters import FlowParameters
 from pointcloud.labelling.options import LabelOptions, parse_codes
 from pointcloud.storage.lock import held
 from tasks.prefect_ui.scan_states import show_markdown
@@ -27,7 +28,7 @@ from tasks.segmenting.segment import (
 )  # fmt: skip
 
 
-class SegmentParameters(BaseModel):
+class SegmentParameters(FlowParameters):
     """Which scans, which checkpoint, and where the labelled clouds go."""
 
     scans: list[str] = Field(

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from prefect import flow
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from flows.embedded_server import run
+from flows.parameters import FlowParameters
 from models.network.configurations import DeepGCNConfig
 from models.recipes import Loss, Optimizer, RecipeName, Schedule, TrainConfig, fusion_channels, recipe
 from pointcloud.blocks.features import FEATURES, is_airborne, is_sparse, num_channels
@@ -21,7 +22,7 @@ from tasks.training.train import TrainJob, check_dataset, check_splits, cpus_of_
 _FUSION_CHANNELS = 256
 
 
-class TrainParameters(BaseModel):
+class TrainParameters(FlowParameters):
     """Which blocks, which network, how it is trained, and on how many Ray workers."""
 
     dataset: str = Field(description="Folder or URI of a blocks dataset.")

@@ -145,10 +145,29 @@ def test_help_explains_every_option_without_loading_torch() -> None:
 
 
 def test_an_unknown_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["segment", "--scans", "a", "--checkpoint", "b", "--out", "c", "--no-such-option", "1"])
-    assert stopped.value.code not in (0, None)
-    assert "no-such-option" in capsys.readouterr().err
+    arguments = ["segment", "--scans", "a", "--checkpoint", "b", "--out", "c", "--min-confidense", "1"]
+    assert main(arguments) == 1
+    assert one_sentence(capsys) == "error: Unknown option: --min-confidense. Did you mean --min-confidence?"
+
+
+@pytest.mark.parametrize(
+    "command", ["preprocess", "train", "segment", "evaluate", "crossval", "ablate", "demo"]
+)
+def test_an_unknown_name_in_a_parameter_file_is_refused_with_the_one_that_was_meant(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "parameters.yaml"
+    file.write_text("ouut: somewhere\n")
+    assert main([command, "--parameters", str(file)]) == 1
+    assert one_sentence(capsys) == f"error: unknown parameter 'ouut' in '{file}'; did you mean 'out'?"
+
+
+def test_a_value_that_cannot_be_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["segment", "--scans", "a", "--checkpoint", "b", "--out", "c", "--min-confidence"]
+    assert main([*arguments, "3"]) == 1
+    assert one_sentence(capsys) == "error: --min-confidence: Input should be less than or equal to 1"
+    assert main([*arguments, "much"]) == 1
+    assert "--min-confidence" in one_sentence(capsys)
 
 
 def test_help_lists_the_commands_in_the_order_of_the_work_and_loads_none_of_them() -> None:

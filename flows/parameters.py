@@ -1,0 +1,52 @@
+"""What the parameters of all flows have in common: a name that a flow does not know is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from pointcloud.errors import PointloomError
+
+
+class FlowParameters(BaseModel):
+    """The parameters of a flow; the flow's one argument, `parameters`, is a model derived from this one.
+
+    The JSON schema that a deployment gives to the Prefect server says `additionalProperties: false`, so the server
+    refuses a misspelt name when a run is asked for; a run that comes past this check fails with one sentence.
+
+    Raises:
+        PointloomError: a name that is none of the fields. (Not a ValueError, so pydantic passes it on as it is.)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_names(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and (sentence := unknown_names(given, cls.model_fields)):
+            raise PointloomError(sentence)
+        return given
+
+
+def unknown_names(given: Iterable[object], known: Iterable[str], where: str = "") -> str:
+    """A sentence about the names that are not known, each with the one that was probably meant; empty without any.
+
+    Args:
+        given: names as the user wrote them.
+        known: names that would be right.
+        where: what the sentence names as their place, as `in file.yaml`.
+    """
+    known = list(known)
+    unknown = [str(name) for name in given if name not in known]
+    if not unknown:
+        return ""
+    close = {name: get_close_matches(name, known, n=1) for name in unknown}
+    what = ", ".join(repr(name) for name in unknown)
+    meant = [matches[0] for matches in close.values() if matches]
+    advice = (
+        f"did you mean {', '.join(map(repr, meant))}?" if meant else f"expected some of {', '.join(known)}."
+    )
+    return f"unknown parameter{'s' if len(unknown) > 1 else ''} {what}{where and f' {where}'}; {advice}"
