@@ -137,7 +137,10 @@ def preprocess(parameters: PreprocessParameters) -> str:
     """
     logger, out, recipe = get_run_logger(), parameters.out, parameters.recipe()
     sources = find_scans(parameters.scans)
-    with isolated(parameters.processes, parameters.memory_mb, parameters.time_limit_s) as processes:
+    # One thread a process: the flow starts as many processes as it was given cores.
+    with isolated(
+        parameters.processes, parameters.memory_mb, parameters.time_limit_s, threads=1
+    ) as processes:
         if parameters.dry_run:
             survey = examine_scans(
                 sources, out, recipe, processes, parameters.processes, parameters.retry_quarantined

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from pointcloud.blocks.decoded import DecodedScan, decode_scan
 from pointcloud.blocks.features import FEATURES
@@ -101,7 +98,6 @@ def read_scan(source: storage.Source, recipe: Recipe, folder: Path) -> DecodedSc
         ScanError: it cannot be read, or lacks what a required feature needs.
         StorageError: it cannot be reached.
     """
-    _bound_threads()
     path = folder / f"{ledger.key_of(source.name)}.arrow"
     try:
         decoded = decode_scan(source.name, source.uri, path, recipe.config, recipe.window)
@@ -127,12 +123,5 @@ def cut_scan(decoded: DecodedScan, neighbours: Sequence[DecodedScan], recipe: Re
         ScanError: points that no cut can part.
         StorageError: `uri` cannot be written.
     """
-    _bound_threads()
     cutting = plan_cutting(decoded, neighbours, recipe.config, recipe.scheme, recipe.rule)
     return write_shard(uri, cutting, decoded.crs, recipe.sample_points, recipe.min_points)
-
-
-def _bound_threads() -> None:
-    # One process, one core: the flow starts as many processes as it was given cores.
-    pa.set_cpu_count(1)
-    os.environ["RAYON_NUM_THREADS"] = "1"  # of the LAZ decoder

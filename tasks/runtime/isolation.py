@@ -23,12 +23,14 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
+import pyarrow as pa
+
 from pointcloud.errors import PointloomError, ScanError, StorageError
 
 HEAP = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "134217728"}
 """Columns and row groups come and go by the megabyte: glibc keeps their pages instead of having them zeroed anew."""
 
-_START = "from tasks.runtime.isolation import serve; serve({}, {})"
+_START = "from tasks.runtime.isolation import serve; serve({}, {}, {})"
 _STARTING_SECONDS = 120.0
 _ENDING_SECONDS = 5.0
 
@@ -41,10 +43,13 @@ class IsolatedProcesses:
         memory_mb: what a process may allocate; more is a MemoryError in it, or its end.
         time_limit_s: how long a call may take once its process has begun it; that a busy machine or a slow disk is
             late to start a Python is no fault of the scan.
+        threads: of Arrow and of the LAZ decoder in each process; None: as many as they take by themselves.
     """
 
-    def __init__(self, num_processes: int, memory_mb: int, time_limit_s: float) -> None:
-        self._memory_mb, self._time_limit_s = memory_mb, time_limit_s
+    def __init__(
+        self, num_processes: int, memory_mb: int, time_limit_s: float, threads: int | None = None
+    ) -> None:
+        self._memory_mb, self._time_limit_s, self._threads = memory_mb, time_limit_s, threads
         self._idle: queue.SimpleQueue[_Process | None] = queue.SimpleQueue()
         for _ in range(num_processes):
             self._idle.put(None)
@@ -61,7 +66,7 @@ class IsolatedProcesses:
         process = self._idle.get()
         try:
             if process is None:
-                process = _Process(self._memory_mb)
+                process = _Process(self._memory_mb, self._threads)
             result = process.call(function, arguments, self._time_limit_s)
         except _Ended as ended:
             process = None
@@ -123,9 +128,11 @@ class IsolatedProcesses:
 
 
 @contextmanager
-def isolated(num_processes: int, memory_mb: int, time_limit_s: float) -> Iterator[IsolatedProcesses]:
-    """Isolated processes that end with the block."""
-    processes = IsolatedProcesses(num_processes, memory_mb, time_limit_s)
+def isolated(
+    num_processes: int, memory_mb: int, time_limit_s: float, threads: int | None = None
+) -> Iterator[IsolatedProcesses]:
+    """`IsolatedProcesses` that end when the context does."""
+    processes = IsolatedProcesses(num_processes, memory_mb, time_limit_s, threads)
     try:
         yield processes
     finally:
@@ -142,11 +149,11 @@ class _Ended(Exception):
 class _Process:
     """A new Python with a connection. (One of `multiprocessing` would first run the user's own script again.)"""
 
-    def __init__(self, memory_mb: int) -> None:
+    def __init__(self, memory_mb: int, threads: int | None) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START.format(theirs.fileno(), memory_mb)],
+                [sys.executable, "-c", _START.format(theirs.fileno(), memory_mb, threads)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env={
@@ -194,11 +201,17 @@ def _import(module: str) -> None:
     import_module(module)
 
 
+def _bound_threads(threads: int) -> None:
+    # Set here and not by the library functions that decode: a function does not change its caller's process.
+    pa.set_cpu_count(threads)
+    os.environ["RAYON_NUM_THREADS"] = str(threads)  # of the LAZ decoder, which reads it when it starts
+
+
 def _end_with_the_other_side(handle: int) -> None:
     """End this process when the one that started it does, however that ends and also in the middle of a call.
 
-    Who is left behind would write the file of a scan that another process has taken up again. (Linux's own signal
-    for it, PR_SET_PDEATHSIG, comes already when the thread ends that started this process.)
+    A process that stayed would write the file of a scan that another process works on by then. (Linux's own signal
+    for this, PR_SET_PDEATHSIG, comes too early: when the thread ends that started this process.)
     """
 
     def watch() -> None:
@@ -210,9 +223,11 @@ def _end_with_the_other_side(handle: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def serve(handle: int, memory_mb: int) -> None:
+def serve(handle: int, memory_mb: int, threads: int | None) -> None:
     """What a process does: calls, one after the other, until nobody listens."""
     _end_with_the_other_side(handle)
+    if threads is not None:
+        _bound_threads(threads)
     connection = Connection(handle)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the flow's to handle
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mb << 20, memory_mb << 20))

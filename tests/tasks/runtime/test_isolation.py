@@ -168,3 +168,16 @@ def test_no_process_is_left() -> None:
         child = processes.call(pid)
         assert Path(f"/proc/{child}").exists()
     assert not Path(f"/proc/{child}").exists()
+
+
+def threads_of_decoders() -> tuple[int, str | None]:
+    import pyarrow as pa
+
+    return pa.cpu_count(), os.environ.get("RAYON_NUM_THREADS")
+
+
+def test_decoders_have_as_many_threads_as_asked_for_and_the_caller_keeps_its_own() -> None:
+    before = threads_of_decoders()
+    with isolated(1, 1500, 30.0, threads=1) as processes:
+        assert processes.call(threads_of_decoders) == (1, "1")
+    assert threads_of_decoders() == before
