@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from models.network.deepgcn import DeepGCN, DeepGCNConfig
 from pointcloud.blocks.features import FEATURES, STANDARDISED, FeatureStatistics, check_features, num_channels
-from pointcloud.errors import SchemaError, StorageError
+from pointcloud.errors import PointloomError, SchemaError, StorageError
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme
 from pointcloud.quality.drift import Seen
@@ -69,6 +69,15 @@ class Checkpoint:
                 f"{self.network.num_classes}."
             )
 
+    @property
+    def unfinished(self) -> str:
+        """Why these weights are not the last of their training, a part of a sentence; empty where they are."""
+        if "unfinished" in self.provenance:
+            return "its training has not finished"
+        if "stopped" in self.provenance:
+            return "its training was stopped before its end"
+        return ""
+
     def build_network(self) -> DeepGCN:
         """The network with these weights, in evaluation mode.
 
@@ -93,7 +102,7 @@ def save_checkpoint(uri: str, checkpoint: Checkpoint) -> None:
     weights = safetensors.torch.save(
         {name: t.detach().cpu().contiguous() for name, t in checkpoint.state.items()}
     )
-    file = f"weights-{hashlib.blake2b(weights, digest_size=8).hexdigest()}.safetensors"
+    file = _file_name(weights)
     record_uri = files.join(uri, RECORD)
     old = _weights_before(record_uri)
     files.write_bytes(files.join(uri, file), weights)
@@ -126,17 +135,30 @@ def _weights_before(record_uri: str) -> str | None:
     return old if isinstance(old, str) and _WEIGHTS.fullmatch(old) else None
 
 
-def read_checkpoint(uri: str, weights: bool = True) -> Checkpoint:
+def read_checkpoint(uri: str, weights: bool = True, expect: str | None = None) -> Checkpoint:
     """A checkpoint folder; nothing in it can run code.
 
     Args:
         uri: the folder.
         weights: False reads the record alone.
+        expect: `fingerprint` of the checkpoint that was read before and is wanted again.
 
     Raises:
         StorageError: nothing there, or not readable.
-        SchemaError: another schema version, a damaged record, or weights that are not safetensors.
+        SchemaError: another schema version, a damaged record, weights that are not safetensors or not those that the
+            record names, or another checkpoint than expected.
     """
+    try:
+        checkpoint = _read(uri, weights)
+    except PointloomError:
+        # Also the reason why weights are missing: those of the next epoch took their place.
+        _check_identity(uri, expect)
+        raise
+    _check_identity(uri, expect)
+    return checkpoint
+
+
+def _read(uri: str, weights: bool) -> Checkpoint:
     record_uri = files.join(uri, RECORD)
     if not files.exists(record_uri):
         raise SchemaError(
@@ -157,7 +179,12 @@ def read_checkpoint(uri: str, weights: bool = True) -> Checkpoint:
                 raise SchemaError(
                     f"checkpoint {uri!r} names weights {file!r}, which is no weights file of its own."
                 )
-            state = safetensors.torch.load(files.read_bytes(files.join(uri, file)))
+            content = files.read_bytes(files.join(uri, file))
+            if _file_name(content) != file:
+                raise SchemaError(
+                    f"checkpoint {uri!r} is damaged: {file} does not hold what its name says; copy it again."
+                )
+            state = safetensors.torch.load(content)
         return Checkpoint(
             network=DeepGCNConfig.from_dict(record["network"]),
             state=state,
@@ -174,6 +201,18 @@ def read_checkpoint(uri: str, weights: bool = True) -> Checkpoint:
         raise SchemaError(
             f"checkpoint {uri!r} is damaged ({error}); train it again or copy it again."
         ) from error
+
+
+def _check_identity(uri: str, expect: str | None) -> None:
+    if expect is not None and fingerprint(uri) != expect:
+        raise SchemaError(
+            f"checkpoint {uri!r} was replaced after this run had begun with it, as a training does after every better "
+            "epoch; wait until the training has finished or copy the checkpoint, and start again."
+        )
+
+
+def _file_name(weights: bytes) -> str:
+    return f"weights-{hashlib.blake2b(weights, digest_size=8).hexdigest()}.safetensors"
 
 
 def fingerprint(uri: str) -> str:

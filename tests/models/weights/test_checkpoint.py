@@ -212,6 +212,36 @@ def test_missing_weights_are_said(folder: Path) -> None:
     assert_one_sentence(error, str(folder))
 
 
+def test_another_checkpoint_than_expected_is_refused(folder: Path) -> None:
+    identity = fingerprint(str(folder))
+    assert read_checkpoint(str(folder), expect=identity).metrics == {"val_miou": 0.5}
+    for weights in (True, False):
+        with pytest.raises(SchemaError, match="was replaced after this run had begun") as error:
+            read_checkpoint(str(folder), weights, expect="another")
+        assert_one_sentence(error, str(folder))
+    save_checkpoint(str(folder), make(1))
+    with pytest.raises(SchemaError, match="was replaced"):
+        read_checkpoint(str(folder), expect=identity)
+    weights_of(folder).unlink()
+    with pytest.raises(SchemaError, match="was replaced"):  # which says more than that weights are missing
+        read_checkpoint(str(folder), expect=identity)
+
+
+def test_weights_that_their_name_does_not_describe_are_refused(folder: Path) -> None:
+    other = folder.parent / "other"
+    save_checkpoint(str(other), make(1))
+    weights_of(folder).write_bytes(weights_of(other).read_bytes())
+    with pytest.raises(SchemaError, match="is damaged: .* does not hold what its name says") as error:
+        read_checkpoint(str(folder))
+    assert_one_sentence(error, str(folder))
+
+
+def test_weights_before_the_end_of_their_training_are_known_as_such() -> None:
+    assert make().unfinished == ""
+    assert make(provenance={"unfinished": "key"}).unfinished == "its training has not finished"
+    assert make(provenance={"stopped": "why"}).unfinished == "its training was stopped before its end"
+
+
 def test_garbage_weights_are_refused(folder: Path) -> None:
     path = weights_of(folder)
     sound = path.read_bytes()
