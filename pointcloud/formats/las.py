@@ -13,13 +13,11 @@ import lazrs
 import numpy as np
 import pyarrow as pa
 from laspy import DecompressionSelection
-from laspy.errors import LaspyException
-from pyproj import CRS
-from pyproj.exceptions import CRSError
 
 from pointcloud.cloud import ATTRIBUTES, CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.compiling import compiled
 from pointcloud.formats.decoding import reading, unreadable
+from pointcloud.formats.las_crs import crs_of_header
 from pointcloud.storage import files
 
 SUFFIXES = (".las", ".laz")
@@ -119,7 +117,7 @@ def _check_compression(uri: str, stream: pa.NativeFile, header: laspy.LasHeader)
 
 
 def iterate_chunks(uri: str, reader: laspy.LasReader) -> Iterator[laspy.ScaleAwarePointRecord]:
-    """The scan's points, at most a million at a time.
+    """The scan's points, at most `CHUNK_POINTS` at a time.
 
     Raises:
         ScanError: damaged data, or fewer points than the header says.
@@ -140,7 +138,7 @@ def read_header(uri: str) -> ScanHeader:
     with open_scan(uri) as reader:
         header = reader.header
         with reading(uri):
-            crs, notes = _crs(header)
+            crs, notes = crs_of_header(header)
             names = list(header.point_format.dimension_names)
             kind = "LAZ" if header.are_points_compressed else "LAS"
             if any(vlr.user_id == "copc" for vlr in header.vlrs):
@@ -156,16 +154,6 @@ def read_header(uri: str) -> ScanHeader:
                 dimensions=tuple(names),
                 notes=notes,
             )
-
-
-def _crs(header: laspy.LasHeader) -> tuple[CRS | None, tuple[str, ...]]:
-    """The CRS of a scan, or None and why: it names none, or one that PROJ does not know."""
-    try:
-        crs = header.parse_crs()
-    except (CRSError, LaspyException, ValueError) as error:
-        reason = " ".join(str(error).split())
-        return None, (f"its CRS cannot be understood ({reason}); metres are assumed.",)
-    return (crs, ()) if crs is not None else (None, ("no CRS in the file; metres are assumed.",))
 
 
 def iterate_columns(header: ScanHeader) -> Iterator[Columns]:

@@ -10,9 +10,11 @@ from copy import deepcopy
 
 import laspy
 import numpy as np
-from laspy.errors import LaspyException
 from laspy.vlrs.known import WktCoordinateSystemVlr
 from pyproj.exceptions import CRSError
+
+from pointcloud.crs import is_local
+from pointcloud.formats.las_crs import crs_of_header
 
 SUCCESSOR = {0: 6, 1: 6, 2: 7, 3: 7, 4: 9, 5: 10}
 """Point format -> the first with all its fields and a whole byte for the class."""
@@ -35,11 +37,11 @@ def upgrade(header: laspy.LasHeader) -> laspy.LasHeader:
         new.global_encoding.wkt = True
         return new
     try:
-        crs = header.parse_crs()
-        if crs is not None:
+        crs, _ = crs_of_header(header)
+        if crs is not None and not is_local(crs):
             new.vlrs.append(WktCoordinateSystemVlr(crs.to_wkt("WKT1_GDAL")))
             new.global_encoding.wkt = True
-    except (CRSError, LaspyException, ValueError):
+    except CRSError:
         pass  # what the scan says of its CRS goes along as it is
     return new
 

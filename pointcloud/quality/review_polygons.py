@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyproj import CRS
 
+from pointcloud.crs import name_of
 from pointcloud.storage import files, geopackage, geoparquet
 
 NAME = "review"
@@ -89,4 +90,5 @@ def crs_name(tiles: pa.Table) -> str:
     """What a person calls the CRS of a table of polygons."""
     geo: Mapping[str, Any] = json.loads(tiles.schema.metadata[b"geo"])
     crs = geo["columns"]["footprint"]["crs"]
-    return crs["name"] if crs else "no CRS in the scan"
+    # A CRS bound to another by a shift (TOWGS84) has no name of its own in PROJJSON.
+    return name_of(CRS.from_json_dict(crs)) if crs else "no CRS in the scan"

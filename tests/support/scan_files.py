@@ -1,4 +1,4 @@
-"""Small seeded files of the formats that nobody here writes: COPC, PLY, E57. NumPy writes its own."""
+"""Small seeded files of the formats that nobody here writes: COPC, PLY, E57; records of LAS. NumPy writes its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import laspy
 import lazrs
 import numpy as np
+from laspy.vlrs.vlr import VLR
 
 from pointcloud.cloud import Cloud
 
@@ -108,6 +109,29 @@ def write_copc(path: Path, cloud: Cloud, depth: int = 2, extra_page: bool = True
     )  # fmt: skip
     path.write_bytes(content)
     return path
+
+
+def geo_key_records(keys: dict[int, int | float | str]) -> list[VLR]:
+    """The records of a LAS file that hold GeoTIFF keys (OGC 19-008r4), key -> value; floats and texts apart."""
+    doubles, texts, entries = b"", b"", []
+    for key, value in keys.items():
+        if isinstance(value, float):
+            entries.append((key, 34736, 1, len(doubles) // 8))
+            doubles += struct.pack("<d", value)
+        elif isinstance(value, str):
+            text = f"{value}|".encode()
+            entries.append((key, 34737, len(text), len(texts)))
+            texts += text
+        else:
+            entries.append((key, 0, 1, value))
+    directory = b"".join(struct.pack("<4H", *entry) for entry in [(1, 1, 0, len(entries)), *entries])
+    named = ((34735, directory), (34736, doubles), (34737, texts + b"\0" if texts else b""))
+    return [VLR("LASF_Projection", number, "", content) for number, content in named if content]
+
+
+def wkt_record(wkt: str) -> VLR:
+    """The record of a LAS file that holds the WKT of its CRS."""
+    return VLR("LASF_Projection", 2112, "", wkt.encode() + b"\0")
 
 
 def _record_header(user: str, number: int, length: int, extended: bool = False) -> bytes:

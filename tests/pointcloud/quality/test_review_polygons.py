@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pyogrio
+import pytest
 from pyproj import CRS
 
 from pointcloud.quality import review_polygons
 from pointcloud.quality.doubtful_tiles import read_tiles
 from tests.pointcloud.quality.test_doubtful_tiles import CRS_M, make_doubts
+from tests.pointcloud.test_crs import UNUSUAL
 
 
 def test_doubtful_tiles_and_quarantined_scans_by_crs(tmp_path: Path) -> None:
@@ -69,3 +71,12 @@ def test_nothing_to_review_is_a_file_without_rows(tmp_path: Path) -> None:
     package, uri = review_polygons.write(str(tmp_path), [])
     assert len(pq.read_table(uri)) == 0
     assert pyogrio.read_info(package)["features"] == 0
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_a_crs_of_any_kind_is_named_and_written(tmp_path: Path, kind: str) -> None:
+    row = review_polygons.whole_scan("a.laz", "bad", (1.0, 2.0, 3.0, 4.0), UNUSUAL[kind])
+    assert review_polygons.crs_name(row)
+    package, parquet = review_polygons.write(str(tmp_path), [row])
+    assert pyogrio.read_bounds(package)[1].ravel().tolist() == [1, 2, 3, 4]
+    assert pq.read_table(parquet)["scan"].to_pylist() == ["a.laz"]
