@@ -1,4 +1,4 @@
-# Everything a user or a developer starts. The environment is .venv, made here from pyproject.toml with nothing
+# Everything a user or a developer starts. The environment is .venv, made here from requirements.lock with nothing
 # but Python >= 3.11, make and PyPI; one for the demo, the tests and the services, because the tools of the
 # developers are 2 % of what torch, Ray and Prefect weigh, and one environment cannot disagree with another.
 # Another interpreter: make PYTHON=python3.12 demo
@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off
 STAMP := $(VENV)/.installed
 OUT := pointloom-demo
 PYTEST_ARGS :=
@@ -29,7 +30,7 @@ HERE := env -u RAY_ADDRESS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo table1 test test-slow test-all lint types contracts check up down status clean
+.PHONY: help env lock demo table1 test test-slow test-all lint types contracts check up down status clean
 
 help:  ## this list
 	@echo "Pointloom: raw LiDAR in, labelled clouds out. The first target that needs it makes $(VENV)."
@@ -40,7 +41,7 @@ env: $(STAMP)  ## make or refresh the environment in .venv, and nothing else
 
 # The stamp comes last, so an install that was interrupted is taken up again. A .venv whose interpreter is
 # gone or has no pip (interrupted earlier still) is made anew.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml requirements.lock
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: no '$(PYTHON)' on the PATH; install Python 3.11 or newer," \
 		"or name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: '$(PYTHON)' is" \
@@ -51,12 +52,17 @@ $(STAMP): pyproject.toml
 	@echo "Making the environment in $(VENV): about 150 packages, 2 to 6 GB, some minutes on the first time."
 	@rm -f $@
 	@$(PY) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
-	@{ $(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off -e '.[dev]' && touch $@; } 2>&1 \
+	@{ $(PIP) --no-deps --require-hashes -r requirements.lock \
+			&& $(PIP) "$$(sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' pyproject.toml)" \
+			&& $(PIP) --no-deps --no-build-isolation -e . && touch $@; } 2>&1 \
 		| tee $(VENV)/install.log | awk '/^Collecting /{ if (++n % 25 == 0) print "  " n " packages found" } \
 		/^Installing collected/{ print "  installing " n " packages" } /ERROR/ { print }'
-	@[ -e $@ ] || { echo "error: pip could not install the packages of pyproject.toml into $(VENV); its reason is" \
+	@[ -e $@ ] || { echo "error: pip could not install the packages of requirements.lock into $(VENV); its reason is" \
 		"above and in $(VENV)/install.log; check the network and try again, what was fetched is kept." >&2; exit 1; }
 	@echo "The environment is ready."
+
+lock: $(STAMP)  ## write requirements.lock anew, with the newest versions that pyproject.toml allows
+	$(VENV)/bin/uv pip compile --quiet --upgrade --extra dev --output-file requirements.lock pyproject.toml
 
 demo: $(STAMP)  ## preprocess, train, segment and evaluate a real scan; a few minutes, ends with a report to open
 	@mkdir -p "$(PREFECT_HOME)"
@@ -87,10 +93,17 @@ test-all: $(STAMP)  ## all tests
 	@mkdir -p "$(PREFECT_HOME)-test"
 	$(HERE) PREFECT_HOME="$(PREFECT_HOME)-test" $(PY) -m pytest $(PYTEST_ARGS)
 
-lint: $(STAMP)  ## ruff: rules and format; deptry: every import is declared
+CHECK_SCHEMA := $(VENV)/bin/check-jsonschema --quiet --builtin-schema
+lint: $(STAMP)  ## rules and format of the code, spelling, declared imports, schemas of workflows and other such files
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/codespell
 	$(VENV)/bin/deptry .
+	$(CHECK_SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	$(CHECK_SCHEMA) vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(CHECK_SCHEMA) vendor.dependabot .github/dependabot.yml
+	$(CHECK_SCHEMA) vendor.compose-spec infra/compose.yaml
+	$(CHECK_SCHEMA) vendor.citation-file-format --default-filetype yaml CITATION.cff
 
 types: $(STAMP)  ## mypy
 	$(PY) -m mypy
