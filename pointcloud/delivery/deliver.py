@@ -11,10 +11,9 @@ from pointcloud.cloud import CHUNK_POINTS
 from pointcloud.crs import metres_per_unit
 from pointcloud.delivery import table_copy
 from pointcloud.delivery.extra_dimensions import ENTROPY, probability_dimensions
-from pointcloud.delivery.las_copy import check_codes, write_labelled
+from pointcloud.delivery.las_copy import check_copy, write_labelled
 from pointcloud.delivery.proof import Written
 from pointcloud.delivery.table_copy import write_exported
-from pointcloud.formats.decoding import reading
 from pointcloud.formats.las import SUFFIXES, open_scan
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labelling.label_points import allocate
@@ -38,9 +37,8 @@ def decode_for_labels(
         ScanError: it cannot be read, or cannot hold the scheme's codes.
     """
     if uri.lower().endswith(SUFFIXES):
-        with open_scan(uri) as reader, reading(uri):
-            check_codes(reader.header, scheme, options)
-            len(reader.evlrs or [])
+        with open_scan(uri) as reader:
+            check_copy(uri, reader.header, scheme, options)
     return decode_scan(scan, uri, path, config, every_point=True)
 
 

@@ -11,33 +11,33 @@ import laspy
 import numpy as np
 
 from pointcloud.labelling.measures import STEP
-from pointcloud.labelling.options import CONFIDENCE_STEP
+from pointcloud.labelling.options import CONFIDENCE_STEP, LabelOptions
 from pointcloud.labels import LabelScheme
 
 _LONGEST = 32  # bytes of a name and of a description (LAS 1.4 R16, table 24)
 _SUFFIX = "_pointloom"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AddedDimension:
-    """One byte a point.
+    """A dimension that labelling adds, one byte a point.
 
     Attributes:
         name: what it is called, unless the scan has a dimension of its own by that name.
-        description: by which it is known as ours.
-        step: what one step of the byte means; None: the byte is meant.
+        description: by which it is recognised in a cloud that is labelled again.
+        step: the value is the byte times this; None: the value is the byte.
     """
 
     name: str
     description: str
     step: float | None = None
 
-    def is_same(self, found: laspy.DimensionInfo) -> bool:
+    def is_same(self, dimension: laspy.DimensionInfo) -> bool:
         """Whether an extra dimension of a scan is this one, left by an earlier labelling."""
-        scales = None if found.scales is None else np.asarray(found.scales).tolist()
+        scales = None if dimension.scales is None else np.asarray(dimension.scales).tolist()
         return (
-            found.description == self.description
-            and found.num_bits == 8
+            dimension.description == self.description
+            and dimension.num_bits == 8
             and scales == (None if self.step is None else [self.step])
         )
 
@@ -50,7 +50,10 @@ _DESCRIPTIONS = {CONFIDENCE.description, ENTROPY.description, ORIGINAL.descripti
 
 
 def probability_dimensions(scheme: LabelScheme) -> tuple[AddedDimension, ...]:
-    """`p_<class>` for each class, what is no letter or digit as _, cut to 32; two that become one are numbered."""
+    """`p_<class>` for each class: letters and digits stay, all else becomes _, 32 bytes at most.
+
+    Where two classes would have the same name, the later one ends with its number.
+    """
     names: list[str] = []
     for index, label in enumerate(scheme.names):
         name = f"p_{re.sub(r'[^0-9A-Za-z]+', '_', label)}"[:_LONGEST]
@@ -58,39 +61,55 @@ def probability_dimensions(scheme: LabelScheme) -> tuple[AddedDimension, ...]:
     return tuple(AddedDimension(name, _PROBABILITY, STEP) for name in names)
 
 
-def place(header: laspy.LasHeader, wanted: AddedDimension) -> str:
-    """Make sure that a header has a dimension; the name it has there.
+def added_dimensions(scheme: LabelScheme, options: LabelOptions) -> tuple[AddedDimension, ...]:
+    """Every dimension that a labelled cloud has besides the scan's, in the order in which they are added."""
+    entropy = (ENTROPY,) if options.entropy else ()
+    probabilities = probability_dimensions(scheme) if options.probabilities else ()
+    return CONFIDENCE, *entropy, *probabilities, *((ORIGINAL,) if options.keep_original else ())
 
-    One left by an earlier labelling is used again. A dimension of the scan's own with that name is never touched:
-    ours is then called `<name>_pointloom`, the name cut where both are longer than 32.
+
+def add_to_header(header: laspy.LasHeader, wanted: AddedDimension) -> str:
+    """Make sure that a header has a dimension.
+
+    A dimension left by an earlier labelling is used again. One of the scan's own with that name is never touched: the
+    added one is then called `<name>_pointloom`, the name cut where both are longer than 32.
+
+    Returns:
+        The name that the dimension has in the header.
     """
     for attempt in count():
         ending = "" if attempt == 0 else _SUFFIX if attempt == 1 else f"{_SUFFIX}{attempt}"
         name = wanted.name[: _LONGEST - len(ending)] + ending
-        there = [d for d in header.point_format.dimensions if d.name == name]
-        if not there:
+        existing = [d for d in header.point_format.dimensions if d.name == name]
+        if not existing:
             scales = None if wanted.step is None else np.array([wanted.step])
             offsets = None if wanted.step is None else np.array([0.0])
             header.add_extra_dim(
                 laspy.ExtraBytesParams(name, np.uint8, wanted.description, scales=scales, offsets=offsets)
             )
             return name
-        if not there[0].is_standard and wanted.is_same(there[0]):
+        if not existing[0].is_standard and wanted.is_same(existing[0]):
             return name
     raise AssertionError("names never end")
 
 
-def free_name(name: str, taken: Container[str], ours: Container[str] = ()) -> str:
+def free_name(name: str, taken: Container[str], replaceable: Container[str] = ()) -> str:
     """The name, or one like it where a scan has a column of that name which no earlier labelling wrote.
 
     Args:
-        taken: the scan's columns; ours: those of them that may be written anew.
+        taken: the scan's columns.
+        replaceable: those of them that may be written again.
     """
-    while name in taken and name not in ours:
+    while name in taken and name not in replaceable:
         name += _SUFFIX
     return name
 
 
-def ours(header: laspy.LasHeader) -> set[str]:
+def is_named_as(name: str, dimension: AddedDimension) -> bool:
+    """Whether a column has the name that `free_name` gives to a dimension."""
+    return name.startswith(dimension.name) and not name[len(dimension.name) :].replace(_SUFFIX, "")
+
+
+def labelling_dimensions(header: laspy.LasHeader) -> set[str]:
     """Names of the extra dimensions that a labelling has added."""
     return {d.name for d in header.point_format.extra_dimensions if d.description in _DESCRIPTIONS}

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import laspy
 import numpy as np
 
-from pointcloud.delivery.extra_dimensions import ORIGINAL, ours
+from pointcloud.delivery.extra_dimensions import ORIGINAL, labelling_dimensions
 from pointcloud.errors import PointloomError
 from pointcloud.formats.decoding import reading
 from pointcloud.formats.las import iterate_chunks, open_scan
+from pointcloud.formats.las_extra_bytes import read_extra_bytes
 from pointcloud.formats.las_point_formats import SUCCESSOR, angle_of_rank
 from pointcloud.formats.las_raw import (
     BOUNDS,
@@ -22,8 +23,6 @@ from pointcloud.formats.las_raw import (
     RETURNS,
     REWRITTEN,
     WKT_BIT,
-    described_names,
-    descriptions,
     digest,
     has_external_waveforms,
     read_head,
@@ -136,7 +135,7 @@ def prove(
         dimensions, num_changed = _compare_points(scan_uri, scan, copy_uri, copy, options, written)
         # After the points: one that moved is the cause, the box around them and their counts are not.
         _compare_statistics(heads)
-        left_out = _compare_stored_descriptions(mine, other)
+        records = _compare_descriptors(mine, other)
         packets = _compare_waveforms(scan_uri, mine, other, heads[0], waveforms or waveform_file(copy_uri))
         return Proof(
             points=scan.header.point_count,
@@ -145,7 +144,7 @@ def prove(
             vlrs=counts[0],
             evlrs=counts[1],
             waveforms=packets,
-            changed=_changes(scan, copy, (mine, other), heads, num_changed) | left_out,
+            changed=_changes(scan, copy, (mine, other), heads, num_changed) | records,
             content=f"blake2b:{storage.content_hash(copy_uri)}",
         )
 
@@ -186,19 +185,22 @@ def _compare_descriptions(scan: laspy.LasHeader, copy: laspy.LasHeader) -> None:
     kept, found = _described(scan), _described(copy)
     if {name: d for name, d in found.items() if name in kept} != kept:
         raise DifferenceError("the description of an extra dimension")
-    strange = found.keys() - kept.keys() - ours(copy)
+    strange = found.keys() - kept.keys() - labelling_dimensions(copy)
     if strange:
         raise DifferenceError(f"the extra dimension {min(strange)}, which no labelling writes")
 
 
-def _compare_stored_descriptions(mine: Any, other: Any) -> dict[str, str]:
-    """What was left out of the descriptions of extra dimensions -> why."""
-    had, there = descriptions(mine), descriptions(other)
-    if described_names(had) != described_names(there)[: len(had)]:
-        return {"delivered extra bytes VLR": "left out: it describes other bytes than the points have"}
-    if had != there[: len(had)]:
+def _compare_descriptors(mine: Any, other: Any) -> dict[str, str]:
+    """What of the records that describe extra bytes is another in the copy -> why."""
+    had, copied = read_extra_bytes(mine), read_extra_bytes(other)
+    if had.descriptors != copied.descriptors[: len(had.descriptors)]:
         raise DifferenceError("the description of an extra dimension")
-    return {}
+    changed = {}
+    if had.left_out:
+        changed["delivered extra bytes VLR"] = "left out: it describes other bytes than the points have"
+    if had.num_records > 1:
+        changed[f"{had.num_records} extra bytes records"] = "joined into one VLR, in the same order"
+    return changed
 
 
 def _compare_points(
@@ -206,7 +208,7 @@ def _compare_points(
     written: Collection[str] | None,
 ) -> tuple[tuple[str, ...], int]:  # fmt: skip
     """The dimensions compared, and the points that have another class."""
-    ignored = {"classification"} | (ours(scan.header) if written is None else set(written))
+    ignored = {"classification"} | (labelling_dimensions(scan.header) if written is None else set(written))
     names = tuple(name for name in scan.header.point_format.dimension_names if name not in ignored)
     before, after = (_find_original(reader.header) for reader in (scan, copy))
     if options.keep_original and after is None:
@@ -270,7 +272,7 @@ def _changes(
     added = [name for name in after.extra_dimension_names if name not in names]
     if added:
         found[f"extra dimensions {', '.join(added)}"] = "added by labelling"
-    again = sorted(ours(scan.header))
+    again = sorted(labelling_dimensions(scan.header))
     if again:
         found[f"extra dimensions {', '.join(again)}"] = "of an earlier labelling, may be written anew"
     if before.id != after.id:

@@ -5,7 +5,7 @@ All of it chunk by chunk: memory does not grow with a cloud.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,7 +15,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from pointcloud.cloud import CHUNK_POINTS, Cloud
-from pointcloud.delivery.extra_dimensions import CONFIDENCE
+from pointcloud.delivery.extra_dimensions import CONFIDENCE, is_named_as
 from pointcloud.errors import ScanError
 from pointcloud.formats import columns, las, ply, reader
 from pointcloud.formats.decoding import unreadable
@@ -61,16 +61,33 @@ def iterate_classified(uri: str) -> Iterator[Cloud]:
 def iterate_confidence(uri: str) -> Iterator[np.ndarray]:
     """How sure the classes of a cloud's points are, (n,) in [0, 1], chunk after chunk; nothing where that is not known.
 
-    Chunks need not be those of `iterate_classified`; together they are as long. Raises alike.
+    Chunks need not be those of `iterate_classified`; together they are as long.
+
+    Raises:
+        ScanError: the cloud cannot be read.
+        StorageError: nothing there.
     """
     if _is_parquet(uri):
         with _parquet(uri) as file:
-            if CONFIDENCE.name in file.schema_arrow.names:
-                for batch in file.iter_batches(CHUNK_POINTS, columns=[CONFIDENCE.name]):
-                    yield batch.column(0).to_numpy(zero_copy_only=False)
-    for of_format in (las, ply):  # what is written; the others are never labelled clouds
-        if uri.lower().endswith(of_format.SUFFIXES):
-            yield from of_format.iterate_dimension(uri, CONFIDENCE.name)
+            name = _confidence_name(file.schema_arrow.names)
+            for batch in file.iter_batches(CHUNK_POINTS, columns=[name]) if name else ():
+                yield batch.column(0).to_numpy(zero_copy_only=False)
+    elif uri.lower().endswith(las.SUFFIXES):
+        with las.open_scan(uri) as scan:
+            dimensions = list(scan.header.point_format.extra_dimensions)
+        # A scan may have a confidence of its own; where no labelling wrote one, that is all there is.
+        own = [d.name for d in dimensions if CONFIDENCE.is_same(d)] or [CONFIDENCE.name]
+        yield from las.iterate_dimension(uri, own[0])
+    elif uri.lower().endswith(ply.SUFFIXES):
+        name = _confidence_name(reader.read_header(uri).dimensions)
+        if name:
+            yield from ply.iterate_dimension(uri, name)
+
+
+def _confidence_name(columns: Iterable[str]) -> str | None:
+    """The column that labelling wrote: the longest such name, as it is made longer where a scan has one of its own."""
+    names = [name for name in columns if is_named_as(name, CONFIDENCE)]
+    return max(names, key=len, default=None)
 
 
 def _is_parquet(uri: str) -> bool:

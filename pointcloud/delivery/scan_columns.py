@@ -66,7 +66,7 @@ def _of_las(header: ScanHeader) -> StoredScan:
                 yield _las_columns(points), np.asarray(points.classification)
 
     with las.open_scan(header.uri) as reader:
-        ours = extra_dimensions.ours(reader.header)
+        ours = extra_dimensions.labelling_dimensions(reader.header)
     crs = ", the CRS is there as WKT" if header.crs is not None else ""
     return StoredScan(
         header,

@@ -16,6 +16,7 @@ from laspy import DecompressionSelection
 
 from pointcloud.cloud import ATTRIBUTES, CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.compiling import compiled
+from pointcloud.formats import las_header
 from pointcloud.formats.decoding import reading, unreadable
 from pointcloud.formats.las_crs import crs_of_header
 from pointcloud.storage import files
@@ -47,16 +48,29 @@ def open_scan(uri: str, attributes_only: bool = False) -> Iterator[laspy.LasRead
         ScanError: not a LAS/LAZ file, or a header that promises more than the file can hold.
         StorageError: nothing there.
     """
-    with files.open_input(uri) as stream, reading(uri):
-        _check_header(uri, stream.read(375), stream.size())
-        stream.seek(0)
-        selection = _ATTRIBUTES_ONLY if attributes_only else DecompressionSelection.all()
-        with laspy.open(
-            stream, closefd=False, laz_backend=LAZ_BACKENDS, decompression_selection=selection
-        ) as reader:
-            if reader.header.are_points_compressed and reader.header.point_count:
-                _check_compression(uri, stream, reader.header)
-            yield reader
+    with files.open_input(uri) as stream:
+        with reading(uri):
+            reader = _open_reader(uri, stream, attributes_only)
+        yield reader
+
+
+def _open_reader(uri: str, stream: pa.NativeFile, attributes_only: bool) -> laspy.LasReader:
+    _check_header(uri, stream.read(375), stream.size())
+    patches = las_header.patches_for_laspy(stream)
+    stream.seek(0)
+    reader = laspy.open(
+        las_header.PatchedStream(stream, patches) if patches else stream,
+        closefd=False,
+        laz_backend=LAZ_BACKENDS,
+        read_evlrs=False,
+        decompression_selection=_ATTRIBUTES_ONLY if attributes_only else DecompressionSelection.all(),
+    )
+    place = stream.tell()
+    las_header.complete(reader.header, stream)
+    stream.seek(place)
+    if reader.header.are_points_compressed and reader.header.point_count:
+        _check_compression(uri, stream, reader.header)
+    return reader
 
 
 def _check_header(uri: str, head: bytes, file_size: int) -> None:
@@ -149,11 +163,21 @@ def read_header(uri: str) -> ScanHeader:
                 num_points=header.point_count,
                 bounds=np.array([header.mins, header.maxs], np.float64),
                 crs=crs,
-                attributes=tuple(name for name in ATTRIBUTES if name in names),
+                attributes=_attributes(header.point_format),
                 resolution=np.array(header.scales, np.float64),
                 dimensions=tuple(names),
                 notes=notes,
             )
+
+
+def _attributes(point_format: laspy.PointFormat) -> tuple[str, ...]:
+    """Those of `ATTRIBUTES` that points have; extra bytes of such a name are none unless they could be stored so."""
+    fields = {
+        dimension.name
+        for dimension in point_format.dimensions
+        if dimension.is_standard or (dimension.dtype in (np.uint8, np.uint16) and not dimension.is_scaled)
+    }
+    return tuple(name for name in ATTRIBUTES if name in fields)
 
 
 def iterate_columns(header: ScanHeader) -> Iterator[Columns]:

@@ -46,6 +46,12 @@ def upgrade(header: laspy.LasHeader) -> laspy.LasHeader:
     return new
 
 
+def added_records(old: laspy.LasHeader, new: laspy.LasHeader) -> list[WktCoordinateSystemVlr]:
+    """The records that `upgrade` has added to a header: the CRS in WKT, or none."""
+    had = any(isinstance(vlr, WktCoordinateSystemVlr) for vlr in old.vlrs)
+    return [] if had else [vlr for vlr in new.vlrs if isinstance(vlr, WktCoordinateSystemVlr)]
+
+
 def has_short_codes(dimensions: Collection[str]) -> bool:
     """Whether a LAS file with these dimensions has 5 bits for the class: only point formats 0 to 5 have the rank."""
     return "scan_angle_rank" in dimensions

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import laspy
 from laspy.vlrs.vlr import VLR
 
 from pointcloud.errors import StorageError
@@ -33,7 +32,6 @@ _GPS_RANGE = slice(375, 393)  # LAS 1.5
 _EVLRS_FIELD = 235
 _EXTERNAL_WAVEFORMS_BIT = 0x04
 _PIECE_BYTES = 4 << 20
-_DESCRIPTION_BYTES = 192
 _ITEMS_AT, _WAVEPACKET13 = (
     32,
     9,
@@ -103,27 +101,27 @@ def read_records(stream: Any, extended: bool = False) -> list[StoredRecord]:
     return found
 
 
-def as_stored(scan_uri: str, vlrs: Any, extended: bool = False) -> laspy.vlrs.vlrlist.VLRList:
-    """laspy's records with the bytes that the scan has: those that laspy understands it would write anew."""
+def kept_records(stream: Any, extended: bool = False) -> list[StoredRecord]:
+    """The VLRs, or EVLRs, that a copy of a file has too: all but those that describe how its points are stored."""
+    return [record for record in read_records(stream, extended) if record.name not in REWRITTEN]
+
+
+def placeholders(scan_uri: str) -> list[VLR]:
+    """Records for laspy to write in a copy, in place of the scan's own and of the same sizes.
+
+    laspy writes no names but ASCII, and parsed records in its own words: `copy_raw_parts` puts the stored bytes there.
+    """
     with files.open_input(scan_uri) as stream:
-        kept = [record for record in read_records(stream, extended) if record.name not in REWRITTEN]
-        stored = {
-            (record.name, n): record.data(stream) for n, record in enumerate(kept)
-        }  # by place: a name may come twice
-    made, n = [], 0
-    for vlr in vlrs:
-        name = (vlr.user_id, vlr.record_id)
-        if (name, n) in stored:
-            made.append(VLR(vlr.user_id, vlr.record_id, vlr.description, stored[name, n]))
-            n += 1
-        else:
-            made.append(vlr)
-    return laspy.vlrs.vlrlist.VLRList(made)
+        return [VLR("", 0, "", bytes(record.size)) for record in kept_records(stream)]
 
 
-def copy_raw_parts(scan_uri: str, part: Path) -> None:
-    """Bring along what laspy does not: header bytes, heads of records, waveform packets inside the file."""
-    with files.open_input(scan_uri) as stream, open(part, "r+b") as copy:
+def copy_raw_parts(scan_uri: str, copy_path: Path) -> None:
+    """Bring along what laspy does not: header bytes, records as stored, EVLRs, waveform packets inside the file.
+
+    Args:
+        copy_path: a local LAS or LAZ file that begins with `placeholders`, has the scan's points and no EVLRs.
+    """
+    with files.open_input(scan_uri) as stream, open(copy_path, "r+b") as copy:
         head, new = read_head(stream), read_head(copy)
         upgraded = is_upgraded(head, new)
         identity = bytearray(head[_IDENTITY])
@@ -140,9 +138,8 @@ def copy_raw_parts(scan_uri: str, part: Path) -> None:
             _write(copy, RETURNS.start, returns_of(head, new))
         if head[25] >= 5:
             _write(copy, _GPS_RANGE.start, head[_GPS_RANGE])
-        for extended in (False, True):
-            _copy_heads(stream, copy, extended)
-        _copy_descriptions(stream, copy)
+        _copy_vlrs(stream, copy)
+        _copy_evlrs(stream, copy)
         _copy_waveforms(stream, copy, upgraded)
         _name_wavepackets(copy)
 
@@ -167,35 +164,26 @@ def returns_of(head: bytes, new: bytes) -> bytes:
     return struct.pack("<5Q", *struct.unpack_from("<5I", head, LEGACY_COUNTS.start + 4)) + new[295:375]
 
 
-def _copy_heads(stream: Any, copy: Any, extended: bool) -> None:
-    """Reserved fields of records, and what follows the ends of their names."""
-    mine, other = (
-        [record for record in read_records(file, extended) if record.name not in REWRITTEN]
-        for file in (stream, copy)
-    )
-    for before, after in zip(mine, other, strict=False):
-        if (before.name, before.size) == (after.name, after.size):
-            _write(copy, after.at, before.head)
+def _copy_vlrs(stream: Any, copy: Any) -> None:
+    """Put the scan's records in their placeholders, reserved fields and what follows the ends of names included."""
+    for before, after in zip(kept_records(stream), read_records(copy), strict=False):
+        _write(copy, after.at, before.head + before.data(stream))
 
 
-def descriptions(stream: Any) -> list[bytes]:
-    """What the extra bytes VLR says of each extra dimension, 192 bytes each (LAS 1.4 R16, table 24)."""
-    found = [record.data(stream) for record in read_records(stream) if record.name == EXTRA_BYTES]
-    data = b"".join(found[:1])
-    return [data[at : at + _DESCRIPTION_BYTES] for at in range(0, len(data), _DESCRIPTION_BYTES)]
-
-
-def described_names(found: list[bytes]) -> list[bytes]:
-    """The names in `descriptions`."""
-    return [each[4:36].split(b"\0")[0] for each in found]
-
-
-def _copy_descriptions(stream: Any, copy: Any) -> None:
-    """Bytes of descriptions that laspy gives no place to; left where laspy did not understand them."""
-    mine, other = descriptions(stream), descriptions(copy)
-    if mine and described_names(mine) == described_names(other)[: len(mine)]:
-        record = next(record for record in read_records(copy) if record.name == EXTRA_BYTES)
-        _write(copy, record.at + len(record.head), b"".join(mine))
+def _copy_evlrs(stream: Any, copy: Any) -> None:
+    """Append the scan's EVLRs piece by piece: waveforms may be larger than memory."""
+    records = kept_records(stream, extended=True)
+    if not records:
+        return
+    start = copy.seek(0, 2)
+    for record in records:
+        copy.write(record.head)
+        stream.seek(record.at + len(record.head))
+        left = record.size
+        while left > 0 and (piece := stream.read(min(left, _PIECE_BYTES))):
+            copy.write(piece)
+            left -= len(piece)
+    _write(copy, _EVLRS_FIELD, struct.pack("<QI", start, len(records)))
 
 
 def waveform_extent(stream: Any, minor: int) -> tuple[int, int]:
