@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -155,7 +155,7 @@ def _grow(features: np.ndarray, labels: np.ndarray, config: ForestConfig) -> Ran
     return forest.fit(features, labels)
 
 
-def _jakteristics():  # type: ignore[no-untyped-def]  # the package has no types
+def _jakteristics() -> Any:  # the package has no types
     from jakteristics import compute_features
 
     return compute_features

@@ -147,7 +147,10 @@ def over_scans(scans: list[Path], num_processes: int, folder: Path, voxel_m: flo
 
     from benchmarks.preprocess import preprocess as once  # by a name that another process can import
 
-    with isolated(num_processes, 3000, 3600, threads=1) as processes, ThreadPoolExecutor(num_processes) as threads:
+    with (
+        isolated(num_processes, 3000, 3600, threads=1) as processes,
+        ThreadPoolExecutor(num_processes) as threads,
+    ):
         list(
             threads.map(lambda scan: processes.call(once, str(scan), folder, voxel_m), scans[:num_processes])
         )

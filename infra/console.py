@@ -16,6 +16,7 @@ class LastingConsole(PrefectConsoleHandler):
     """Prefect's console, named in `infra.environment`; it falls silent when nobody reads it any more."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print a record; quiet once the pipe is closed."""
         # Rich's way to say that the pipe is broken; it has made this console quiet before.
         with suppress(SystemExit):
             super().emit(record)

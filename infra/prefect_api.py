@@ -53,6 +53,7 @@ def ask(api_url: str, path: str, body: dict[str, Any] | None = None) -> Any:
 
 
 def is_healthy(api_url: str) -> bool:
+    """Whether a Prefect server answers there."""
     try:
         return ask(api_url, "/health") is True
     except (OSError, ValueError):

@@ -26,10 +26,12 @@ class State:
 
     @property
     def url(self) -> str:
+        """Where the Prefect UI is."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def api_url(self) -> str:
+        """Where the Prefect API is, as PREFECT_API_URL names it."""
         return f"{self.url}/api"
 
 

@@ -114,6 +114,7 @@ class TrainConfig:
         return replace(self, epochs=epochs, halving_epochs=halving)
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return asdict(self)
 
 

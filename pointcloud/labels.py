@@ -64,10 +64,12 @@ class LabelScheme:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the classes, by class index."""
         return tuple(c.name for c in self.classes)
 
     @property
     def colours(self) -> tuple[str, ...]:
+        """The colours of the classes, by class index."""
         return tuple(c.colour for c in self.classes)
 
     def to_indices(self, codes: np.ndarray) -> np.ndarray:
@@ -82,6 +84,7 @@ class LabelScheme:
         return np.array([c.code for c in self.classes], np.uint8)[indices]
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return asdict(self)
 
     @staticmethod

@@ -92,6 +92,7 @@ class BlockDataset(Dataset[Data]):
 
     @property
     def is_augmented(self) -> bool:
+        """Whether blocks are augmented as they are read."""
         return self._augmentation is not None
 
     def set_epoch(self, epoch: int) -> None:

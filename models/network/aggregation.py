@@ -29,6 +29,7 @@ class NeighbourMax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, neighbours: Tensor) -> Tensor:
+        """Compute the outputs and keep what `backward` needs."""
         if dispatch.serve(x):
             from models.kernels import edges_cpu
 
@@ -44,6 +45,7 @@ class NeighbourMax(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Gradients of the inputs, None for what has none."""
         neighbours, at = ctx.saved_tensors
         return torch.zeros_like(grad).scatter_add_(0, neighbours.long().gather(1, at.long()), grad), None
 
@@ -77,6 +79,7 @@ class NormalisedEdgeMax(torch.autograd.Function):
         floor: float,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the outputs and keep what `backward` needs."""
         a, b = F.linear(x, w_centre, bias), F.linear(x, w_difference)
         sign = torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
         if dispatch.serve(a):
@@ -104,6 +107,7 @@ class NormalisedEdgeMax(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the inputs, None for what has none."""
         x, w_centre, w_difference, bias, weight, neighbours, at, mean, variance = ctx.saved_tensors
         a, b = F.linear(x, w_centre, bias), F.linear(x, w_difference)
         if dispatch.serve(a):
@@ -151,6 +155,7 @@ class LinearOfAll(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, num_weights: int, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Compute the outputs and keep what `backward` needs."""
         weights, features = inputs[:num_weights], inputs[num_weights:]
         num_points = len(features[0])
         step = ROWS_PER_PRODUCT.get(features[0].device.type, num_points)
@@ -170,6 +175,7 @@ class LinearOfAll(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the inputs, None for what has none."""
         weights, features = ctx.saved_tensors[: ctx.num_weights], ctx.saved_tensors[ctx.num_weights :]
         grads = tuple(grad.to(weight.dtype) for grad, weight in zip(grads, weights, strict=True))
         grad_weights = [torch.empty_like(weight) for weight in weights]
@@ -205,6 +211,7 @@ class BlockExtreme(torch.autograd.Function):
     def forward(
         ctx: Any, z: Tensor, sizes: list[int], sign: Tensor, floor: float
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the outputs and keep what `backward` needs."""
         u = z if floor == -torch.inf else z.clamp_(min=floor)
         extremes, at = [], []
         rows = torch.arange(len(u), device=u.device)
@@ -222,6 +229,7 @@ class BlockExtreme(torch.autograd.Function):
     def backward(
         ctx: Any, grad_extreme: Tensor, grad_mean: Tensor, grad_variance: Tensor
     ) -> tuple[Tensor | None, ...]:
+        """Gradients of the inputs, None for what has none."""
         u, at, mean = ctx.saved_tensors
         slope = 2 * grad_variance / len(u)
         grad = torch.addcmul(grad_mean / len(u) - slope * mean, u, slope).scatter_add_(0, at, grad_extreme)

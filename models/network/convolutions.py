@@ -40,6 +40,7 @@ class Pointwise(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (P, C_out) of the points (P, C_in)."""
         return self.activate(self.linear(x))
 
     def activate(self, z: Tensor) -> Tensor:
@@ -101,6 +102,7 @@ class EdgeConv(nn.Module):
         self.nn = Pointwise(2 * in_channels, out_channels, norm_first=norm_first, norm_eps=norm_eps)
 
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
+        """Features (P, C) of the points from their own (P, C_in) and those of `neighbours` (P, K)."""
         # W [x_i, x_j − x_i] = (W₁ − W₂) x_i + W₂ x_j: two products of P rows instead of one of P · K.
         w_centre, w_difference = self.nn.linear.weight.chunk(2, dim=1)
         w_centre = w_centre - w_difference
@@ -129,6 +131,7 @@ class MRConv(nn.Module):
         self.nn = Pointwise(2 * in_channels, out_channels, norm_first=norm_first, norm_eps=norm_eps)
 
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
+        """Features (P, C) of the points from their own (P, C_in) and those of `neighbours` (P, K)."""
         relative = NeighbourMax.apply(x, neighbours) - x
         return self.nn(torch.cat([x, relative], dim=1))
 
@@ -144,6 +147,7 @@ class GraphSAGE(nn.Module):
         self.pool = Pointwise(in_channels, in_channels, norm_first=norm_first, norm_eps=norm_eps)
 
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
+        """Features (P, C) of the points from their own (P, C_in) and those of `neighbours` (P, K)."""
         pooled = NeighbourMax.apply(self.pool(x), neighbours)
         return self.nn(torch.cat([x, pooled], dim=1))
 
@@ -159,6 +163,7 @@ class GIN(nn.Module):
         self.epsilon = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
+        """Features (P, C) of the points from their own (P, C_in) and those of `neighbours` (P, K)."""
         return self.nn((1 + self.epsilon) * x + F.embedding_bag(neighbours, x, mode="sum"))
 
 

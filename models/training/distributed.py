@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 
 def num_workers() -> int:
+    """How many processes train together; 1 where one trains alone."""
     return dist.get_world_size() if _together() else 1
 
 

@@ -76,6 +76,7 @@ class TrainState:
         }
 
     def load(self, record: dict[str, Any]) -> None:
+        """Take over the state of an epoch that was kept."""
         unwrapped(self.network).load_state_dict(record["network"])
         self.optimizer.load_state_dict(record["optimizer"])
         self.scheduler.load_state_dict(record["scheduler"])

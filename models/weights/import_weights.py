@@ -238,6 +238,7 @@ def import_weights(
 
 
 def main() -> int:
+    """Run the command line; the exit status."""
     parser = argparse.ArgumentParser(description="Import published DeepGCN weights.")
     parser.add_argument(
         "checkpoint", type=Path, help="the .pth file of deep_gcns_torch, or the TensorFlow variables as .npz"

@@ -51,6 +51,7 @@ class FeatureStatistics:
     std: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return asdict(self)
 
     @staticmethod
@@ -65,6 +66,11 @@ class FeatureStatistics:
 
     @staticmethod
     def from_dict(record: dict[str, Any]) -> FeatureStatistics:
+        """Read what `to_dict` has made.
+
+        Raises:
+            SchemaError: it is no such record.
+        """
         try:
             return FeatureStatistics(dict(record["mean"]), dict(record["std"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -132,6 +138,7 @@ def default_features(config: BlockConfig, attributes: Collection[str]) -> tuple[
 
 
 def num_channels(features: tuple[str, ...]) -> int:
+    """How many channels the features have together."""
     return sum(FEATURES[name][1] for name in features)
 
 

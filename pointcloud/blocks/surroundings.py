@@ -100,8 +100,10 @@ def _gather(position: np.ndarray, flags: np.ndarray, radius_m: float) -> tuple[n
 
 @compiled
 def _sum_around(columns, key, cells, starts, width, radius, order, moments, around):  # type: ignore[no-untyped-def]
-    """The loops of `_gather`. columns (5, N), x, y, z and the flags, and key (N,) lie in the order of the cells, order
-    (N,) says where they were; cells (M,) are the keys there are, starts (M + 1,) their first rows.
+    """The loops of `_gather`.
+
+    columns (5, N), x, y, z and the flags, and key (N,) lie in the order of the cells, order (N,) says where they were;
+    cells (M,) are the keys there are, starts (M + 1,) their first rows.
     """
     limit = radius * radius
     xs, ys, zs, fs, gs = columns[0], columns[1], columns[2], columns[3], columns[4]

@@ -44,6 +44,7 @@ class Recipe:
     window: Window | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return {
             "config": self.config.to_dict(),
             "scheme": self.scheme.to_dict(),

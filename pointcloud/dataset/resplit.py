@@ -51,6 +51,7 @@ class PlaceSums:
     scans: set[str]
 
     def take(self, block: Block) -> None:
+        """Add a block to the counts and moments."""
         self.num_blocks += 1
         if block.label is not None:
             labelled = block.label[block.is_core & (block.label >= 0)]

@@ -35,6 +35,7 @@ class ShardSums:
     moments: dict[str, np.ndarray] = field(default_factory=dict)
 
     def take(self, block: Block, split: str, num_classes: int) -> None:
+        """Add a block to the counts and moments."""
         self.num_blocks[split] += 1
         if block.shift == (0, 0):
             self.num_core += int(np.count_nonzero(block.is_core))
@@ -46,6 +47,7 @@ class ShardSums:
                 self.moments[name] = self.moments.get(name, 0) + np.array(moments(values))
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return {
             "num_blocks": dict(sorted(self.num_blocks.items())),
             "class_counts": {split: counts.tolist() for split, counts in sorted(self.class_counts.items())},
@@ -87,9 +89,10 @@ def write_shard(
 
 
 def _draw(block: Block, num_points: int) -> np.ndarray:
-    """Indices (num_points,) as published (DEEPGCN's S3DIS blocks are PointNet's): of more points a draw with
-    replacement, of fewer all of them and a draw for the rest; those of the core first. The same for a block
-    every time.
+    """Indices (num_points,) drawn as published (DEEPGCN's S3DIS blocks are PointNet's).
+
+    Of more points a draw with replacement, of fewer all of them and a draw for the rest; those of the core first. The
+    same for a block every time.
     """
     seed = ledger.key_of(block.scan, block.tile, block.shift, block.cell)
     drawn = np.random.default_rng(int(seed, 16)).choice(

@@ -78,6 +78,7 @@ class SplitRule:
             raise PointloomError("num_folds parts squares of ground: set area_size_m, and no test_fraction.")
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return asdict(self)
 
 

@@ -102,6 +102,7 @@ class Manifest:
     filled: dict[str, int] = field(default_factory=dict)
 
     def num_blocks(self, split: str) -> int:
+        """How many blocks a split has, over all shards."""
         return sum(shard.num_blocks.get(split, 0) for shard in self.shards)
 
 
@@ -260,6 +261,7 @@ def _block(batch: pa.RecordBatch, row: int) -> Block:
 
 
 def write_manifest(dataset: str, manifest: Manifest) -> None:
+    """Write the manifest, the last file of a blocks dataset."""
     files.write_json(
         files.join(dataset, MANIFEST),
         {

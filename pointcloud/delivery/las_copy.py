@@ -39,7 +39,7 @@ CONFIDENCE = CONFIDENCE_DIMENSION.name
 _LONGEST_POINT = 65_535  # bytes; the header has two for the length of a record
 
 
-def output_name(name: str, format: str = "same") -> str:
+def output_name(name: str, file_format: str = "same") -> str:
     """The labelled cloud's name for a scan's name: the same for LAS, LAZ and PLY, else PLY, as for a room.
 
     A COPC file comes back as plain LAZ: its points are ordered by its octree and its index would be wrong for any
@@ -48,10 +48,10 @@ def output_name(name: str, format: str = "same") -> str:
     if name.lower().endswith(".copc.laz"):
         name = name[: -len(".copc.laz")] + ".laz"
     suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
-    if format == "same" and suffix in (*las.SUFFIXES, *ply.SUFFIXES):
+    if file_format == "same" and suffix in (*las.SUFFIXES, *ply.SUFFIXES):
         return name
     # Nothing else is cut off: a room is a folder, which may have a dot in its name.
-    return f"{name[: len(name) - len(suffix)]}.{'ply' if format == 'same' else format}"
+    return f"{name[: len(name) - len(suffix)]}.{'ply' if file_format == 'same' else file_format}"
 
 
 def fits(dimensions: Collection[str], scheme: LabelScheme, options: LabelOptions) -> bool:

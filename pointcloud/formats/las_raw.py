@@ -59,6 +59,7 @@ class StoredRecord:
         return user.split(b"\0")[0].decode("latin-1"), number
 
     def data(self, stream: Any) -> bytes:
+        """The bytes of the record, without its header."""
         stream.seek(self.at + len(self.head))
         return stream.read(self.size)
 

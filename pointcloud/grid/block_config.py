@@ -55,13 +55,20 @@ class BlockConfig:
 
     @property
     def voxels_per_tile(self) -> int:
+        """Voxels along the side of a tile."""
         return round(self.tile_size_m / self.voxel_size_m)
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return asdict(self)
 
     @staticmethod
     def from_dict(record: dict[str, Any]) -> BlockConfig:
+        """Read what `to_dict` has made.
+
+        Raises:
+            SchemaError: it is no such record.
+        """
         try:
             return BlockConfig(**record)
         except TypeError as error:

@@ -61,6 +61,7 @@ class Grid:
 
     @property
     def region_voxels(self) -> int:
+        """Voxels along the side of a region."""
         return self.region_cells * self.cell_voxels
 
     def regions_of(self, xyz: np.ndarray) -> Squares:

@@ -146,6 +146,7 @@ def check_extent(corners: np.ndarray, size: tuple[float, float], size_m: float) 
 
 
 def too_wide(extent: float, size_m: float) -> ScanError:
+    """The error of a scan whose points spread over more voxels than can be counted."""
     return ScanError(
         f"its points spread over {extent:.3g} CRS units, more than {_MAX_CELLS:,} voxels of {size_m} m; "
         "stray points are likely: clip the scan to its survey area."

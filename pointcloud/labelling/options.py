@@ -106,6 +106,7 @@ class LabelOptions:
         return np.where(may_change, new, codes)
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return asdict(self)
 
 

@@ -56,6 +56,7 @@ class Seen:
     delivered: Range | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return asdict(self)
 
     def in_words(self) -> dict[str, Range]:

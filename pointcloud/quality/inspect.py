@@ -64,6 +64,7 @@ class Inspection:
 
     @property
     def is_sample(self) -> bool:
+        """Whether only some of the points were read."""
         return self.num_read < self.num_points
 
     def class_name(self, code: int) -> str:

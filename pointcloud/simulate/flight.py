@@ -62,6 +62,7 @@ class Flight:
 
     @property
     def pulses_per_scan(self) -> int:
+        """Pulses from one edge of the swath to the other."""
         return int(np.ceil(SWATH_M / self.spacing))
 
     def strips(self, x0: float, y0: float, x1: float, y1: float) -> Iterator[Strip]:

@@ -75,6 +75,11 @@ class SurveyConfig:
 
     @property
     def crs(self) -> CRS:
+        """The CRS of the survey.
+
+        Raises:
+            PointloomError: there is no such CRS, or it is not projected in metres.
+        """
         try:
             crs = CRS.from_epsg(self.epsg)
         except CRSError as error:
@@ -89,6 +94,7 @@ class SurveyConfig:
 
     @property
     def flight(self) -> flight.Flight:
+        """The flight that gives the survey its density."""
         # Points per m² of ground are more than per m² of one swath, by the overlap.
         density = self.points_per_m2 * flight.LINE_SPACING_M / flight.SWATH_M
         return flight.Flight(Terrain(self.seed), self.origin, float(density**-0.5))

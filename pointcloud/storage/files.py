@@ -45,6 +45,7 @@ class Source:
 
 
 def is_local(uri: str) -> bool:
+    """Whether the URI is on a disk of this machine."""
     return isinstance(resolve(uri)[0], fs.LocalFileSystem)
 
 
@@ -171,11 +172,21 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def exists(uri: str) -> bool:
+    """Whether there is a file or a folder.
+
+    Raises:
+        StorageError: the storage cannot be reached.
+    """
     filesystem, path = resolve(uri)
     return _info(filesystem, path, uri).type != fs.FileType.NotFound
 
 
 def is_folder(uri: str) -> bool:
+    """Whether there is a folder.
+
+    Raises:
+        StorageError: the storage cannot be reached.
+    """
     filesystem, path = resolve(uri)
     return _info(filesystem, path, uri).type == fs.FileType.Directory
 
@@ -344,6 +355,7 @@ def _upload(part: Path, filesystem: fs.FileSystem, path: str) -> None:
 
 
 def write_bytes(uri: str, content: bytes) -> None:
+    """Write a file whole: it has its name only when all of it is there."""
     with staged(uri) as part:
         part.write_bytes(content)
 

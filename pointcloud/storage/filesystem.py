@@ -145,19 +145,24 @@ class PatientFile(io.RawIOBase):
         self._tag, self._size, self._position = entity_tag(self._file), self._file.size(), 0
 
     def readable(self) -> bool:
+        """True, as `io.RawIOBase` asks."""
         return True
 
     def seekable(self) -> bool:
+        """True, as `io.RawIOBase` asks."""
         return True
 
     def tell(self) -> int:
+        """The position in bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the position; the new one in bytes."""
         self._position = max(0, offset + (0, self._position, self._size)[whence])
         return self._position
 
     def readinto(self, buffer: Any) -> int:
+        """Read as many bytes as the buffer holds, or as there are left."""
         view = memoryview(buffer).cast("B")
         wanted = max(0, min(len(view), self._size - self._position))
         piece = attempt("read", self._uri, lambda: self._read(wanted)) if wanted else b""
@@ -179,6 +184,7 @@ class PatientFile(io.RawIOBase):
         return piece
 
     def close(self) -> None:
+        """Close the file, once."""
         if not self.closed:
             self._file.close()
         super().close()

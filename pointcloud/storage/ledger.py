@@ -55,6 +55,7 @@ def _uri(root: str, stage: str, scan: str) -> str:
 
 
 def write(root: str, record: Record) -> None:
+    """Write the record of a scan in place of an older one."""
     files.write_json(_uri(root, record.stage, record.scan), asdict(record))
 
 

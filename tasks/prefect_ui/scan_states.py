@@ -128,4 +128,5 @@ def _row(scan: str, state: str, record: Record | None) -> dict[str, Any]:
 
 
 def show_markdown(key: str, text: str, description: str) -> None:
+    """Show a Markdown artifact in the Prefect UI."""
     create_markdown_artifact(text, key=slugify(key), description=description)

@@ -56,10 +56,12 @@ class TileRuns:
                 yield i * self.size, j * self.size, (end + 1) * self.size, (j + 1) * self.size
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return asdict(self)
 
     @staticmethod
     def from_dict(record: Mapping[str, Any]) -> TileRuns:
+        """Read what `to_dict` has made."""
         return TileRuns(record["size"], tuple((j, first, last) for j, first, last in record["runs"]))
 
 

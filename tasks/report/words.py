@@ -35,7 +35,7 @@ def per_cent(share: float | None) -> str:
 
 
 def counted(number: int, one: str, many: str) -> str:
-    """ "1 scan", "2 scans"."""
+    """A number with its noun: 1 scan, 2 scans."""
     return f"{grouped(number)} {one if number == 1 else many}"
 
 

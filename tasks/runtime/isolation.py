@@ -147,7 +147,7 @@ class _Ended(Exception):
 
 
 class _Process:
-    """A new Python with a connection. (One of `multiprocessing` would first run the user's own script again.)"""
+    """A new Python with a connection. A process of `multiprocessing` would first run the user's own script again."""
 
     def __init__(self, memory_mb: int, threads: int | None) -> None:
         ours, theirs = socket.socketpair()
@@ -249,7 +249,7 @@ def serve(handle: int, memory_mb: int, threads: int | None) -> None:
         except OSError as error:
             # What a decoder says of a file is a ScanError by now: this is the disk that parts are written to.
             result = StorageError(scratch_sentence(error))
-        except Exception as error:  # a defect of ours: the scan is named, the batch goes on
+        except Exception as error:  # a defect of ours: the scan is named, the batch goes on  # noqa: BLE001
             result = ScanError(f"reading it failed unexpectedly ({type(error).__name__}: {error}).")
         try:
             connection.send(result)

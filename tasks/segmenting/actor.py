@@ -59,6 +59,7 @@ class ScanSegmenter:
         self._rehearse()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+        """Label the scan that the one row of a batch names; a row of what came of it."""
         uri, name, key, beside = (str(batch[column][0]) for column in ("uri", "name", "key", "neighbours"))
         began = time.monotonic()
         for attempt in range(_ATTEMPTS):
@@ -114,7 +115,7 @@ class ScanSegmenter:
             return self._failed(name, key, ledger.QUARANTINED, began, named)
         except PointloomError as error:
             return self._failed(name, key, ledger.QUARANTINED, began, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # A defect of ours, or too little memory: the scan is named, the batch goes on.
             reason = " ".join(str(error).split()).rstrip(".")
             sentence = f"scan {uri!r}: labelling it failed unexpectedly ({type(error).__name__}: {reason})."

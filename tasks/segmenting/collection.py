@@ -61,7 +61,10 @@ class Collection:
 
 
 def find_scans(
-    patterns: list[str], out: str, format: str = "same", report: Callable[[str], None] = lambda _: None
+    patterns: list[str],
+    out: str,
+    format: str = "same",
+    report: Callable[[str], None] = lambda _: None,  # noqa: A002
 ) -> list[files.Source]:
     """The scans of any format that paths, folders and globs mean, but those of an out folder within such a folder.
 

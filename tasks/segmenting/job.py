@@ -67,6 +67,7 @@ class SegmentJob:
         return ledger.key_of(self.identity, self.options.to_dict(), self.cpus_per_actor, self.gpu)
 
     def output(self, scan: str) -> str:
+        """Where the labelled cloud of a scan goes."""
         return files.join(self.out, output_name(scan, self.options.format))
 
     def attempts(self, scan: str) -> str:

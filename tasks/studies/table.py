@@ -84,6 +84,7 @@ def summary_rows(rows: Sequence[dict[str, Any]], names: tuple[str, ...]) -> list
 
 
 def to_table(rows: Sequence[dict[str, Any]], names: tuple[str, ...]) -> pa.Table:
+    """The rows of a study as a table with the columns of `table_schema`."""
     return pa.Table.from_pylist(list(rows), table_schema(names))
 
 

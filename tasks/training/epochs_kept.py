@@ -31,6 +31,7 @@ class TrainRun:
 
     @cached_property
     def folder(self) -> str:
+        """Where the epochs of this training are kept."""
         return files.join(self.out, "runs", self.name)
 
     def noted(self) -> list[str] | None:

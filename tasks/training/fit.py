@@ -74,7 +74,7 @@ def _fit_once(job: TrainJob, run: TrainRun, relay: Relay, logger: Any) -> None:
         try:
             trainer.fit()
             ended.append(None)
-        except BaseException as error:  # it belongs to the thread that waits
+        except BaseException as error:  # it belongs to the thread that waits  # noqa: BLE001
             ended.append(error)
 
     # In a thread of its own, since Ray Train waits without end for room that others have.
@@ -110,7 +110,7 @@ def _end_controller(thread: threading.Thread, logger: Any) -> None:
         for actor in list_actors(filters=mine, detail=True, timeout=_END_SECONDS):
             if actor.state != "DEAD" and actor.pid:
                 os.kill(actor.pid, signal.SIGKILL)
-    except Exception as error:  # what is being said already matters more
+    except Exception as error:  # what is being said already matters more  # noqa: BLE001
         logger.warning("Ray Train's controller could not be ended (%s)", _reason(error))
     thread.join(_END_SECONDS)
 

@@ -35,6 +35,7 @@ class TrainJob:
 
     @property
     def workers_needed(self) -> int:
+        """How many Ray workers the training cannot do without."""
         return self.min_workers or self.num_workers
 
     def key(self) -> str:

@@ -25,16 +25,16 @@ class Recorder:
 
     Args:
         kind: of tracker.
-        open: makes it; what that raises is said, and nothing is recorded there.
+        start: makes it; what that raises is said, and nothing is recorded there.
         names: of the classes.
         logger: of the task run.
     """
 
     def __init__(
-        self, kind: type[TensorBoardFiles] | type[MLflowRun], open: Callable[[], TensorBoardFiles | MLflowRun],
+        self, kind: type[TensorBoardFiles] | type[MLflowRun], start: Callable[[], TensorBoardFiles | MLflowRun],
         names: Sequence[str], logger: Any,
     ) -> None:  # fmt: skip
-        self._kind, self._open, self._names, self._logger = kind, open, names, logger
+        self._kind, self._start, self._names, self._logger = kind, start, names, logger
         self._history: Sequence[dict[str, Any]] = ()
         self._done: int | None = None
         self._rest_until = 0.0
@@ -69,13 +69,13 @@ class Recorder:
 
     def _run(self) -> None:
         try:
-            tracker = self._open()
+            tracker = self._start()
         except ModuleNotFoundError as error:
             self._logger.warning(
                 "nothing is recorded in %s (%s); pip install %s", self._kind.called, error, self._kind.package
             )
             return
-        except Exception as error:  # whatever its server or client is about, the training needs neither
+        except Exception as error:  # whatever its server or client is about, the training needs neither  # noqa: BLE001
             self._logger.warning(
                 "nothing is recorded in %s: it takes no run (%s)", self._kind.called, _line(error)
             )
@@ -102,7 +102,7 @@ class Recorder:
         started = time.monotonic()
         try:
             do()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             now = time.monotonic()
             self._rest_until = now + _REST * (now - started)
             if not self._away:

@@ -61,7 +61,7 @@ class Relay:
                 if last:
                     return
                 continue
-            except Exception as error:  # the queue, or Ray itself, is gone
+            except Exception as error:  # the queue, or Ray itself, is gone  # noqa: BLE001
                 if not last:
                     self._logger.warning(
                         "what the Ray workers say is heard no more (%s)", str(error).split("\n")[0]
@@ -70,7 +70,7 @@ class Relay:
             self.heard = time.monotonic()
             try:
                 self._take(told)
-            except Exception as error:  # a server that is away for a moment must not end a night's training
+            except Exception as error:  # a server that is away for a moment must not end a night's training  # noqa: BLE001
                 self._logger.warning("an epoch could not be shown in Prefect (%s)", error)
 
     def _take(self, told: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ class Relay:
             recorder.end(failed)
         try:
             self._watch.show()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             self._logger.warning("the last epoch could not be shown in Prefect (%s)", error)
         until = time.monotonic() + END_SECONDS
         for recorder in self._recorders:

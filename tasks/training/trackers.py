@@ -34,6 +34,7 @@ class TensorBoardFiles:
         self._writer, self._step = SummaryWriter(self._folder.name), 0
 
     def add(self, step: int, values: dict[str, float]) -> None:
+        """Record the values of a step."""
         if step > self._step:  # else it is in the file already, which could not be brought to its place
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
@@ -42,6 +43,7 @@ class TensorBoardFiles:
         self._copy()
 
     def close(self, failed: bool = False) -> None:
+        """End the record."""
         self._writer.close()
         try:
             self._copy()
@@ -84,9 +86,11 @@ class MLflowRun:
             raise
 
     def add(self, step: int, values: dict[str, float]) -> None:
+        """Record the values of a step."""
         # Its names take no other signs; and without an id, it would begin another run where it has lost this one.
         named = {slugify(key, separator="_"): value for key, value in values.items()}
         self._mlflow.log_metrics(named, step=step, run_id=self._id)
 
     def close(self, failed: bool = False) -> None:
+        """End the record."""
         self._mlflow.end_run("FAILED" if failed else "FINISHED")

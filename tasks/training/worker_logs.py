@@ -26,18 +26,20 @@ class QueueHandler(logging.Handler):
         self._sending = threading.local()
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is for the log of the flow run."""
         package = record.name.partition(".")[0]
         # Ray's own lines are in Ray's files, and sending one may give rise to the next.
         return package in _OURS or (package != "ray" and record.levelno >= logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Send a record to the driver."""
         if getattr(self._sending, "now", False):
             return
         self._sending.now = True
         try:
             text = " ".join(record.getMessage().split())[:_MAX_LENGTH]
             self._queue.put({"log": (self._rank, record.levelno, text)})
-        except Exception:  # logging never ends a training
+        except Exception:  # logging never ends a training  # noqa: BLE001
             self.handleError(record)
         finally:
             self._sending.now = False

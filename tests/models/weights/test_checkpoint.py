@@ -231,7 +231,7 @@ def test_weights_that_their_name_does_not_describe_are_refused(folder: Path) -> 
     other = folder.parent / "other"
     save_checkpoint(str(other), make(1))
     weights_of(folder).write_bytes(weights_of(other).read_bytes())
-    with pytest.raises(SchemaError, match="is damaged: .* does not hold what its name says") as error:
+    with pytest.raises(SchemaError, match=r"is damaged: .* does not hold what its name says") as error:
         read_checkpoint(str(folder))
     assert_one_sentence(error, str(folder))
 
