@@ -30,7 +30,7 @@ HERE := env -u RAY_ADDRESS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env lock demo table1 test test-slow test-all lint types contracts check up down status clean
+.PHONY: help env lock demo table1 test test-slow test-all lint types contracts docs check up down status clean
 
 help:  ## this list
 	@echo "Pointloom: raw LiDAR in, labelled clouds out. The first target that needs it makes $(VENV)."
@@ -111,6 +111,10 @@ types: $(STAMP)  ## mypy
 contracts: $(STAMP)  ## import-linter: imports go downwards only
 	$(VENV)/bin/lint-imports
 
+docs: $(STAMP)  ## the documentation as a site, in site/; every warning is an error
+	$(PY) -m docs.generate
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
 check: lint types contracts test  ## lint, types, contracts and the quick tests
 
 up: $(STAMP)  ## start a Prefect server, a process worker and the deployments of prefect.yaml on this machine
@@ -125,7 +129,7 @@ status: $(STAMP)  ## what of it is running
 clean:  ## remove .venv, .pointloom and the tools' caches; results of the demo are kept
 	@if [ -e .pointloom/up/state.json ]; then \
 		echo "error: services of 'make up' may be running; run 'make down' first." >&2; exit 1; fi
-	rm -rf $(VENV) .pointloom build *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .pointloom build site *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find flows tasks models pointcloud infra tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 	@if [ -e pointloom-demo ]; then \
 		echo "The results in pointloom-demo are kept; 'rm -r pointloom-demo' removes them."; fi

@@ -41,7 +41,7 @@ class _Command:
 
 
 # In the order of the work.
-_COMMANDS = {
+COMMANDS = {
     "inspect": _Command(
         help="Show what scans hold and the block sizes that suit them.",
         extras=(),
@@ -78,17 +78,7 @@ def main(arguments: list[str]) -> int:
     # Prefect reads its settings when it is imported, which the commands do, one by one: `--help` stays quick.
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    app = App(
-        name=_program(),
-        help=_HELP,
-        version=_version,
-        version_flags=("--version",),
-        default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
-    )
-    app["--help"].sort_key = app["--version"].sort_key = len(_COMMANDS)
-    for position, (name, command) in enumerate(_COMMANDS.items()):
-        in_list = command.help if arguments[:1] != [name] else None
-        app.command(f"flows.{name}:command", name=name, help=in_list, sort_key=position)
+    app = command_line(arguments)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         _check_extras(arguments)
@@ -128,6 +118,22 @@ def _sentence(error: CycloptsError) -> str:
     return " ".join(str(error).split())
 
 
+def command_line(arguments: list[str]) -> App:
+    """The commands and their options. Of the command that `arguments` begin with, the help is its own docstring."""
+    app = App(
+        name=_program(),
+        help=_HELP,
+        version=_version,
+        version_flags=("--version",),
+        default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
+    )
+    app["--help"].sort_key = app["--version"].sort_key = len(COMMANDS)
+    for position, (name, command) in enumerate(COMMANDS.items()):
+        in_list = command.help if arguments[:1] != [name] else None
+        app.command(f"flows.{name}:command", name=name, help=in_list, sort_key=position)
+    return app
+
+
 def _program() -> str:
     started = Path(sys.argv[0])
     return "pointloom" if started.stem == "pointloom" else "python -m flows"
@@ -138,7 +144,7 @@ def _version() -> str:
 
 
 def _check_extras(arguments: list[str]) -> None:
-    command = _COMMANDS.get(arguments[0]) if arguments else None
+    command = COMMANDS.get(arguments[0]) if arguments else None
     missing = {
         extra: [package for package in _PACKAGES[extra] if importlib.util.find_spec(package) is None]
         for extra in (command.extras if command else ())

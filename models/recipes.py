@@ -144,7 +144,7 @@ RECIPES: dict[RecipeName, TrainConfig] = {
 
 
 AIRBORNE: dict[str, Any] = {"relief": 0.6}
-"""What `modern` is on scans with returns, as `pointcloud.blocks.features.is_airborne` means it (benchmarks/ACCURACY.md).
+"""What `modern` is on scans with returns, as `pointcloud.blocks.features.is_airborne` means it (docs/benchmarks/accuracy.md).
 
 Networks that flat tiles had trained took hillsides and dams for buildings. Where all ground is flat it costs points:
 embankments look like flat roofs, and a car park on a roof became ground.
@@ -152,7 +152,7 @@ Floors of rooms are level, so rooms go without.
 """
 
 SPARSE: dict[str, Any] = {"class_weights": False, "crop": 0.8}
-"""What `modern` is on sparse surveys, as `pointcloud.blocks.features.is_sparse` means it (benchmarks/ACCURACY.md).
+"""What `modern` is on sparse surveys, as `pointcloud.blocks.features.is_sparse` means it (docs/benchmarks/accuracy.md).
 
 Their tiles are large and few: networks trained long on whole blocks failed elsewhere, most likely because the fused
 vector told them which block it was. Rare classes that are weighed higher are found where they are not.
@@ -181,6 +181,6 @@ def fusion_channels(name: RecipeName, *, sparse: bool, width: int) -> int:
     """Of the network that goes with a recipe: width, but on sparse surveys `modern` leaves the fused vector out.
 
     Of few large blocks it says which one this is: on half of such a tile a network without it was one point of mIoU
-    better (benchmarks/ACCURACY.md).
+    better (docs/benchmarks/accuracy.md).
     """
     return 0 if sparse and name == "modern" else width

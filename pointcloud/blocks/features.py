@@ -108,7 +108,7 @@ def survey_features(spacing_m: float) -> tuple[str, ...]:
     """All features that suit surveys of this density: xyz, returns, surroundings, and height where points are sparse.
 
     So far apart, the few points of a cylinder seldom tell how high above the ground a point lies; where they do, height
-    with intensity misled (benchmarks/ACCURACY.md).
+    with intensity misled (docs/benchmarks/accuracy.md).
     """
     height = ("height",) if spacing_m >= SPARSE_M else ()
     return "xyz", *height, "returns", *surroundings_for(spacing_m)
@@ -125,7 +125,7 @@ def is_sparse(config: BlockConfig) -> bool:
 
 
 def default_features(config: BlockConfig, attributes: Collection[str]) -> tuple[str, ...]:
-    """The features that won on held-out tiles (benchmarks/ACCURACY.md), of those that the attributes allow.
+    """The features that won on held-out tiles (docs/benchmarks/accuracy.md), of those that the attributes allow.
 
     Surveys: `survey_features`, a voxel taken for the distance between points, as `pointcloud.quality.inspect` proposes it.
     Scans without returns: colours too, if there are any. Dense rooms, which are not thinned: xyz, colours and height.
