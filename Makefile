@@ -10,6 +10,9 @@ PIP := $(PY) -m pip install --disable-pip-version-check --no-input --progress-ba
 STAMP := $(VENV)/.installed
 OUT := pointloom-demo
 PYTEST_ARGS :=
+# Files of tests are shared out to two processes; the slow ones measure times and kill processes, one after the other.
+PARALLEL := -n 2 --dist loadfile
+FUZZ_ARGS :=
 
 # What the shell of the user points at (another Prefect server, another source tree) must not reach a run.
 $(foreach name,$(filter PREFECT_%,$(.VARIABLES)),$(eval unexport $(name)))
@@ -30,7 +33,7 @@ HERE := env -u RAY_ADDRESS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env lock demo table1 test test-slow test-all lint types contracts docs check up down status clean
+.PHONY: help env lock demo table1 unit test test-slow test-all fuzz docs lint types contracts check up down status clean
 
 help:  ## this list
 	@echo "Pointloom: raw LiDAR in, labelled clouds out. The first target that needs it makes $(VENV)."
@@ -81,17 +84,21 @@ table1: $(STAMP)  ## the paper's ablation table, for who owns S3DIS: make table1
 		--features xyz rgb room_xyz --val-fraction 0 --val-scans '*_1' --test-scans 'Area_5/*'
 	@$(PY) -m flows ablate --dataset "$(TABLE1)/blocks" --out "$(TABLE1)" --features xyz rgb room_xyz $(TABLE1_ARGS)
 
+unit: $(STAMP)  ## the tests that need neither Ray nor Prefect; under two minutes
+	$(PY) -m pytest $(PARALLEL) -m "not slow" tests/pointcloud tests/models $(PYTEST_ARGS)
+
 test: $(STAMP)  ## the quick tests
 	@mkdir -p "$(PREFECT_HOME)-test"
-	$(HERE) PREFECT_HOME="$(PREFECT_HOME)-test" $(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(HERE) PREFECT_HOME="$(PREFECT_HOME)-test" $(PY) -m pytest $(PARALLEL) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	@mkdir -p "$(PREFECT_HOME)-test"
 	$(HERE) PREFECT_HOME="$(PREFECT_HOME)-test" $(PY) -m pytest -m slow $(PYTEST_ARGS)
 
-test-all: $(STAMP)  ## all tests
-	@mkdir -p "$(PREFECT_HOME)-test"
-	$(HERE) PREFECT_HOME="$(PREFECT_HOME)-test" $(PY) -m pytest $(PYTEST_ARGS)
+test-all: test test-slow  ## all tests
+
+fuzz: $(STAMP)  ## ten thousand damaged inputs of every kind; at most half an hour
+	$(PY) -m tests.fuzz $(FUZZ_ARGS)
 
 CHECK_SCHEMA := $(VENV)/bin/check-jsonschema --quiet --builtin-schema
 lint: $(STAMP)  ## rules and format of the code, spelling, declared imports, schemas of workflows and other such files

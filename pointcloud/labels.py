@@ -98,7 +98,7 @@ class LabelScheme:
                 for c in record["classes"]
             )
             return LabelScheme(str(record["name"]), classes)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SchemaError(
                 f"not a label scheme ({error!r}); expected name and classes, each with name, source_codes, "
                 "code and colour."

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tokenize import TokenError
 
 from laspy.errors import LaspyException
 
 from pointcloud.errors import PointloomError, ScanError
 
+_DAMAGE = (
+    LaspyException, OSError, ValueError, struct.error, ArithmeticError, LookupError, MemoryError, SystemError,
+    EOFError, RecursionError,
+    # of archives of arrays: zipfile says NotImplementedError and RuntimeError of methods and passwords, and NumPy
+    # parses headers as Python literals
+    zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, SyntaxError, TokenError,
+)  # fmt: skip
+_LONGEST_REASON = 300  # some libraries repeat the bytes that they do not understand
 _BY_NAME = ("PanicException", "LazrsError", "E57Exception")
 LAS_FILE = "a complete LAS or LAZ file"
 
@@ -25,10 +36,7 @@ def reading(uri: str, expected: str = LAS_FILE) -> Iterator[None]:
         yield
     except PointloomError:
         raise
-    except (
-        LaspyException, OSError, ValueError, struct.error, ArithmeticError, LookupError, MemoryError,
-        SystemError,
-    ) as error:  # fmt: skip
+    except _DAMAGE as error:
         raise unreadable(uri, error, expected) from error
     except BaseException as error:
         if type(error).__name__ in _BY_NAME:
@@ -39,6 +47,7 @@ def reading(uri: str, expected: str = LAS_FILE) -> Iterator[None]:
 def unreadable(uri: str, error: BaseException | str, expected: str = LAS_FILE) -> ScanError:
     """The sentence for a scan that cannot be decoded, from an error or the reason in words."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    reason = "".join(letter if letter.isprintable() else "?" for letter in reason[:_LONGEST_REASON])
     return ScanError(
         f"cannot read scan {uri!r}: {reason}; expected {expected}: deliver it again or leave it out."
     )

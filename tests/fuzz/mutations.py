@@ -1,0 +1,147 @@
+"""What the fuzzer does to a sound file: bits, lengths, numbers, text, and the fields that headers lie in."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from random import Random
+from typing import Any
+
+INTEGERS = (
+    0,
+    1,
+    -1,
+    2,
+    127,
+    128,
+    255,
+    256,
+    32767,
+    65535,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**53,
+    2**63 - 1,
+    2**64 - 1,
+)
+DOUBLES = (0.0, -0.0, 1e-300, 1e300, -1e300, float("nan"), float("inf"), float("-inf"), 1e16)
+TEXTS = (
+    b"",
+    b"../../outside",
+    b"/etc/passwd",
+    b"\xff\xfe\x00",
+    b"nan",
+    b"1e999",
+    b"-1",
+    b"99999999999999999999",
+    b"\n",
+)
+VALUES: tuple[Any, ...] = (
+    None, True, -1, 0, 2**63, 1e308, float("nan"), float("inf"), "", "../../outside.txt", "/etc/passwd", "a\x00b",
+    "x" * 100_000, [], {}, [[]] * 3, {"a": {"b": None}}, "file:///etc/passwd", "\ud800",
+)  # fmt: skip
+# Offsets and formats of the LAS 1.4 header (LAS 1.4 R16, table 3): sizes, counts, scales, bounds, records.
+LAS_FIELDS = (
+    (24, "B"), (25, "B"), (94, "H"), (96, "I"), (100, "I"), (104, "B"), (105, "H"), (107, "I"), (131, "d"), (139, "d"),
+    (155, "d"), (171, "d"), (179, "d"), (187, "d"), (227, "Q"), (235, "Q"), (243, "I"), (247, "Q"), (375 + 18, "H"),
+    (375 + 20, "H"),
+)  # fmt: skip
+
+
+def mutate(name: str, data: bytes, random: Random) -> bytes:
+    """A damaged copy of a file's content; `name` ends as the file does, which says where its header lies."""
+    ways = [_flip, _truncate, _overwrite, _insert, _delete, _swap, _number_of_text]
+    if name.endswith((".las", ".laz")):
+        ways += [_las_field] * 4
+    if name.endswith(".json"):
+        ways += [_json_value] * 6
+    for _ in range(random.choice((1, 1, 1, 2, 4))):
+        data = random.choice(ways)(data, random)
+    return data
+
+
+def _place(data: bytes, random: Random) -> int:
+    # Headers are short and files are long: half of the damage is done to the first kilobyte.
+    return random.randrange(max(1, min(len(data), 1024 if random.random() < 0.5 else len(data))))
+
+
+def _flip(data: bytes, random: Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(random.choice((1, 1, 8, 64))):
+        if changed:
+            changed[_place(data, random)] ^= 1 << random.randrange(8)
+    return bytes(changed)
+
+
+def _truncate(data: bytes, random: Random) -> bytes:
+    return data[: _place(data, random)]
+
+
+def _overwrite(data: bytes, random: Random) -> bytes:
+    at = _place(data, random)
+    if random.random() < 0.3:
+        piece = struct.pack("<d", random.choice(DOUBLES))
+    else:
+        kind, size = random.choice((("B", 8), ("H", 16), ("I", 32), ("Q", 64)))
+        piece = struct.pack(random.choice("<>") + kind, random.choice(INTEGERS) % 2**size)
+    return data[:at] + piece + data[at + len(piece) :]
+
+
+def _insert(data: bytes, random: Random) -> bytes:
+    at = _place(data, random)
+    piece = random.choice((*TEXTS, random.randbytes(random.randrange(1, 64)), data[at : at + 300]))
+    return data[:at] + piece + data[at:]
+
+
+def _delete(data: bytes, random: Random) -> bytes:
+    at = _place(data, random)
+    return data[:at] + data[at + random.choice((1, 2, 7, 64, 1000)) :]
+
+
+def _swap(data: bytes, random: Random) -> bytes:
+    at, size = _place(data, random), random.choice((1, 8, 100))
+    return data[:at] + data[at + size : at + 2 * size] + data[at : at + size] + data[at + 2 * size :]
+
+
+def _number_of_text(data: bytes, random: Random) -> bytes:
+    numbers = list(re.finditer(rb"-?\d+(\.\d+)?", data[:4096]))
+    if not numbers:
+        return data
+    number = random.choice(numbers)
+    return data[: number.start()] + random.choice(TEXTS) + data[number.end() :]
+
+
+def _las_field(data: bytes, random: Random) -> bytes:
+    at, kind = random.choice(LAS_FIELDS)
+    value = (
+        random.choice(DOUBLES)
+        if kind == "d"
+        else random.choice(INTEGERS) % 2 ** (8 * struct.calcsize(f"<{kind}"))
+    )
+    piece = struct.pack(f"<{kind}", value)
+    return data[:at] + piece + data[at + len(piece) :] if len(data) > at + len(piece) else data
+
+
+def _json_value(data: bytes, random: Random) -> bytes:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return data
+    places = list(_places(document))
+    if not places:
+        return data
+    holder, key = random.choice(places)
+    if random.random() < 0.2 and isinstance(holder, dict):
+        del holder[key]
+    else:
+        holder[key] = random.choice(VALUES)
+    return json.dumps(document).encode("utf-8", "surrogatepass")
+
+
+def _places(node: Any) -> Any:
+    for key in list(node) if isinstance(node, dict) else range(len(node)):
+        yield node, key
+        if isinstance(node[key], dict | list):
+            yield from _places(node[key])
