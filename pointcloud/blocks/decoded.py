@@ -16,8 +16,8 @@ from pyproj import CRS
 
 from pointcloud.cloud import Cloud
 from pointcloud.errors import ScanError
-from pointcloud.formats.columns import COLOURS
-from pointcloud.formats.reader import Window, colour_scale, iterate_clouds
+from pointcloud.formats.columns import COLOURS, MAY_BE_UNFILLED, RETURNS
+from pointcloud.formats.reader import NO_RETURNS, Window, colour_scale, iterate_clouds, never_filled
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.grid.height import lowest_points
@@ -116,7 +116,7 @@ class _Found:
     config: BlockConfig
     thins: bool = False
     num_points: int = 0
-    largest_colour: int = 0
+    largest: dict[str, int] = field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     corners: list[np.ndarray] = field(default_factory=list)
     regions: list[np.ndarray] = field(default_factory=list)
@@ -154,9 +154,9 @@ class _Found:
     def _take_extent(self, cloud: Cloud) -> None:
         self.corners.append(cloud.corners())
         check_extent(np.concatenate(self.corners), self.grid.voxel_size, self.config.voxel_size_m)
-        self.largest_colour = max(
-            [self.largest_colour, *(int(cloud.attributes[c].max()) for c in COLOURS if c in cloud.attributes)]
-        )
+        for name in MAY_BE_UNFILLED:
+            if name in cloud.attributes:
+                self.largest[name] = max(self.largest.get(name, 0), int(cloud.attributes[name].max()))
 
     def _take_cells(self, cloud: Cloud) -> None:
         x, y = cloud.xyz.T[:2]
@@ -171,8 +171,11 @@ class _Found:
         corners = np.concatenate(self.corners)
         cells, counts = _add_up(self.cells, np.add)
         ground_cells, lowest = _add_up(self.ground, np.minimum)
-        scale = colour_scale(self.largest_colour)
-        names = tuple(n for n in self.attributes if scale is not None or n not in COLOURS)
+        scale = colour_scale(max((self.largest.get(name, 0) for name in COLOURS), default=0))
+        unfilled = never_filled(self.largest)
+        if not unfilled.isdisjoint(RETURNS):
+            notes = (*notes, NO_RETURNS)
+        names = tuple(name for name in self.attributes if name not in unfilled)
         return DecodedScan(
             scan=scan,
             path=path,

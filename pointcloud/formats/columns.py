@@ -26,6 +26,9 @@ Ranges = dict[str, tuple[float, float]]
 
 AXES = ("x", "y", "z")
 COLOURS = ("red", "green", "blue")
+RETURNS = ("return_number", "number_of_returns")
+MAY_BE_UNFILLED = (*COLOURS, *RETURNS)
+"""Attributes that a file may have room for without having them: 0 in every point."""
 NAMES: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in (*AXES, "number_of_returns")},
     "intensity": ("intensity", "reflectance", "strength"),

@@ -1,4 +1,4 @@
-"""Every way a file can be bad becomes one sentence."""
+"""Errors of decoders as one sentence that names the file and says what to do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DAMAGE = (
     zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, SyntaxError, TokenError,
 )  # fmt: skip
 _LONGEST_REASON = 300  # some libraries repeat the bytes that they do not understand
-_BY_NAME = ("PanicException", "LazrsError", "E57Exception")
+_BY_NAME = ("PanicException", "LazrsError", "LaszipError", "E57Exception")
 LAS_FILE = "a complete LAS or LAZ file"
 
 
@@ -29,8 +29,11 @@ LAS_FILE = "a complete LAS or LAZ file"
 def reading(uri: str, expected: str = LAS_FILE) -> Iterator[None]:
     """Turn whatever a decoder throws at a bad file into a ScanError that names the file.
 
-    lazrs panics with a PanicException, which derives from BaseException and cannot be imported by name; pye57,
-    which may be missing, has an exception of its own.
+    lazrs panics with a PanicException, which derives from BaseException and cannot be imported by name; laszip and
+    pye57, which may be missing, have exceptions of their own.
+
+    Raises:
+        ScanError: in place of what the decoder raised.
     """
     try:
         yield
@@ -44,10 +47,21 @@ def reading(uri: str, expected: str = LAS_FILE) -> Iterator[None]:
         raise
 
 
-def unreadable(uri: str, error: BaseException | str, expected: str = LAS_FILE) -> ScanError:
-    """The sentence for a scan that cannot be decoded, from an error or the reason in words."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+def unreadable(
+    uri: str,
+    error: BaseException | str,
+    expected: str = LAS_FILE,
+    remedy: str = "deliver it again or leave it out",
+) -> ScanError:
+    """The sentence for a scan that cannot be decoded.
+
+    Args:
+        error: what a decoder raised, or the reason in words.
+        expected: what a sound file is.
+        remedy: what to do; files that are sound and not understood are not to be delivered again.
+    """
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    # LASzip ends with its version and whom to write to.
+    reason = reason.partition(" (LASzip v")[0].rstrip(".")
     reason = "".join(letter if letter.isprintable() else "?" for letter in reason[:_LONGEST_REASON])
-    return ScanError(
-        f"cannot read scan {uri!r}: {reason}; expected {expected}: deliver it again or leave it out."
-    )
+    return ScanError(f"cannot read scan {uri!r}: {reason}; expected {expected}: {remedy}.")

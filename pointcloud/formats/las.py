@@ -16,14 +16,18 @@ from laspy import DecompressionSelection
 
 from pointcloud.cloud import ATTRIBUTES, CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.compiling import compiled
+from pointcloud.errors import ScanError
 from pointcloud.formats import las_header
 from pointcloud.formats.decoding import reading, unreadable
+from pointcloud.formats.las_bounds import is_pointwise, true_bounds
 from pointcloud.formats.las_crs import crs_of_header
 from pointcloud.storage import files
 
 SUFFIXES = (".las", ".laz")
 LAZ_BACKENDS = (laspy.LazBackend.LazrsParallel, laspy.LazBackend.Lazrs)
 """laspy would take any that is installed, and another where these refuse a file."""
+_OLD_LAZ_BACKEND = laspy.LazBackend.Laszip
+"""LASzip's own library, for what its versions before 2.0 wrote: lazrs needs chunks, which those did not have."""
 _CHUNK_BYTES = 256 << 20  # a header may claim records of 65,535 bytes
 
 
@@ -70,6 +74,13 @@ def _open_reader(uri: str, stream: pa.NativeFile, attributes_only: bool) -> lasp
     stream.seek(place)
     if reader.header.are_points_compressed and reader.header.point_count:
         _check_compression(uri, stream, reader.header)
+        if is_pointwise(reader.header):
+            if not _OLD_LAZ_BACKEND.is_available():
+                raise ScanError(
+                    f"cannot read scan {uri!r}: it was compressed by a LASzip older than 2.0, which takes the package "
+                    "laszip; run pip install laszip, or write the scan again with las2las or laszip."
+                )
+            reader.laz_backend = (_OLD_LAZ_BACKEND,)
     return reader
 
 
@@ -111,6 +122,9 @@ def _check_compression(uri: str, stream: pa.NativeFile, header: laspy.LasHeader)
         raise unreadable(
             uri, f"its header promises points of {record_length} bytes, it holds points of {unpacked}"
         )
+    if is_pointwise(header):
+        stream.seek(place)
+        return
     for at in (points_at, stream.size() - 8):
         stream.seek(at)
         table_at = struct.unpack("<q", stream.read(8))[0]
@@ -148,26 +162,47 @@ def iterate_chunks(uri: str, reader: laspy.LasReader) -> Iterator[laspy.ScaleAwa
 
 
 def read_header(uri: str) -> ScanHeader:
-    """What a LAS or LAZ header says. Raises ScanError as `open_scan`."""
-    with open_scan(uri) as reader:
+    """What a LAS or LAZ header says, without bounds where its bounds cannot be those of the points.
+
+    Raises:
+        ScanError: as `open_scan`.
+    """
+    with files.open_input(uri) as stream, reading(uri):
+        reader = _open_reader(uri, stream, attributes_only=False)
         header = reader.header
-        with reading(uri):
-            crs, notes = crs_of_header(header)
-            names = list(header.point_format.dimension_names)
-            kind = "LAZ" if header.are_points_compressed else "LAS"
-            if any(vlr.user_id == "copc" for vlr in header.vlrs):
-                kind = "COPC"
-            return ScanHeader(
-                uri=uri,
-                format=f"{kind} {header.version}, point format {header.point_format.id}",
-                num_points=header.point_count,
-                bounds=np.array([header.mins, header.maxs], np.float64),
-                crs=crs,
-                attributes=_attributes(header.point_format),
-                resolution=np.array(header.scales, np.float64),
-                dimensions=tuple(names),
-                notes=notes,
-            )
+        crs, notes = crs_of_header(header)
+        kind = "LAZ" if header.are_points_compressed else "LAS"
+        if any(vlr.user_id == "copc" for vlr in header.vlrs):
+            kind = "COPC"
+        bounds = true_bounds(stream, header)
+        if bounds is None:
+            notes = (*notes, "the bounds in its header are not those of its points, and are not used.")
+        return ScanHeader(
+            uri=uri,
+            format=f"{kind} {header.version}, point format {header.point_format.id}",
+            num_points=header.point_count,
+            bounds=bounds,
+            crs=crs,
+            attributes=_attributes(header.point_format),
+            resolution=np.array(header.scales, np.float64),
+            dimensions=tuple(header.point_format.dimension_names),
+            notes=notes,
+        )
+
+
+def measure_bounds(uri: str) -> np.ndarray | None:
+    """Bounds of all points of a scan, (2, 3) float64 in CRS units, which decodes them; None where one is not finite.
+
+    Raises:
+        ScanError: as `iterate_chunks`.
+    """
+    lowest, highest = np.full(3, np.inf), np.full(3, -np.inf)
+    with open_scan(uri, attributes_only=True) as reader:
+        for chunk in iterate_chunks(uri, reader):
+            xyz = _coordinates(chunk)
+            lowest, highest = np.minimum(lowest, xyz.min(axis=1)), np.maximum(highest, xyz.max(axis=1))
+    bounds = np.array([lowest, highest])
+    return bounds if np.isfinite(bounds).all() else None
 
 
 def _attributes(point_format: laspy.PointFormat) -> tuple[str, ...]:
@@ -195,11 +230,15 @@ def iterate_columns(header: ScanHeader) -> Iterator[Columns]:
 
 def columns_of(points: laspy.ScaleAwarePointRecord, header: ScanHeader) -> Columns:
     """Scaled coordinates and attributes of decoded points."""
-    # Axis after axis in memory: whoever gathers or compares one axis reads nothing else.
+    return _coordinates(points).T, {name: np.asarray(points[name]) for name in header.attributes}
+
+
+def _coordinates(points: laspy.ScaleAwarePointRecord) -> np.ndarray:
+    """(3, n) float64: axis after axis in memory, so that whoever gathers or compares one axis reads nothing else."""
     xyz = np.empty((3, len(points)))
     records = points.array.view(np.uint8).reshape(len(points), -1)
     scaled_coordinates(records, np.asarray(points.scales), np.asarray(points.offsets), xyz)
-    return xyz.T, {name: np.asarray(points[name]) for name in header.attributes}
+    return xyz
 
 
 def iterate_dimension(uri: str, name: str) -> Iterator[np.ndarray]:

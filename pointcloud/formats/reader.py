@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from pointcloud.cloud import CHUNK_POINTS, Cloud, Columns, ScanHeader
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import ScanError
 from pointcloud.formats import arrays, columns, copc, e57, las, ply, s3dis
+from pointcloud.formats.las_bounds import distance_beyond
 from pointcloud.storage import files as storage
 
 __all__ = [
@@ -53,10 +56,21 @@ def _holds_files(folder: str, suffixes: tuple[str, ...]) -> bool:
 def read_header(uri: str) -> ScanHeader:
     """What is known of a scan before its points are decoded.
 
+    Where a LAS header has bounds that cannot be those of the points, all points are decoded to find theirs.
+
     Raises:
         ScanError: not a scan of a known format, or a header that cannot be true.
         StorageError: nothing there.
     """
+    header = _read_header(uri)
+    if header.bounds is None and header.num_points and uri.lower().endswith(las.SUFFIXES):
+        # Whoever reads the points of a damaged file says what is wrong with it.
+        with suppress(ScanError):
+            return replace(header, bounds=las.measure_bounds(uri))
+    return header
+
+
+def _read_header(uri: str) -> ScanHeader:
     for module in (las, ply, arrays, e57):
         if uri.lower().endswith(module.SUFFIXES):
             return module.read_header(uri)
@@ -86,11 +100,11 @@ def iterate_clouds(
         ScanError: unreadable, without points, in degrees, or with coordinates that are not numbers.
         StorageError: nothing there, or no longer to be reached.
     """
-    header = read_header(uri)
+    header = _read_header(uri)
     report = report or (lambda note: _log.warning("%s: %s", uri, note))
     for note in header.notes:
         report(note)
-    seen = 0
+    seen, beyond = 0, 0.0
     try:
         metres_per_unit(header.crs)
         chunks = _columns(header, window, report)
@@ -105,6 +119,8 @@ def iterate_clouds(
                 )
             cloud = Cloud(xyz, attributes, header.crs)
             seen += len(cloud)
+            if header.bounds is not None and len(cloud):
+                beyond = max(beyond, distance_beyond(header.bounds, cloud.corners()))
             if window is not None:
                 low, high = np.array(window[:2]), np.array(window[2:])
                 inside = np.all((xyz[:, :2] >= low) & (xyz[:, :2] < high), axis=1)
@@ -113,6 +129,11 @@ def iterate_clouds(
                 yield cloud
     except ScanError as error:
         raise error if repr(uri) in str(error) else ScanError(f"scan {uri!r}: {error}") from error
+    if beyond:
+        report(
+            f"its points reach {beyond:,.6g} CRS units beyond the bounds in its header, by which the scans beside it "
+            "are found."
+        )
     if not seen and (window is None or header.num_points == 0):
         raise ScanError(f"scan {uri!r} holds no points; leave it out or deliver it again.")
 
@@ -153,15 +174,36 @@ def colour_scale(largest: int) -> int | None:
     return 257 if largest <= 255 else 1
 
 
+def never_filled(largest: Mapping[str, int]) -> frozenset[str]:
+    """Attributes that a file has room for and that nobody filled: colours that are all 0, and return numbers.
+
+    A property of the whole scan, as `colour_scale` is.
+
+    Args:
+        largest: attribute -> its largest value over all points; of the attributes that the scan has.
+    """
+    unfilled: set[str] = set()
+    if not any(largest.get(name, 0) for name in columns.COLOURS):
+        unfilled.update(columns.COLOURS)
+    # One without the other says nothing.
+    if not all(largest.get(name, 1) for name in columns.RETURNS):
+        unfilled.update(columns.RETURNS)
+    return frozenset(unfilled & largest.keys())
+
+
+NO_RETURNS = "its return numbers are all 0: it carries none, and every point counts as a single return."
+
+
 def read_cloud(uri: str, report: Callable[[str], None] | None = None) -> Cloud:
     """A whole scan as one cloud, its colours settled. Raises as `iterate_clouds`."""
     chunks = list(iterate_clouds(uri, report=report))
     names = list(chunks[0].attributes)
     attributes = {name: np.concatenate([chunk.attributes[name] for chunk in chunks]) for name in names}
+    largest = {name: int(attributes[name].max()) for name in columns.MAY_BE_UNFILLED if name in attributes}
+    for name in never_filled(largest):
+        del attributes[name]
     if "red" in attributes:
-        scale = colour_scale(max(int(attributes[name].max()) for name in columns.COLOURS))
+        scale = colour_scale(max(largest[name] for name in columns.COLOURS))
         for name in columns.COLOURS:
-            values = attributes.pop(name)
-            if scale is not None:
-                attributes[name] = values * np.uint16(scale)
+            attributes[name] = attributes.pop(name) * np.uint16(scale or 1)
     return Cloud(np.concatenate([chunk.xyz for chunk in chunks]), attributes, chunks[0].crs)

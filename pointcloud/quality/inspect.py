@@ -11,8 +11,8 @@ import numpy as np
 from pointcloud.cloud import ScanHeader
 from pointcloud.crs import metres_per_unit, unit_names
 from pointcloud.errors import ScanError
-from pointcloud.formats.columns import COLOURS
-from pointcloud.formats.reader import colour_scale, iterate_clouds, read_header
+from pointcloud.formats.columns import COLOURS, MAY_BE_UNFILLED, RETURNS
+from pointcloud.formats.reader import NO_RETURNS, iterate_clouds, never_filled, read_header
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import PRESETS
 
@@ -140,7 +140,8 @@ def inspect_scan(uri: str, read: bool = False) -> Inspection:
         bounds = None
     whole = read or bounds is None
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    codes, num_read, largest = np.zeros(256, np.int64), 0, 0
+    codes, num_read = np.zeros(256, np.int64), 0
+    largest: dict[str, int] = {}
     ground = (
         _Ground(bounds, header.num_points) if whole and bounds is not None and header.num_points else None
     )
@@ -149,8 +150,9 @@ def inspect_scan(uri: str, read: bool = False) -> Inspection:
         low, high = np.minimum(low, cloud.xyz.min(axis=0)), np.maximum(high, cloud.xyz.max(axis=0))
         if "classification" in cloud.attributes:
             codes += np.bincount(cloud.attributes["classification"], minlength=256)
-        if "red" in cloud.attributes:
-            largest = max(largest, *(int(cloud.attributes[name].max()) for name in COLOURS))
+        for name in MAY_BE_UNFILLED:
+            if name in cloud.attributes:
+                largest[name] = max(largest.get(name, 0), int(cloud.attributes[name].max()))
         if ground is not None:
             ground.add(cloud.xyz)
         if not whole:
@@ -166,10 +168,12 @@ def inspect_scan(uri: str, read: bool = False) -> Inspection:
         notes.append(
             "its points are too few or too far apart to choose block sizes; a few stray points do that."
         )
-    attributes = header.attributes
-    if "red" in attributes and colour_scale(largest) is None:
-        attributes = tuple(name for name in attributes if name not in COLOURS)
+    unfilled = never_filled(largest)
+    attributes = tuple(name for name in header.attributes if name not in unfilled)
+    if not unfilled.isdisjoint(COLOURS):
         notes.append("its colours are all 0: it carries none.")
+    if not unfilled.isdisjoint(RETURNS):
+        notes.append(NO_RETURNS)
     return Inspection(
         header=header,
         num_points=num_points,

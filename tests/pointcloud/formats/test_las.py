@@ -20,12 +20,15 @@ from hypothesis import strategies as st
 from laspy.vlrs.known import WktCoordinateSystemVlr
 from pyproj import CRS
 
+from pointcloud.blocks.decoded import decode_scan
 from pointcloud.blocks.tiles import thin
+from pointcloud.delivery.las_copy import write_labelled
 from pointcloud.errors import ScanError, StorageError
 from pointcloud.formats import las as scan
 from pointcloud.formats.las import iterate_dimension, open_scan
-from pointcloud.formats.reader import read_cloud
+from pointcloud.formats.reader import read_cloud, read_header
 from pointcloud.grid.block_config import BlockConfig
+from pointcloud.quality.inspect import inspect_scan
 from tests.support import broken_files
 from tests.support.broken_files import LETHAL, PANICS, SOUND, SUSPECT, UNREADABLE, Writer
 from tests.support.clouds import assert_one_sentence, real_files, write_las
@@ -262,8 +265,8 @@ TRICKY: dict[str, int | str] = {
     "fullwave_pf10.laz": 10_750,
     "zero_points.las": "holds no points",
     "zero_bytes.las": "has 0 bytes",
-    "broken_coder.laz": "no chunk table",
-    "broken_size.laz": "compression version: 6 is not supported",
+    "broken_coder.laz": "coder 15 not supported",
+    "broken_size.laz": "POINT10 has version > 2",
     "truncated_half.laz": "failed to fill whole buffer",
     "truncated_in_header.las": "120 bytes",
     "not_a_las.las": "LAS signature",
@@ -300,3 +303,62 @@ def test_what_a_cloud_cannot_carry_stays_compressed(tmp_path: Path, point_format
         np.testing.assert_array_equal(some.red, everything.red)
     assert np.ptp(everything.gps_time) > 0
     assert (np.ptp(some.gps_time) > 0) == (point_format < 6)
+
+
+# --- LASzip before 2.0: one stream of points without chunks
+
+
+def write_pointwise(path: Path) -> Path:
+    """A LAZ file as LASzip wrote it before version 2.0: its only chunk without the places of a chunk table."""
+    content = write_las(path, 200, 1, "1.2").read_bytes()
+    (points_at,) = struct.unpack_from("<I", content, 96)
+    (table_at,) = struct.unpack_from("<q", content, points_at)
+    record = content.index(b"laszip encoded") + 52
+    old = bytearray(content[:points_at] + content[points_at + 8 : table_at])
+    struct.pack_into("<H", old, record, 1)
+    path.write_bytes(old)
+    return path
+
+
+def test_what_old_laszip_wrote_is_read_and_labelled(tmp_path: Path) -> None:
+    new, old = write_las(tmp_path / "new.laz", 200, 1, "1.2"), write_pointwise(tmp_path / "old.laz")
+    np.testing.assert_array_equal(read_cloud(str(old)).xyz, read_cloud(str(new)).xyz)
+    write_labelled(str(old), str(tmp_path / "out.laz"), np.full(200, 6, np.uint8), np.ones(200))
+    copied = laspy.read(tmp_path / "out.laz", laz_backend=laspy.LazBackend.Lazrs)
+    np.testing.assert_array_equal(copied.gps_time, laspy.read(new).gps_time)
+
+
+def test_without_laszip_it_is_said_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = str(write_pointwise(tmp_path / "old.laz"))
+    monkeypatch.setattr(laspy.LazBackend, "is_available", lambda backend: False)
+    with pytest.raises(ScanError, match=r"pip install laszip, or write the scan again with las2las") as error:
+        read_header(old)
+    assert_one_sentence(error, old)
+
+
+def test_what_old_laszip_wrote_and_was_cut_off_is_one_sentence(tmp_path: Path) -> None:
+    old = write_pointwise(tmp_path / "old.laz")
+    old.write_bytes(old.read_bytes()[:-900])
+    with pytest.raises(ScanError, match="cannot read scan") as error:
+        read_cloud(str(old))
+    assert_one_sentence(error, str(old))
+
+
+# --- return numbers that were never filled
+
+
+@pytest.mark.parametrize(
+    ("number", "total", "has"), [(0, 0, False), (1, 0, False), (0, 1, False), (1, 1, True)]
+)
+def test_return_numbers_that_were_never_filled_are_dropped(
+    tmp_path: Path, number: int, total: int, has: bool
+) -> None:
+    path = write_las(tmp_path / "a.las", 10, return_number=number, number_of_returns=total)
+    names = {"return_number", "number_of_returns"}
+    assert set(read_cloud(str(path)).attributes) & names == (names if has else set())
+    decoded = decode_scan("a", str(path), tmp_path / "a.arrow", BlockConfig())
+    assert set(decoded.attributes) & names == (names if has else set())
+    inspection = inspect_scan(str(path))
+    assert set(inspection.attributes) & names == (names if has else set())
+    for notes in (decoded.notes, inspection.notes):
+        assert sum("counts as a single return" in note for note in notes) == (0 if has else 1)
