@@ -42,12 +42,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
 
     def include(found: re.Match[str]) -> str:
         path = PurePosixPath(found[1])
-        return _links((PROJECT / path).read_text(), path.parent, here, repository)
+        return links_for_site((PROJECT / path).read_text(), path.parent, here, repository)
 
-    return _links(_INCLUDE.sub(include, markdown), here, here, repository)
+    return links_for_site(_INCLUDE.sub(include, markdown), here, here, repository)
 
 
-def _links(markdown: str, source: PurePosixPath, target: PurePosixPath, repository: str) -> str:
+def links_for_site(markdown: str, source: PurePosixPath, target: PurePosixPath, repository: str) -> str:
     """Links of a text of the folder `source`, made right for a page of the folder `target`, both below the project."""
 
     def rewrite(found: re.Match[str]) -> str:

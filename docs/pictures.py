@@ -180,6 +180,7 @@ def way_of_the_data(mermaid: Path) -> str:
         return page.evaluate(
             """async text => {
                 mermaid.initialize({startOnLoad: false, theme: 'neutral', htmlLabels: false,
+                                    themeCSS: '.edgeLabel rect { fill: #fff; opacity: 1 }',
                                     flowchart: {htmlLabels: false, useMaxWidth: false}});
                 return (await mermaid.render('way', text)).svg;
             }""",
