@@ -83,20 +83,20 @@ def iterate_columns(
         ScanError: colours or class codes that cannot be such.
     """
     ranges = _ranges(tables, [n for n in (*COLOURS, "intensity") if n in types and not _is_small(types[n])])
-    largest = 0.0
+    largest, coarse = 0.0, types["x"].kind == "f" and types["x"].itemsize < 8
     if "intensity" in ranges:
         low, factor = _stretch(*ranges["intensity"])
         if (low, factor) != (0, 1):
             report(f"its intensities count from {low:g} and are multiplied by {factor:g}, to be 16 bits.")
     for table in tables():
         xyz = np.stack([table[axis] for axis in AXES], axis=1).astype(np.float64)
-        if types["x"].itemsize == 4 and len(xyz):
+        if coarse and len(xyz):
             largest = max(largest, float(np.nanmax(np.abs(xyz[:, :2]), initial=0)))
         yield xyz, {name: _CONVERSIONS[name](table[name], ranges, name) for name in attributes_of(types)}
-    step = float(np.spacing(np.float32(largest)))
+    step = float(np.spacing(np.array(largest, types["x"]))) if coarse else 0.0
     if np.isfinite(step) and step > _COARSE_M:
         report(
-            f"its coordinates are 32-bit floats up to {largest:,.0f}, which rounds them to {step:g}; "
+            f"its coordinates are {8 * types['x'].itemsize}-bit floats up to {largest:,.0f}, which rounds them to {step:g}; "
             "store them as doubles."
         )
 

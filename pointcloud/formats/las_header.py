@@ -36,19 +36,24 @@ class PatchedStream(io.RawIOBase):
         self._patches = patches
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def seekable(self) -> bool:
+        """Always."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to an offset; the position from the beginning."""
         self._stream.seek(offset, whence)
         return int(self._stream.tell())
 
     def tell(self) -> int:
+        """The position from the beginning."""
         return int(self._stream.tell())
 
     def read(self, size: int = -1) -> bytes:
+        """The next bytes, all that are left for -1, patched."""
         start = self._stream.tell()
         content = self._stream.read(size) if size >= 0 else self._stream.read()
         for at, shown in self._patches.items():
@@ -60,6 +65,7 @@ class PatchedStream(io.RawIOBase):
         return content
 
     def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with the next bytes, patched; how many there were."""
         content = self.read(len(buffer))
         buffer[: len(content)] = content
         return len(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,8 @@ def test_arrays_by_name(tmp_path: Path, names: tuple[str, str, str], save: Any) 
 
 def test_arrays_one_by_one(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    np.savez(path, x=XYZ[:, 0], y=XYZ[:, 1], z=XYZ[:, 2:], intensity=LABEL[:20])
-    assert read_header(str(path)).notes[1].endswith("left out: intensity.")
+    np.savez(path, x=XYZ[:, 0], y=XYZ[:, 1], z=XYZ[:, 2:], normals=XYZ[:20], room=np.array(7))
+    assert read_header(str(path)).notes[1].endswith("left out: normals, room.")
     np.testing.assert_array_equal(read_cloud(str(path)).xyz, XYZ)
 
 
@@ -103,7 +104,123 @@ def test_chunks_add_up(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPa
         np.testing.assert_array_equal(again.attributes[name], values)
 
 
+# --- the same points, however they are stored
+
+TABLE = np.column_stack([XYZ, RGB, LABEL])
+STORED = {
+    "rows": TABLE,
+    "columns": np.asfortranarray(TABLE),
+    "stacked and transposed": np.vstack([*XYZ.T, *RGB.T, LABEL]).T,
+    "a row for each column": np.ascontiguousarray(TABLE.T),
+    "a row for each column, by columns": np.asfortranarray(TABLE.T),
+    "big-endian": TABLE.astype(">f8"),
+    "big-endian by columns": np.asfortranarray(TABLE.astype(">f8")),
+    "80 bits": TABLE.astype(np.longdouble),
+}
+
+
+@pytest.mark.parametrize("chunk", [7, 1000])
+@pytest.mark.parametrize("case", STORED)
+def test_one_array_in_every_order(
+    case: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "CHUNK_POINTS", chunk)
+    path = npy(tmp_path, STORED[case])
+    assert read_header(path).num_points == 30
+    cloud = read_cloud(path)
+    np.testing.assert_array_equal(cloud.xyz, XYZ)
+    np.testing.assert_array_equal(cloud.attributes["green"], RGB[:, 1] * 257)
+    np.testing.assert_array_equal(cloud.attributes["classification"], LABEL)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("turned", [False, True], ids=["(P, 3)", "(3, P)"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_by_name_in_every_order(
+    save: Any, turned: bool, order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "CHUNK_POINTS", 11)
+    xyz, rgb = (np.array(a.T if turned else a, order=order) for a in (XYZ, RGB.astype(">u2")))
+    path = str(tmp_path / "a.npz")
+    save(
+        path, points=xyz, colors=rgb, labels=np.array(LABEL[None] if turned else LABEL[:, None], order=order)
+    )
+    assert read_header(path).num_points == 30
+    cloud = read_cloud(path)
+    np.testing.assert_array_equal(cloud.xyz, XYZ)
+    np.testing.assert_array_equal(cloud.attributes["blue"], RGB[:, 2] * 257)
+    np.testing.assert_array_equal(cloud.attributes["classification"], LABEL)
+
+
+def test_half_precision_is_read_and_its_rounding_said(tmp_path: Path) -> None:
+    notes: list[str] = []
+    cloud = read_cloud(npy(tmp_path, XYZ.astype(np.float16)), notes.append)
+    np.testing.assert_array_equal(cloud.xyz, XYZ.astype(np.float16))
+    assert any(re.search(r"16-bit floats .* rounds them to 0\.03125;", note) for note in notes)
+    read_cloud(npy(tmp_path, (XYZ * 1e6).astype(np.int32)), notes.append)
+    assert len([note for note in notes if "rounds" in note]) == 1, "whole numbers are not rounded"
+
+
+@pytest.mark.parametrize("shape", [(30,), (30, 1), (1, 30)])
+def test_fields_of_three(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    rows = np.zeros(30, [("xyz", ">f4", 3), ("rgb", "u1", 3), ("Label", "i2")])
+    rows["xyz"], rows["rgb"], rows["Label"] = XYZ, RGB, LABEL
+    cloud = read_cloud(npy(tmp_path, rows.reshape(shape)))
+    np.testing.assert_array_equal(cloud.xyz, XYZ.astype(np.float32))
+    np.testing.assert_array_equal(cloud.attributes["red"], RGB[:, 0] * 257)
+    np.testing.assert_array_equal(cloud.attributes["classification"], LABEL)
+    np.savez(tmp_path / "a.npz", cloud=rows)
+    np.testing.assert_array_equal(read_cloud(str(tmp_path / "a.npz")).xyz, XYZ.astype(np.float32))
+
+
+def test_names_of_fields_in_any_letters(tmp_path: Path) -> None:
+    rows = np.zeros(30, [("x", "f8"), ("y", "f8"), ("z", "f8"), ("高さ", "f4")])
+    rows["y"] = XYZ[:, 1]
+    with pytest.warns(UserWarning, match=r"format 3\.0"):
+        path = npy(tmp_path, rows)
+    assert read_header(path).dimensions == ("x", "y", "z", "高さ")
+    np.testing.assert_array_equal(read_cloud(path).xyz[:, 1], XYZ[:, 1])
+
+
 # --- bad files
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "num"),
+    [
+        ("label", LABEL[:-1], 29),
+        ("labels", np.append(LABEL, 1), 31),
+        ("label", LABEL[:1], 1),
+        ("classification", LABEL[:0], 0),
+        ("intensity", LABEL[:20, None], 20),
+        ("rgb", RGB[:29], 29),
+        ("colors", RGB[:29].T, 29),
+        ("red", LABEL[:3], None),
+    ],
+)
+def test_an_attribute_of_another_length_is_refused(
+    tmp_path: Path, name: str, values: np.ndarray, num: int | None
+) -> None:
+    path = str(tmp_path / "a.npz")
+    np.savez(path, xyz=XYZ, **{name: values})
+    if num is None:  # red alone is no colour
+        assert "red" in read_header(path).notes[1]
+        return
+    for read in (read_header, read_cloud):
+        with pytest.raises(ScanError, match=f"{name!r} has {num} rows for 30 points") as error:
+            read(path)
+        assert_one_sentence(error, path)
+        assert "deliver" not in str(error.value)
+
+
+def test_objects_beside_the_points_are_left_out_unread(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.npz")
+    np.savez(path, xyz=XYZ, meta=np.array({"a": 1}, object))
+    assert read_header(path).notes[1].endswith("left out: meta.")
+    np.testing.assert_array_equal(read_cloud(path).xyz, XYZ)
+    np.savez(path, xyz=XYZ, label=np.array([None] * 30, object))
+    with pytest.raises(ScanError, match="Python objects"):
+        read_cloud(path)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +230,9 @@ def test_chunks_add_up(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPa
         (np.zeros(5), r"shape \(5,\)"),
         (np.zeros((0, 3)), "holds no points"),
         (np.array([[1, 2, np.nan]]), "1 of 1 points have NaN"),
-        (np.asfortranarray(XYZ), "Fortran order"),
+        (np.zeros((5, 4), order="F"), r"shape \(5, 4\)"),
+        (np.zeros((3, 3), complex), "not a column of numbers"),
+        (np.full((5, 3), np.inf, np.float16), "5 of 5 points have NaN or infinite"),
         (np.array([[{}, 1, 2]], object), "Python objects"),
         (np.array([["a", "b", "c"]]), "not a column of numbers"),
         (np.zeros(3, [("x", "f8"), ("y", "f8")]), "no coordinates z"),
