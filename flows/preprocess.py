@@ -15,6 +15,7 @@ from pointcloud.blocks.features import FEATURES, check_features
 from pointcloud.dataset.recipe import Recipe
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import PointloomError
+from pointcloud.formats.given_crs import CRS_HELP, UNITS_HELP, GivenCrs
 from pointcloud.formats.reader import find_scans
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import PRESETS, find_scheme
@@ -72,6 +73,8 @@ class PreprocessParameters(FlowParameters):
         None,
         description="x_min y_min x_max y_max in CRS units: only this ground; of COPC nothing else is decoded.",
     )
+    crs: list[str] = Field([], description=CRS_HELP)
+    units: list[str] = Field([], description=UNITS_HELP)
     val_fraction: float = Field(
         SplitRule.val_fraction, description="Share of the ground kept for validation."
     )
@@ -100,6 +103,10 @@ class PreprocessParameters(FlowParameters):
     wait_s: float = Field(0, ge=0, description="How long to wait for another run that writes this dataset.")
     dry_run: bool = Field(False, description="Only say what would be done.")
 
+    def given_crs(self) -> GivenCrs:
+        """The CRSs and units in place of what the scans say. Raises PointloomError for what is not known."""
+        return GivenCrs.parse(self.crs, self.units)
+
     def recipe(self) -> Recipe:
         """How each scan is made into blocks. Raises PointloomError where the parameters do not fit together."""
         config = BlockConfig(
@@ -126,7 +133,7 @@ def check(parameters: PreprocessParameters) -> None:
     """What can be told before work starts. Raises PointloomError."""
     parameters.recipe()
     resolve(parameters.out)
-    find_scans(parameters.scans)
+    parameters.given_crs().check(source.name for source in find_scans(parameters.scans))
 
 
 @flow(name="preprocess")
@@ -136,22 +143,25 @@ def preprocess(parameters: PreprocessParameters) -> str:
     Returns the URI of the dataset, or of a dry run the plan.
     """
     logger, out, recipe = get_run_logger(), parameters.out, parameters.recipe()
-    sources = find_scans(parameters.scans)
+    sources, given = find_scans(parameters.scans), parameters.given_crs()
     # One thread a process: the flow starts as many processes as it was given cores.
     with isolated(
         parameters.processes, parameters.memory_mb, parameters.time_limit_s, threads=1
     ) as processes:
         if parameters.dry_run:
             survey = examine_scans(
-                sources, out, recipe, processes, parameters.processes, parameters.retry_quarantined
+                sources, out, recipe, processes, parameters.processes, parameters.retry_quarantined, given
             )
-            show_markdown(f"plan-{out}", survey.plan.to_markdown(), f"What would be done in {out}")
-            return survey.plan.to_markdown()
+            text = "\n".join([survey.plan.to_markdown(), *survey.remarks])
+            show_markdown(f"plan-{out}", text, f"What would be done in {out}")
+            return text
         with held(out, parameters.wait_s) as lock, scratch_folder(out) as folder:
             survey = examine_scans(
-                sources, out, recipe, processes, parameters.processes, parameters.retry_quarantined
+                sources, out, recipe, processes, parameters.processes, parameters.retry_quarantined, given
             )
             logger.info("%s", survey.plan)
+            for remark in survey.remarks:
+                logger.warning("%s", remark)
             todo = survey.order
             states = ScanStates(
                 out,
@@ -161,7 +171,9 @@ def preprocess(parameters: PreprocessParameters) -> str:
                 len(todo),
                 survey.tiles(),
             )
-            decoded_scans = DecodedScans(survey.sources, survey.needed(), recipe, folder, processes)
+            decoded_scans = DecodedScans(
+                survey.sources, survey.needed(), recipe, folder, processes, survey.crs
+            )
             records = {scan: record for scan, record in survey.records.items() if scan in survey.keys}
             runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=parameters.processes)
             with runner as threads:

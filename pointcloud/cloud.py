@@ -85,6 +85,7 @@ class ScanHeader:
         resolution: (3,) float64, the scan's own step of coordinates in CRS units; None for floats.
         dimensions: everything stored per point, by the file's own names.
         notes: what was mended, left out or assumed, one sentence each.
+        crs_notes: the same about the CRS and its units.
     """
 
     uri: str
@@ -96,3 +97,4 @@ class ScanHeader:
     resolution: np.ndarray | None
     dimensions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    crs_notes: tuple[str, ...] = ()

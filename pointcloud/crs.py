@@ -25,6 +25,7 @@ US_FOOT_M = 1200 / 3937
 _FOOT = re.compile(r"f(oo|ee)?t(?![a-z])|foot|feet", re.IGNORECASE)
 _US_FOOT = re.compile(r"us|u\.s\.|survey", re.IGNORECASE)
 _SAME_UNIT = 1e-9  # relative; the two feet differ by 2e-6
+_ROUNDED_UNIT = 5e-7  # relative: a foot written with seven digits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,8 +118,31 @@ def vertical_part(crs: CRS) -> CRS | None:
 
 def is_same_ground(one: CRS, other: CRS) -> bool:
     """Whether equal numbers are one place in two CRSs, whatever words they are defined in; heights do not count."""
-    one, other = horizontal_part(one), horizontal_part(other)
+    one, other = (_with_exact_unit(horizontal_part(crs)) for crs in (one, other))
     return bool(one == other or one.equals(other, ignore_axis_order=True))
+
+
+def _with_exact_unit(crs: CRS) -> CRS:
+    """A horizontal CRS in metres or feet as they are defined, where a file has rounded them."""
+    if counts_in_degrees(crs) or crs.is_geocentric or not crs.axis_info or _is_vertical_alone(crs):
+        return crs
+    metres = metres_per_unit(crs)[0]
+    for exact in (1.0, FOOT_M, US_FOOT_M):
+        if exact != metres and math.isclose(exact, metres, rel_tol=_ROUNDED_UNIT):
+            return CRS.from_json_dict(_with_length(crs.to_json_dict(), metres, exact))
+    return crs
+
+
+def _with_length(definition: Any, metres: float, exact: float) -> Any:
+    """PROJJSON in which units of so many metres have another length, those of parameters too."""
+    if isinstance(definition, list):
+        return [_with_length(part, metres, exact) for part in definition]
+    if not isinstance(definition, dict):
+        return definition
+    made = {key: _with_length(value, metres, exact) for key, value in definition.items()}
+    if math.isclose(made.get("conversion_factor", 0), metres, rel_tol=_SAME_UNIT):
+        made["conversion_factor"] = exact
+    return made
 
 
 def parse_crs(text: str) -> CRS:

@@ -73,12 +73,14 @@ def decode_scan(
     config: BlockConfig,
     window: Window | None = None,
     every_point: bool = False,
+    crs: CRS | None = None,
 ) -> DecodedScan:
     """Decode a scan chunk by chunk into an Arrow file at a local path; memory does not grow with the scan.
 
     Args:
         window: only points inside, as in `reader.iterate_clouds`.
         every_point: keep all, also where thinning will take most of them away: each is to get a label.
+        crs: of the scan, in place of what its file says.
 
     Raises:
         ScanError: as `reader.iterate_clouds`, no point in the window, or stray points far from the others.
@@ -89,7 +91,7 @@ def decode_scan(
     with pa.OSFile(str(path), "wb") as sink:
         writer: pa.RecordBatchFileWriter | None = None
         try:
-            for cloud in iterate_clouds(uri, window, notes.append):
+            for cloud in iterate_clouds(uri, window, notes.append, crs):
                 if found is None:
                     found = _Found(
                         cloud.crs, Grid.of(config, cloud.crs), config, thins=config.thin and not every_point

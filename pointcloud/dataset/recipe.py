@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pyproj import CRS
+
+from pointcloud.blocks.common_crs import adopt_crs, kept_apart
 from pointcloud.blocks.decoded import DecodedScan, decode_scan
 from pointcloud.blocks.features import FEATURES
 from pointcloud.cloud import ScanHeader
+from pointcloud.crs import metres_per_unit
 from pointcloud.dataset.cutting import plan_cutting
 from pointcloud.dataset.shard import ShardSums, write_shard
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import ScanError
+from pointcloud.formats.given_crs import GivenCrs
 from pointcloud.formats.las_raw import waveform_file
 from pointcloud.formats.reader import Window, read_header
 from pointcloud.formats.s3dis import is_room, object_files
@@ -58,15 +63,31 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Examined:
-    """A scan before its points are decoded: what tells its content apart, and its header or why it has none."""
+    """A scan before its points are decoded.
+
+    Attributes:
+        fingerprint: what tells its content apart, with the CRS that it is read in where that is not the file's.
+        header: None where it cannot be read; with the CRS that the scan is read in.
+        error: why it has no header.
+        crs: that the scan is read in, in place of what its file says; None: what the file says.
+    """
 
     fingerprint: str
     header: ScanHeader | None
     error: str = ""
+    crs: CRS | None = None
 
 
-def examine(source: storage.Source) -> Examined:
-    """Look at a scan from outside. Raises StorageError where it cannot be reached."""
+def examine(source: storage.Source, given: GivenCrs | None = None) -> Examined:
+    """Look at a scan from outside.
+
+    Args:
+        source: the scan.
+        given: CRSs and units of scans, in place of what their files say.
+
+    Raises:
+        StorageError: it cannot be reached.
+    """
     fingerprint = fingerprint_of(source.uri)
     try:
         header = read_header(source.uri)
@@ -77,7 +98,34 @@ def examine(source: storage.Source) -> Examined:
         packets = waveform_file(source.uri)
         if storage.exists(packets):
             fingerprint = ledger.key_of(fingerprint, storage.fingerprint(packets))
-    return Examined(fingerprint, header)
+    crs = given.of(source.name, header.crs) if given is not None else None
+    header = header if crs is None else replace(header, crs=crs)
+    return Examined(_with_units(fingerprint, header.crs, crs), header, crs=crs)
+
+
+def agree_on_crs(
+    examined: Mapping[str, Examined], config: BlockConfig
+) -> tuple[dict[str, Examined], list[str]]:
+    """Scans with the CRSs that they are read in together, see `common_crs.adopt_crs`, and sentences about that."""
+    headers = {scan: one.header for scan, one in examined.items() if one.header is not None}
+    adopted, sentences = adopt_crs(headers, config)
+    agreed = dict(examined)
+    for scan, crs in adopted.items():
+        fingerprint = _with_units(examined[scan].fingerprint, None, crs)
+        agreed[scan] = Examined(fingerprint, replace(headers[scan], crs=crs), crs=crs)
+    apart = kept_apart({scan: one.header for scan, one in agreed.items() if one.header is not None}, config)
+    return agreed, [*sentences, apart] if apart else sentences
+
+
+def _with_units(fingerprint: str, crs: CRS | None, instead: CRS | None) -> str:
+    """A fingerprint that is another one where lengths are, because a file's CRS is understood otherwise or not used."""
+    if instead is not None:
+        return ledger.key_of(fingerprint, instead.to_json())
+    try:
+        units = metres_per_unit(crs)
+    except ScanError:  # in degrees: it is not read
+        return fingerprint
+    return fingerprint if units == (1.0, 1.0) else ledger.key_of(fingerprint, units)
 
 
 def fingerprint_of(uri: str) -> str:
@@ -92,8 +140,14 @@ def fingerprint_of(uri: str) -> str:
     return ledger.key_of([(file.name, storage.fingerprint(file.uri)) for file in files])
 
 
-def read_scan(source: storage.Source, recipe: Recipe, folder: Path) -> DecodedScan:
+def read_scan(source: storage.Source, recipe: Recipe, folder: Path, crs: CRS | None = None) -> DecodedScan:
     """Decode a scan into an Arrow file in a local folder.
+
+    Args:
+        source: the scan.
+        recipe: how it is made into blocks.
+        folder: local.
+        crs: of the scan, in place of what its file says.
 
     Raises:
         ScanError: it cannot be read, or lacks what a required feature needs.
@@ -101,7 +155,7 @@ def read_scan(source: storage.Source, recipe: Recipe, folder: Path) -> DecodedSc
     """
     path = folder / f"{ledger.key_of(source.name)}.arrow"
     try:
-        decoded = decode_scan(source.name, source.uri, path, recipe.config, recipe.window)
+        decoded = decode_scan(source.name, source.uri, path, recipe.config, recipe.window, crs=crs)
         missing = {
             name: feature for feature in recipe.required for name in FEATURES[feature][0]
             if name not in decoded.attributes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from pyproj import CRS
 
 from pointcloud.blocks.decoded import DecodedScan, decode_scan
 from pointcloud.cloud import CHUNK_POINTS
@@ -28,8 +29,11 @@ def decode_for_labels(
     config: BlockConfig,
     scheme: LabelScheme,
     options: LabelOptions | None = None,
+    crs: CRS | None = None,
 ) -> DecodedScan:
     """What labelling reads of a scan first: of LAS its EVLRs, and all its points, decoded into a local file.
+
+    `crs` is used in place of what the scan's file says of its CRS.
 
     Decoders run here and in `write_labels`, and may end the process: call both in one that may.
 
@@ -39,15 +43,29 @@ def decode_for_labels(
     if uri.lower().endswith(SUFFIXES):
         with open_scan(uri) as reader:
             check_copy(uri, reader.header, scheme, options)
-    return decode_scan(scan, uri, path, config, every_point=True)
+    return decode_scan(scan, uri, path, config, every_point=True, crs=crs)
 
 
-def decode_beside(scan: str, uri: str, path: Path, config: BlockConfig, decoded: DecodedScan) -> DecodedScan:
-    """The points of a neighbouring scan that the tiles, halos and heights of a decoded scan may reach. Raises as above."""
+def decode_beside(
+    scan: str, uri: str, path: Path, config: BlockConfig, decoded: DecodedScan, crs: CRS | None = None
+) -> DecodedScan:
+    """The points of a neighbouring scan that the tiles, halos and heights of a decoded scan may reach.
+
+    Args:
+        scan, uri: the neighbour's.
+        path: where its points go.
+        config: how blocks are cut.
+        decoded: the scan that it lies beside.
+        crs: of the neighbour, in place of what its file says.
+
+    Raises:
+        ScanError: it cannot be read, or has no point there.
+    """
     metres = metres_per_unit(decoded.crs)[0]
     reach = (2 * config.tile_size_m + config.halo_m + config.ground_window_m) / metres
     (x_min, y_min), (x_max, y_max) = decoded.extent[:, :2].tolist()
-    return decode_scan(scan, uri, path, config, (x_min - reach, y_min - reach, x_max + reach, y_max + reach))
+    window = (x_min - reach, y_min - reach, x_max + reach, y_max + reach)
+    return decode_scan(scan, uri, path, config, window, crs=crs)
 
 
 def write_labels(

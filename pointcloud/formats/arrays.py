@@ -93,7 +93,7 @@ def read_header(uri: str) -> ScanHeader:
     dimensions = [name or f"{array.shape[1]} columns" for name, array in plain]
     dimensions += [name for array in layout.arrays.values() for name in array.dtype.names or ()]
     left_out = sorted(set(layout.arrays) - {place.array for place in layout.places.values()})
-    notes = ["NumPy files name no CRS; metres are assumed."]
+    notes = []
     if left_out:
         notes.append(f"arrays that are no attribute of its points are left out: {', '.join(left_out)}.")
     return ScanHeader(
@@ -106,6 +106,7 @@ def read_header(uri: str) -> ScanHeader:
         resolution=None,
         dimensions=tuple(dimensions),
         notes=tuple(notes),
+        crs_notes=("NumPy files name no CRS; metres are assumed.",),
     )
 
 

@@ -39,9 +39,7 @@ def read_header(uri: str) -> ScanHeader:
     with _open(uri) as file:
         scans = [file.get_header(index) for index in range(file.scan_count)]
         fields = sorted({field for scan in scans for field in scan.point_fields})
-        crs, notes = _crs(file)
-        if len(scans) > 1:
-            notes.append(f"it holds {len(scans)} scans, joined by their poses.")
+        crs, crs_notes = _crs(file)
         return ScanHeader(
             uri=uri,
             format="E57",
@@ -51,7 +49,8 @@ def read_header(uri: str) -> ScanHeader:
             attributes=columns.attributes_of(_shared(scans)),
             resolution=None,
             dimensions=tuple(fields),
-            notes=tuple(notes),
+            notes=(f"it holds {len(scans)} scans, joined by their poses.",) if len(scans) > 1 else (),
+            crs_notes=tuple(crs_notes),
         )
 
 

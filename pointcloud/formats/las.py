@@ -170,13 +170,12 @@ def read_header(uri: str) -> ScanHeader:
     with files.open_input(uri) as stream, reading(uri):
         reader = _open_reader(uri, stream, attributes_only=False)
         header = reader.header
-        crs, notes = crs_of_header(header)
+        crs, crs_notes = crs_of_header(header)
         kind = "LAZ" if header.are_points_compressed else "LAS"
         if any(vlr.user_id == "copc" for vlr in header.vlrs):
             kind = "COPC"
         bounds = true_bounds(stream, header)
-        if bounds is None:
-            notes = (*notes, "the bounds in its header are not those of its points, and are not used.")
+        untrue = "the bounds in its header are not those of its points, and are not used."
         return ScanHeader(
             uri=uri,
             format=f"{kind} {header.version}, point format {header.point_format.id}",
@@ -186,7 +185,8 @@ def read_header(uri: str) -> ScanHeader:
             attributes=_attributes(header.point_format),
             resolution=np.array(header.scales, np.float64),
             dimensions=tuple(header.point_format.dimension_names),
-            notes=notes,
+            notes=(untrue,) if bounds is None else (),
+            crs_notes=crs_notes,
         )
 
 

@@ -80,7 +80,7 @@ def read_header(uri: str) -> ScanHeader:
         attributes=columns.attributes_of(columns.match_names(names)),
         resolution=None,
         dimensions=names,
-        notes=() if crs is not None else ("PLY names no CRS; metres are assumed.",),
+        crs_notes=() if crs is not None else ("PLY names no CRS; metres are assumed.",),
     )
 
 

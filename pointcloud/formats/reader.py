@@ -8,9 +8,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
+from pyproj import CRS
 
 from pointcloud.cloud import CHUNK_POINTS, Cloud, Columns, ScanHeader
-from pointcloud.crs import metres_per_unit
+from pointcloud.crs import metres_per_unit, name_of, unit_names
 from pointcloud.errors import ScanError
 from pointcloud.formats import arrays, columns, copc, e57, las, ply, s3dis
 from pointcloud.formats.las_bounds import distance_beyond
@@ -53,16 +54,20 @@ def _holds_files(folder: str, suffixes: tuple[str, ...]) -> bool:
     return any(file.name.lower().endswith(suffixes) for file in storage.list_files(folder))
 
 
-def read_header(uri: str) -> ScanHeader:
+def read_header(uri: str, crs: CRS | None = None) -> ScanHeader:
     """What is known of a scan before its points are decoded.
 
     Where a LAS header has bounds that cannot be those of the points, all points are decoded to find theirs.
+
+    Args:
+        uri: the scan.
+        crs: is used in place of what the file says of its CRS; None: what the file says.
 
     Raises:
         ScanError: not a scan of a known format, or a header that cannot be true.
         StorageError: nothing there.
     """
-    header = _read_header(uri)
+    header = _read_header(uri, crs)
     if header.bounds is None and header.num_points and uri.lower().endswith(las.SUFFIXES):
         # Whoever reads the points of a damaged file says what is wrong with it.
         with suppress(ScanError):
@@ -70,7 +75,19 @@ def read_header(uri: str) -> ScanHeader:
     return header
 
 
-def _read_header(uri: str) -> ScanHeader:
+def _read_header(uri: str, crs: CRS | None) -> ScanHeader:
+    header = _header_of_file(uri)
+    if crs is None:
+        return header
+    horizontal, vertical = unit_names(crs)
+    note = (
+        f"its CRS is taken to be {name_of(crs)!r} (unit {horizontal}, of heights {vertical}); its file says "
+        f"{name_of(header.crs)!r}."
+    )
+    return replace(header, crs=crs, crs_notes=(note,))
+
+
+def _header_of_file(uri: str) -> ScanHeader:
     for module in (las, ply, arrays, e57):
         if uri.lower().endswith(module.SUFFIXES):
             return module.read_header(uri)
@@ -84,7 +101,10 @@ def _read_header(uri: str) -> ScanHeader:
 
 
 def iterate_clouds(
-    uri: str, window: Window | None = None, report: Callable[[str], None] | None = None
+    uri: str,
+    window: Window | None = None,
+    report: Callable[[str], None] | None = None,
+    crs: CRS | None = None,
 ) -> Iterator[Cloud]:
     """The points of a scan in the order of the file, at most `CHUNK_POINTS` at a time, none of them empty.
 
@@ -95,14 +115,15 @@ def iterate_clouds(
         window: only the points inside; a window that no point is in gives no cloud.
         report: called with one sentence on everything that is mended, left out or assumed; without it, the log
             says so.
+        crs: of the scan, in place of what its file says; None: what the file says.
 
     Raises:
         ScanError: unreadable, without points, in degrees, or with coordinates that are not numbers.
         StorageError: nothing there, or no longer to be reached.
     """
-    header = _read_header(uri)
+    header = _read_header(uri, crs)
     report = report or (lambda note: _log.warning("%s: %s", uri, note))
-    for note in header.notes:
+    for note in (*header.crs_notes, *header.notes):
         report(note)
     seen, beyond = 0, 0.0
     try:

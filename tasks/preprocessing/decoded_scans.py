@@ -12,6 +12,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyproj import CRS
+
 from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.dataset.recipe import Recipe, read_scan
 from pointcloud.errors import ScanError
@@ -42,6 +44,7 @@ class DecodedScans:
         sources: the scans, by name.
         needed: scan that is cut -> the decoded scans that this takes, its own among them.
         folder: local, empty, for this run alone.
+        crs: scan -> the CRS that it is read in, of those that are not read in what their files say.
     """
 
     def __init__(
@@ -51,7 +54,9 @@ class DecodedScans:
         recipe: Recipe,
         folder: Path,
         processes: IsolatedProcesses,
+        crs: Mapping[str, CRS] | None = None,
     ) -> None:
+        self._crs = crs or {}
         self._sources, self._needed, self._recipe = sources, needed, recipe
         self._folder, self._processes = folder, processes
         self._lock = threading.Lock()
@@ -91,7 +96,9 @@ class DecodedScans:
             future = self._found[scan] = Future()
         try:
             future.set_result(
-                self._processes.call(read_scan, self._sources[scan], self._recipe, self._folder)
+                self._processes.call(
+                    read_scan, self._sources[scan], self._recipe, self._folder, self._crs.get(scan)
+                )
             )
         except ScanError as error:
             future.set_result(error)

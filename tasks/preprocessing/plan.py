@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from pyproj import CRS
 
 from pointcloud.blocks.neighbours import find_neighbours, reading_order
 from pointcloud.cloud import ScanHeader
 from pointcloud.dataset import store
-from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.recipe import Recipe, agree_on_crs
 from pointcloud.errors import PointloomError
+from pointcloud.formats.given_crs import GivenCrs
 from pointcloud.formats.reader import Window
 from pointcloud.storage import files, ledger
 from pointcloud.storage.ledger import UNCHANGED, WAITING
@@ -35,6 +37,8 @@ class Survey:
         records: what the ledger knows.
         plan: what is to do.
         order: of the scans to do, so that neighbours come soon after each other.
+        crs: scan -> the CRS that it is read in, of those that are not read in what their files say.
+        remarks: sentences about CRSs of several scans.
     """
 
     sources: dict[str, files.Source]
@@ -45,6 +49,8 @@ class Survey:
     records: dict[str, ledger.Record]
     plan: ledger.Plan
     order: list[str]
+    crs: dict[str, CRS] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def states(self) -> dict[str, str]:
         """Scan -> its state before anything is done."""
@@ -67,7 +73,7 @@ class Survey:
 @task(name="examine scans", cache_policy=NO_CACHE)
 def examine_scans(
     sources: list[files.Source], out: str, recipe: Recipe, processes: IsolatedProcesses, num_readers: int,
-    retry_quarantined: bool = True,
+    retry_quarantined: bool = True, given: GivenCrs | None = None,
 ) -> Survey:  # fmt: skip
     """Headers and contents of all scans, who lies beside whom, and what the ledger says is to do.
 
@@ -75,7 +81,8 @@ def examine_scans(
         StorageError: a scan or the ledger cannot be reached.
         PointloomError: nothing in the window.
     """
-    examined = examine_all(sources, processes, num_readers)
+    examined = examine_all(sources, processes, num_readers, given=given)
+    examined, remarks = agree_on_crs(examined, recipe.config)
     if recipe.window is not None:
         examined = {scan: found for scan, found in examined.items() if _meets(found.header, recipe.window)}
         if not examined:
@@ -98,7 +105,8 @@ def examine_scans(
     errors = {scan: found.error for scan, found in examined.items() if found.header is None}
     order += sorted(todo & errors.keys())
     by_name = {source.name: source for source in sources}
-    return Survey(by_name, keys, headers, neighbours, errors, records, plan, order)
+    crs = {scan: found.crs for scan, found in examined.items() if found.crs is not None}
+    return Survey(by_name, keys, headers, neighbours, errors, records, plan, order, crs, tuple(remarks))
 
 
 def _meets(header: ScanHeader | None, window: Window) -> bool:

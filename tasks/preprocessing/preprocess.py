@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.blocks.features import FeatureStatistics
-from pointcloud.crs import metres_per_unit
+from pointcloud.crs import metres_per_unit, name_of
 from pointcloud.dataset import splits, store
 from pointcloud.dataset.filling import values_to_fill
 from pointcloud.dataset.recipe import Recipe, cut_scan
@@ -95,7 +95,7 @@ def _details(decoded: DecodedScan, neighbours: list[DecodedScan], recipe: Recipe
     return {
         "attributes": sorted(set(decoded.attributes) - {"classification"}),
         "codes_ignored": {str(code): count for code, count in sorted(codes.items())},
-        "crs": decoded.crs.name if decoded.crs else None,
+        "crs": name_of(decoded.crs) if decoded.crs is not None else None,
         "extent": decoded.extent.tolist(),
         "neighbours": [other.scan for other in neighbours],
         "notes": list(decoded.notes),

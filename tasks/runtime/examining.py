@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pointcloud.dataset.recipe import Examined, examine, fingerprint_of
 from pointcloud.errors import ScanError, StorageError
+from pointcloud.formats.given_crs import GivenCrs
 from pointcloud.storage import files
 from tasks.runtime.isolation import IsolatedProcesses
 
@@ -16,10 +17,12 @@ def examine_all(
     processes: IsolatedProcesses,
     num_readers: int,
     unreached: dict[str, str] | None = None,
+    given: GivenCrs | None = None,
 ) -> dict[str, Examined]:
     """Scan -> its header and what tells its content apart, some at a time.
 
     Args:
+        given: CRSs and units of scans, in place of what their files say.
         unreached: takes the scans that cannot be reached, each with the reason, and they are left out.
 
     Raises:
@@ -37,7 +40,7 @@ def examine_all(
 
     def look(source: files.Source) -> Examined:
         try:
-            found: Examined = processes.call(examine, source)
+            found: Examined = processes.call(examine, source, given)
         except ScanError as error:  # its process ended over the header
             sentence = f"cannot read scan {source.uri!r}: {error}"
             return Examined(fingerprint_of(source.uri), None, sentence)

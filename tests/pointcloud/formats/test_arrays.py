@@ -74,7 +74,7 @@ def test_arrays_by_name(tmp_path: Path, names: tuple[str, str, str], save: Any) 
     )
     header, cloud = read_header(str(path)), read_cloud(str(path))
     assert header.num_points == 30
-    assert header.notes[1] == "arrays that are no attribute of its points are left out: note."
+    assert header.notes[0] == "arrays that are no attribute of its points are left out: note."
     np.testing.assert_array_equal(cloud.xyz, XYZ)
     np.testing.assert_array_equal(cloud.attributes["blue"], RGB[:, 2] * 257)
     np.testing.assert_array_equal(cloud.attributes["classification"], LABEL)
@@ -83,7 +83,7 @@ def test_arrays_by_name(tmp_path: Path, names: tuple[str, str, str], save: Any) 
 def test_arrays_one_by_one(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, x=XYZ[:, 0], y=XYZ[:, 1], z=XYZ[:, 2:], normals=XYZ[:20], room=np.array(7))
-    assert read_header(str(path)).notes[1].endswith("left out: normals, room.")
+    assert read_header(str(path)).notes[0].endswith("left out: normals, room.")
     np.testing.assert_array_equal(read_cloud(str(path)).xyz, XYZ)
 
 
@@ -216,7 +216,7 @@ def test_an_attribute_of_another_length_is_refused(
 def test_objects_beside_the_points_are_left_out_unread(tmp_path: Path) -> None:
     path = str(tmp_path / "a.npz")
     np.savez(path, xyz=XYZ, meta=np.array({"a": 1}, object))
-    assert read_header(path).notes[1].endswith("left out: meta.")
+    assert read_header(path).notes[0].endswith("left out: meta.")
     np.testing.assert_array_equal(read_cloud(path).xyz, XYZ)
     np.savez(path, xyz=XYZ, label=np.array([None] * 30, object))
     with pytest.raises(ScanError, match="Python objects"):

@@ -49,7 +49,7 @@ def test_units(
 ) -> None:
     header = read_header(scan(tmp_path / "a.las", wkt, keys))
     assert metres_per_unit(header.crs) == pytest.approx(expected, rel=1e-12)
-    assert (said in " ".join(header.notes)) if said else header.notes == ()
+    assert (said in " ".join(header.crs_notes)) if said else header.crs_notes == ()
 
 
 def test_wkt_that_is_not_utf_8_is_read(tmp_path: Path) -> None:
@@ -76,4 +76,4 @@ def test_files_of_others(name: str, expected: tuple[float, float]) -> None:
         pytest.skip(f"{path} is not here")
     header = read_header(str(path))
     assert metres_per_unit(header.crs) == pytest.approx(expected, rel=1e-12)
-    assert "no CRS" not in " ".join(header.notes)
+    assert "no CRS" not in " ".join(header.crs_notes)
