@@ -113,7 +113,8 @@ def command(name: str) -> str:
     lines = []
     if model is not None and model.__doc__:
         lines += [textwrap.dedent(model.__doc__).strip(), ""]
-    required, others = [], []
+    required: list[list[str]] = []
+    others: list[list[str]] = []
     for argument in arguments:
         if not _is_model(argument.hint):
             (required if argument.required else others).append(_option(argument, model, app))
