@@ -204,7 +204,7 @@ def test_an_attribute_of_another_length_is_refused(
     path = str(tmp_path / "a.npz")
     np.savez(path, xyz=XYZ, **{name: values})
     if num is None:  # red alone is no colour
-        assert "red" in read_header(path).notes[1]
+        assert "red" in read_header(path).notes[0]
         return
     for read in (read_header, read_cloud):
         with pytest.raises(ScanError, match=f"{name!r} has {num} rows for 30 points") as error:
