@@ -22,15 +22,17 @@ PAGES = sorted(
     [PROJECT / "README.md", PROJECT / "pretrained" / "airborne" / "README.md", *DOCS.rglob("*.md")]
 )
 FIRST = DOCS / "guides" / "first-survey.md"
-# In each of them the code after the first guide's is run; what they need, it has made.
+# What the code of these pages needs is the scans of the first guide …
+READING = [DOCS / "guides/formats.md", DOCS / "developers/add-a-label-scheme.md"]
+# … and of these all that it makes.
 FOLLOWING = [
     DOCS / page
     for page in (
-        "guides/preprocessing.md", "guides/own-labels.md", "guides/formats.md", "guides/storage-and-recovery.md",
-        "guides/studies.md", "reference/blocks-dataset.md", "reference/checkpoint.md",
-        "developers/add-a-label-scheme.md",
+        "guides/preprocessing.md", "guides/own-labels.md", "guides/storage-and-recovery.md", "guides/studies.md",
+        "reference/blocks-dataset.md", "reference/checkpoint.md",
     )
 ]  # fmt: skip
+RUN = [FIRST, *READING, *FOLLOWING]
 _FENCE = re.compile(r"^((?:<!-- not run: .+? -->\n)?)```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
 _PROGRAM = re.compile(r"^\s*(?:\$\(PY\)|python) -m flows |^\s*pointloom ")
@@ -103,7 +105,7 @@ def test_options_in_prose_exist() -> None:
 
 
 def test_pages_that_are_run_have_code_to_run() -> None:
-    for page in [FIRST, *FOLLOWING]:
+    for page in RUN:
         assert [code for code in code_of(page) if code.is_run and code.language in ("sh", "python")], page
 
 
@@ -111,22 +113,32 @@ def test_code_is_run_or_says_why_not() -> None:
     """Pages whose code no test runs mark every block."""
     pages = [page for page in PAGES if page.is_relative_to(DOCS) and "benchmarks" not in page.parts]
     for page in pages:
-        if page not in (FIRST, *FOLLOWING):
+        if page not in RUN:
             assert not [
                 code for code in code_of(page) if code.is_run and code.language in ("sh", "python")
             ], page
 
 
 @pytest.fixture(scope="module")
-def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the first guide leaves behind."""
-    folder = tmp_path_factory.mktemp("survey")
-    run(FIRST, folder)
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the first guide before it starts its first flow."""
+    folder = tmp_path_factory.mktemp("scans")
+    codes = code_of(FIRST)
+    start = next(index for index, code in enumerate(codes) if "pointloom preprocess" in code.text)
+    run(codes[:start], folder)
     return folder
 
 
-def run(page: Path, folder: Path) -> None:
-    """The blocks of a page one after the other in a folder; one that fails ends the test with what it said."""
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the first guide leaves behind."""
+    folder = tmp_path_factory.mktemp("survey")
+    run(code_of(FIRST), folder)
+    return folder
+
+
+def run(codes: list[Code], folder: Path) -> None:
+    """Blocks of code one after the other in a folder; one that fails ends the test with what it said."""
     environment = dict(
         os.environ, PYTHONPATH=str(PROJECT), PREFECT_HOME=str(folder / ".prefect"), OMP_NUM_THREADS="1"
     )
@@ -134,7 +146,7 @@ def run(page: Path, folder: Path) -> None:
     for name in ("RAY_ADDRESS", "PREFECT_API_URL"):
         environment.pop(name, None)
     programs = f'python() {{ "{sys.executable}" "$@"; }}\npointloom() {{ python -m flows "$@"; }}\n'
-    for code in code_of(page):
+    for code in codes:
         if not code.is_run or code.language not in ("sh", "python"):
             continue
         is_python = code.language == "python"
@@ -142,9 +154,12 @@ def run(page: Path, folder: Path) -> None:
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=_LIMIT_S
         )
-        assert done.returncode == 0, (
-            f"{page.name}:\n{code.text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        )
+        assert done.returncode == 0, f"{code.text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+@pytest.mark.parametrize("page", READING, ids=[page.stem for page in READING])
+def test_code_of_the_page_reads_the_scans(page: Path, scans: Path, tmp_path: Path) -> None:
+    run(code_of(page), shutil.copytree(scans, tmp_path / "scans"))
 
 
 @pytest.mark.slow
@@ -158,5 +173,4 @@ def test_first_survey(survey: Path) -> None:
 @pytest.mark.timeout(4 * _LIMIT_S)
 @pytest.mark.parametrize("page", FOLLOWING, ids=[page.stem for page in FOLLOWING])
 def test_code_of_the_page_runs(page: Path, survey: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(survey, tmp_path / "survey")
-    run(page, folder)
+    run(code_of(page), shutil.copytree(survey, tmp_path / "survey"))
