@@ -10,6 +10,7 @@ from pydantic import Field
 
 from flows.embedded_server import run
 from flows.parameters import FlowParameters
+from pointcloud.formats.given_crs import CRS_HELP, UNITS_HELP, GivenCrs
 from pointcloud.labels import PRESETS, find_scheme
 from tasks.evaluating.evaluate import EvaluateJob, evaluate_pairs
 from tasks.evaluating.pairs import find_pairs
@@ -33,20 +34,26 @@ class EvaluateParameters(FlowParameters):
         [], description="The scans as delivered, for the picture before; else the truth."
     )
     checkpoint: str | None = Field(None, description="Its training curves are shown in the report.")
+    crs: list[str] = Field([], description=CRS_HELP)
+    units: list[str] = Field([], description=UNITS_HELP)
     title: str = Field("Labelled cloud against the truth", description="Headline of the report.")
     subtitle: str = Field("", description="Where the data come from.")
     facts: dict[str, str] = Field({}, description="Further figures for the report.")
 
     def job(self) -> EvaluateJob:
         """The job these parameters describe. Raises PointloomError where files do not pair up."""
+        pairs = find_pairs(self.labelled, self.truth, self.delivered, self.against)
+        given = GivenCrs.parse(self.crs, self.units)
+        given.check(pair.name for pair in pairs)
         return EvaluateJob(
-            pairs=find_pairs(self.labelled, self.truth, self.delivered, self.against),
+            pairs=pairs,
             out=self.out,
             label_scheme=find_scheme(self.label_scheme),
             checkpoint=self.checkpoint,
             title=self.title,
             subtitle=self.subtitle,
             facts=self.facts,
+            given=given,
         )
 
 

@@ -1,16 +1,19 @@
-"""What scans are, before anything is done with them. No flow: it runs at once and leaves nothing behind."""
+"""The command that shows what scans are. It is no flow: it runs at once, without Prefect, and writes nothing."""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from pointcloud.errors import PointloomError, StorageError
+from pointcloud.errors import PointloomError
+from pointcloud.formats.given_crs import GivenCrs
 from pointcloud.formats.reader import find_scans
 from pointcloud.quality.inspect import Inspection, inspect_scan
+from pointcloud.storage.files import Source
 
 
 def command(
@@ -18,34 +21,64 @@ def command(
     *,
     read: Annotated[bool, Parameter(negative=())] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    crs: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
+    units: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
 ) -> None:
-    """Show what scans hold and the block sizes that suit them; the exit status is not 0 where one is no use.
+    """Show what scans hold and the block sizes that suit them; the exit status is not 0 where one cannot be used.
 
     Args:
         scans: files, folders, globs or S3DIS room folders; local paths or s3://, gs://, abfs:// URIs.
         read: read every point: all classes are counted, and damage is found wherever it is.
-        as_json: print a list of JSON objects, one per scan, those that are no use with an error.
+        as_json: print a list of JSON objects, one per scan, those that cannot be used with an error.
+        crs: CRS in place of what the files say, such as EPSG:2154; for some scans as GLOB=EPSG:2154.
+        units: unit in place of what the files say, m, ft or us-ft, horizontal and vertical as m,us-ft; for some scans as
+            GLOB=us-ft.
     """
-    records, bad = [], 0
+    given = GivenCrs.parse(crs or [], units or [])
     sources = find_scans(scans)
+    given.check(source.name for source in sources)
+    records, bad = [], 0
     for source in sources:
-        try:
-            inspection = inspect_scan(source.uri, read)
-        except StorageError:
-            raise
-        except PointloomError as error:
+        found = _inspect(source, read, given)
+        if isinstance(found, str):
             bad += 1
-            records.append({"scan": source.uri, "error": str(error)})
+            records.append({"scan": source.uri, "error": found})
             if not as_json:
-                print(f"error: {error}\n", file=sys.stderr)
+                print(_printable(f"error: {found}\n"), file=sys.stderr)
             continue
-        records.append(inspection.to_dict())
+        records.append(found.to_dict())
         if not as_json:
-            print(describe(inspection), end="\n\n")
+            print(_printable(describe(found)), end="\n\n")
     if as_json:
-        print(json.dumps(records, indent=2, allow_nan=False))
+        print(json.dumps(_without_nan(records), indent=2, allow_nan=False))
     if bad:
         raise PointloomError(f"{bad} of {len(sources)} scans cannot be used, for the reasons above.")
+
+
+def _inspect(source: Source, read: bool, given: GivenCrs) -> Inspection | str:
+    """What a scan is, or in a sentence why it cannot be used: one strange scan does not keep the others from view."""
+    try:
+        return inspect_scan(source.uri, read, given, source.name)
+    except PointloomError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001
+        reason = " ".join(str(error).split()).rstrip(".")
+        return f"scan {source.uri!r}: inspecting it failed unexpectedly ({type(error).__name__}: {reason})."
+
+
+def _without_nan(value: Any) -> Any:
+    """A value as JSON can hold it: NaN and infinity become null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _printable(text: str) -> str:
+    """Text that every terminal takes: bytes of file names that are no UTF-8 become escapes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def describe(inspection: Inspection) -> str:

@@ -196,7 +196,7 @@ def with_units(
     """
     if crs is None or _is_vertical_alone(crs) or crs.is_geocentric or counts_in_degrees(crs):
         heights = vertical_part(crs) if crs is not None else None
-        crs = local_crs("unknown", horizontal or METRE)
+        crs = local_crs("local coordinates", horizontal or METRE)
         if heights is not None and vertical is None:
             return add_heights(crs, heights)
     elif horizontal is not None and not horizontal.is_like(metres_per_unit(crs)[0]):

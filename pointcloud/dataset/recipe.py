@@ -20,7 +20,7 @@ from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import ScanError
 from pointcloud.formats.given_crs import GivenCrs
 from pointcloud.formats.las_raw import waveform_file
-from pointcloud.formats.reader import Window, read_header
+from pointcloud.formats.reader import Window, in_crs, read_header
 from pointcloud.formats.s3dis import is_room, object_files
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme
@@ -99,7 +99,7 @@ def examine(source: storage.Source, given: GivenCrs | None = None) -> Examined:
         if storage.exists(packets):
             fingerprint = ledger.key_of(fingerprint, storage.fingerprint(packets))
     crs = given.of(source.name, header.crs) if given is not None else None
-    header = header if crs is None else replace(header, crs=crs)
+    header = header if crs is None else in_crs(header, crs)
     return Examined(_with_units(fingerprint, header.crs, crs), header, crs=crs)
 
 

@@ -43,14 +43,18 @@ def find_clouds(patterns: list[str]) -> list[files.Source]:
     return [source for source in found if not _is_parquet(source.uri) or _holds_points(source.uri)]
 
 
-def iterate_classified(uri: str) -> Iterator[Cloud]:
+def iterate_classified(uri: str, crs: CRS | None = None) -> Iterator[Cloud]:
     """A cloud with classes in the order of the file, at most `CHUNK_POINTS` points at a time, none of them empty.
+
+    Args:
+        uri: the cloud.
+        crs: is used in place of what the file says of its CRS; None: what the file says.
 
     Raises:
         ScanError: unreadable, without points or without classes.
         StorageError: nothing there.
     """
-    for cloud in _iterate_parquet(uri) if _is_parquet(uri) else reader.iterate_clouds(uri):
+    for cloud in _iterate_parquet(uri, crs) if _is_parquet(uri) else reader.iterate_clouds(uri, crs=crs):
         if "classification" not in cloud.attributes:
             raise ScanError(
                 f"cloud {uri!r} has no classification, which is what is scored; give one that has."
@@ -114,7 +118,19 @@ def _parquet(uri: str) -> Iterator[pq.ParquetFile]:
         raise unreadable(uri, reason, _EXPECTED) from error
 
 
-def _iterate_parquet(uri: str) -> Iterator[Cloud]:
+def crs_of(uri: str) -> CRS | None:
+    """The CRS that a cloud's file says.
+
+    Raises:
+        ScanError, StorageError: it cannot be read, or not be reached.
+    """
+    if not _is_parquet(uri):
+        return reader.read_header(uri).crs
+    with _parquet(uri) as file:
+        return _crs((file.schema_arrow.metadata or {}).get(b"pointloom.crs"))
+
+
+def _iterate_parquet(uri: str, crs: CRS | None) -> Iterator[Cloud]:
     with _parquet(uri) as file:
         schema, num_points = file.schema_arrow, file.metadata.num_rows
     names = columns.match_names(schema.names)
@@ -129,7 +145,7 @@ def _iterate_parquet(uri: str) -> Iterator[Cloud]:
                 yield {ours: batch[theirs].to_numpy(zero_copy_only=False) for ours, theirs in names.items()}
 
     types = {ours: np.dtype(schema.field(theirs).type.to_pandas_dtype()) for ours, theirs in names.items()}
-    crs, seen = _crs((schema.metadata or {}).get(b"pointloom.crs")), 0
+    crs, seen = crs or _crs((schema.metadata or {}).get(b"pointloom.crs")), 0
     try:
         for xyz, attributes in columns.iterate_columns(tables, types, lambda _: None):
             yield Cloud(xyz, attributes, crs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
+from pyproj import CRS
 
 from pointcloud.cloud import Cloud
 from pointcloud.crs import metres_per_unit
@@ -31,7 +32,10 @@ class SamePoints:
 
 
 def iterate_same_points(
-    labelled: str, others: Mapping[str, str], with_confidence: bool = True
+    labelled: str,
+    others: Mapping[str, str],
+    with_confidence: bool = True,
+    crs: Mapping[str, CRS] | None = None,
 ) -> Iterator[SamePoints]:
     """The points of a labelled cloud and of others, at most `CHUNK_POINTS` at a time, never a whole cloud.
 
@@ -40,6 +44,7 @@ def iterate_same_points(
     Args:
         labelled: URI of the labelled cloud.
         others: URI -> what the labelled cloud is with it, such as "scored against".
+        crs: URI -> the CRS that a cloud is read in, in place of what its file says.
         with_confidence: off where nobody asks for it, because a LAZ file is decoded once more for it.
 
     Raises:
@@ -47,7 +52,10 @@ def iterate_same_points(
         ScanError: a cloud that is unreadable, without points or without classes; a CRS in degrees.
         StorageError: nothing there.
     """
-    streams = {uri: _Stream(iterate_classified(uri)) for uri in dict.fromkeys((labelled, *others))}
+    streams = {
+        uri: _Stream(iterate_classified(uri, (crs or {}).get(uri)))
+        for uri in dict.fromkeys((labelled, *others))
+    }
     confidence = _Stream(iterate_confidence(labelled) if with_confidence else iter(()))
     is_sure = confidence.num_ready() > 0
     moved_m = dict.fromkeys(others, 0.0)

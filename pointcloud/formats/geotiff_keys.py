@@ -247,7 +247,7 @@ def _with_heights(crs: CRS | None, keys: Keys, notes: list[str]) -> CRS | None:
         return crs
     if heights is None:
         return with_units(crs, vertical=unit)
-    return with_units(add_heights(crs or local_crs("unknown", METRE), heights), vertical=unit)
+    return with_units(add_heights(crs or local_crs("local coordinates", METRE), heights), vertical=unit)
 
 
 def _vertical(keys: Keys, notes: list[str]) -> tuple[CRS | None, LengthUnit | None]:

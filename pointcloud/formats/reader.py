@@ -77,12 +77,15 @@ def read_header(uri: str, crs: CRS | None = None) -> ScanHeader:
 
 def _read_header(uri: str, crs: CRS | None) -> ScanHeader:
     header = _header_of_file(uri)
-    if crs is None:
-        return header
+    return header if crs is None else in_crs(header, crs)
+
+
+def in_crs(header: ScanHeader, crs: CRS) -> ScanHeader:
+    """A header with another CRS than the file says, which is noted."""
     horizontal, vertical = unit_names(crs)
     note = (
-        f"its CRS is taken to be {name_of(crs)!r} (unit {horizontal}, of heights {vertical}); its file says "
-        f"{name_of(header.crs)!r}."
+        f"its CRS is taken to be {name_of(crs)!r} (horizontal unit {horizontal}, vertical unit {vertical}); its file "
+        f"says {name_of(header.crs)!r}."
     )
     return replace(header, crs=crs, crs_notes=(note,))
 

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from pointcloud.cloud import ScanHeader
-from pointcloud.crs import metres_per_unit, unit_names
+from pointcloud.cloud import Cloud, ScanHeader
+from pointcloud.crs import metres_per_unit, name_of, unit_names
 from pointcloud.errors import ScanError
 from pointcloud.formats.columns import COLOURS, MAY_BE_UNFILLED, RETURNS
-from pointcloud.formats.reader import NO_RETURNS, iterate_clouds, never_filled, read_header
+from pointcloud.formats.given_crs import GivenCrs
+from pointcloud.formats.reader import NO_RETURNS, in_crs, iterate_clouds, never_filled, read_header
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import PRESETS
 
 _VOXELS_PER_TILE = 64  # along an edge: 4096 over level ground
-_VOXELS_PER_HALO = 8
-_VOXEL_SIZES_M = (0.02, 0.025, 0.04, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0)
+_VOXELS_PER_HALO = 8  # along its width, as in the default `BlockConfig`
+_VOXEL_SIZES_M = (
+    0.02,
+    0.025,
+    0.04,
+    0.05,
+    0.1,
+    0.2,
+    0.25,
+    0.5,
+    1.0,
+    2.0,
+    2.5,
+    5.0,
+)  # round numbers to choose from
 _SPARSEST = 0.01  # points per m²; 10 m from one to the next show nothing of a scene
-_RASTER = 2048  # cells along the longer edge of a scan, for the ground it covers
-_POINTS_PER_CELL = 9
+_RASTER = 2048  # cells along the longer edge of a scan, for the ground it covers: 4 MB at most
+_POINTS_PER_CELL = 9  # on average, so that a cell of covered ground is hardly ever empty
 
 # ASPRS LAS 1.4 R16, table 17, in short.
 _ASPRS = (
@@ -86,7 +101,7 @@ class Inspection:
             "area_m2": self.area_m2,
             "area_is_covered_ground": self.is_covered,
             "density_per_m2": self.density,
-            "crs": crs.name if crs is not None else None,
+            "crs": name_of(crs) if crs is not None else None,
             "unit": {"horizontal": horizontal, "vertical": vertical},
             "resolution": header.resolution.tolist() if header.resolution is not None else None,
             "attributes": list(self.attributes),
@@ -117,76 +132,103 @@ def choose_config(density: float) -> BlockConfig:
     )  # fmt: skip
 
 
-def inspect_scan(uri: str, read: bool = False) -> Inspection:
+def inspect_scan(uri: str, read: bool = False, given: GivenCrs | None = None, name: str = "") -> Inspection:
     """Look at a scan: at its header alone where that says enough, with its first points as a sample of its classes.
 
     Args:
         uri: the scan.
         read: read all its points, which also finds out whether it can be read at all. Scans whose header has no
             bounds are read in any case.
+        given: CRSs and units in place of what files say.
+        name: of the scan, as `given` knows it.
 
     Raises:
         ScanError: a scan that cannot be used: unreadable, without points, in degrees, with NaN coordinates.
         StorageError: nothing there.
     """
     header = read_header(uri)
-    notes: list[str] = []
+    crs = given.of(name or uri, header.crs) if given is not None else None
+    if crs is not None:
+        header = in_crs(header, crs)
     try:
         metres = metres_per_unit(header.crs)
     except ScanError as error:
         raise ScanError(f"scan {uri!r}: {error}") from error
-    bounds = header.bounds
-    if bounds is not None and not (np.isfinite(bounds).all() and (bounds[1] >= bounds[0]).all()):
-        bounds = None
-    whole = read or bounds is None
-    low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    codes, num_read = np.zeros(256, np.int64), 0
-    largest: dict[str, int] = {}
-    ground = (
-        _Ground(bounds, header.num_points) if whole and bounds is not None and header.num_points else None
-    )
-    for cloud in iterate_clouds(uri, report=notes.append):
-        num_read += len(cloud)
-        low, high = np.minimum(low, cloud.xyz.min(axis=0)), np.maximum(high, cloud.xyz.max(axis=0))
-        if "classification" in cloud.attributes:
-            codes += np.bincount(cloud.attributes["classification"], minlength=256)
-        for name in MAY_BE_UNFILLED:
-            if name in cloud.attributes:
-                largest[name] = max(largest.get(name, 0), int(cloud.attributes[name].max()))
-        if ground is not None:
-            ground.add(cloud.xyz)
+    whole = read or header.bounds is None
+    sums = _Sums(header, whole)
+    notes: list[str] = []
+    for cloud in iterate_clouds(uri, report=notes.append, crs=crs):
+        sums.add(cloud)
         if not whole:
             break
-    if not whole and bounds is not None:
-        low, high = bounds
-    num_points = num_read if whole or header.num_points is None else header.num_points
+    low, high = sums.corners if whole or header.bounds is None else header.bounds
     extent = (high - low) * np.array([metres[0], metres[0], metres[1]])
-    area = float(extent[0] * extent[1]) if ground is None else ground.area() * metres[0] ** 2
+    area = float(extent[0] * extent[1]) if sums.ground is None else sums.ground.area() * metres[0] ** 2
+    num_points = sums.num_read if whole or header.num_points is None else header.num_points
     density = num_points / area if area > 0 else None
     config = choose_config(density) if density and density >= _SPARSEST else None
-    if config is None:
-        notes.append(
-            "its points are too few or too far apart to choose block sizes; a few stray points do that."
-        )
-    unfilled = never_filled(largest)
-    attributes = tuple(name for name in header.attributes if name not in unfilled)
-    if not unfilled.isdisjoint(COLOURS):
-        notes.append("its colours are all 0: it carries none.")
-    if not unfilled.isdisjoint(RETURNS):
-        notes.append(NO_RETURNS)
+    unfilled = never_filled(sums.largest)
     return Inspection(
         header=header,
         num_points=num_points,
-        num_read=num_read,
+        num_read=sums.num_read,
         extent_m=(float(extent[0]), float(extent[1]), float(extent[2])),
         area_m2=area,
-        is_covered=ground is not None,
+        is_covered=sums.ground is not None,
         density=density,
-        attributes=attributes,
-        class_counts={int(code): int(codes[code]) for code in np.flatnonzero(codes)} if codes.any() else None,
+        attributes=tuple(attribute for attribute in header.attributes if attribute not in unfilled),
+        class_counts=sums.class_counts(),
         config=config,
-        notes=tuple(notes),
+        notes=(*notes, *_further_notes(unfilled, config)),
     )
+
+
+def _further_notes(unfilled: frozenset[str], config: BlockConfig | None) -> Iterator[str]:
+    """What is remarkable of a scan besides what its reader says."""
+    if config is None:
+        yield "its points are too few or too far apart to choose block sizes; a few stray points do that."
+    if not unfilled.isdisjoint(COLOURS):
+        yield "its colours are all 0: it carries none."
+    if not unfilled.isdisjoint(RETURNS):
+        yield NO_RETURNS
+
+
+class _Sums:
+    """What adds up over the chunks of a scan.
+
+    Attributes:
+        corners: (2, 3) smallest and largest coordinates of the points read, CRS units.
+        num_read: how many they are.
+        largest: attribute -> its largest value, of those that may be there and never filled.
+        ground: that they cover; None where only a sample is read, or the header has no bounds.
+    """
+
+    def __init__(self, header: ScanHeader, whole: bool) -> None:
+        self.corners = np.array([np.full(3, np.inf), np.full(3, -np.inf)])
+        self.num_read = 0
+        self.largest: dict[str, int] = {}
+        self.ground: _Ground | None = None
+        if whole and header.bounds is not None and header.num_points:
+            self.ground = _Ground(header.bounds, header.num_points)
+        self._codes = np.zeros(256, np.int64)
+
+    def add(self, cloud: Cloud) -> None:
+        """Add the points of a chunk."""
+        self.num_read += len(cloud)
+        low, high = cloud.corners()
+        self.corners = np.array([np.minimum(self.corners[0], low), np.maximum(self.corners[1], high)])
+        if "classification" in cloud.attributes:
+            self._codes += np.bincount(cloud.attributes["classification"], minlength=256)
+        for name in MAY_BE_UNFILLED:
+            if name in cloud.attributes:
+                self.largest[name] = max(self.largest.get(name, 0), int(cloud.attributes[name].max()))
+        if self.ground is not None:
+            self.ground.add(cloud.xyz)
+
+    def class_counts(self) -> dict[int, int] | None:
+        """Class code -> points read; None where there are no classes."""
+        codes = np.flatnonzero(self._codes).tolist()
+        return {code: int(self._codes[code]) for code in codes} or None
 
 
 class _Ground:

@@ -12,8 +12,11 @@ from pyproj import CRS
 from models.metrics import Scores, confusion
 from models.weights.checkpoint import read_checkpoint
 from pointcloud.cloud import Cloud
+from pointcloud.crs import name_of, unit_names
+from pointcloud.delivery.read_back import crs_of
 from pointcloud.delivery.side_by_side import iterate_same_points
 from pointcloud.errors import PointloomError
+from pointcloud.formats.given_crs import GivenCrs
 from pointcloud.labels import LabelScheme
 from pointcloud.storage import files
 from tasks.evaluating.pairs import Pair
@@ -30,7 +33,16 @@ _POINTS_KEPT = 2_000_000
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """What is compared, and what the report says about it."""
+    """What is compared, and what the report says about it.
+
+    Attributes:
+        pairs: labelled clouds and what each is compared with.
+        out: folder or URI of the results.
+        label_scheme: which class codes mean what.
+        checkpoint: whose training curves are shown; None: none.
+        title, subtitle, facts: of the report.
+        given: CRSs and units of scans, in place of what their files say.
+    """
 
     pairs: tuple[Pair, ...]
     out: str
@@ -39,6 +51,7 @@ class EvaluateJob:
     title: str
     subtitle: str
     facts: dict[str, str]
+    given: GivenCrs = GivenCrs()  # noqa: RUF009
 
 
 @task(name="evaluate labelled clouds")
@@ -58,14 +71,14 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
     facts, unit = dict(job.facts), "metres assumed"
     for pair in job.pairs:
         view = GatheredView(pair.name, _POINTS_KEPT) if len(views) < _SCANS_SHOWN else None
-        one, crs = _score(pair, scheme, view)
+        one, crs = _score(pair, scheme, view, job.given)
         found.append(one)
         miou = Scores.from_confusion(one.confusion, scheme.names).miou
         logger.info("%s: %s points scored, mIoU %s", pair.name, f"{one.confusion.sum():,}", _figure(miou))
         if view is not None:
             views.append(view.view())
-            facts["CRS"] = crs.name if crs else "not named in the scan; metres assumed"
-            unit = crs.axis_info[0].unit_name if crs else unit
+            facts["CRS"] = name_of(crs) if crs is not None else "not named in the scan; metres assumed"
+            unit = unit_names(crs)[0] if crs is not None else unit
     total = scores_of_all(found).confusion
     if not total.any():
         raise PointloomError(
@@ -102,10 +115,13 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
     return scores.to_dict()
 
 
-def _score(pair: Pair, scheme: LabelScheme, view: GatheredView | None) -> tuple[ScanScores, CRS | None]:
+def _score(
+    pair: Pair, scheme: LabelScheme, view: GatheredView | None, given: GivenCrs
+) -> tuple[ScanScores, CRS | None]:
     """The confusions of a scan, and how many points another version labels differently; its CRS.
 
     Args:
+        given: CRSs and units by the name of the labelled cloud, of all that is compared with it too.
         view: takes the points for the report; without it neither classes as delivered nor confidence are read.
     """
     others = {pair.truth: "scored against"}
@@ -116,7 +132,11 @@ def _score(pair: Pair, scheme: LabelScheme, view: GatheredView | None) -> tuple[
     counts = np.zeros((len(scheme), len(scheme) + 1), np.int64)
     against = None if pair.against is None else counts.copy()
     num_points, num_changed, crs = 0, 0, None
-    for points in iterate_same_points(pair.labelled, others, with_confidence=view is not None):
+    crss = (
+        {} if given == GivenCrs() else {u: given.of(pair.name, crs_of(u)) for u in (pair.labelled, *others)}
+    )
+    known = {uri: one for uri, one in crss.items() if one is not None}
+    for points in iterate_same_points(pair.labelled, others, view is not None, known):
         indices = {uri: _indices(cloud, scheme) for uri, cloud in points.clouds.items()}
         after, truth = indices[pair.labelled], indices[pair.truth]
         counts += confusion(after, truth, len(scheme))

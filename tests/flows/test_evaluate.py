@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyproj import CRS
 
 from flows.evaluate import EvaluateParameters, check, evaluate
 from pointcloud.delivery.table_copy import write_exported
@@ -199,3 +200,17 @@ def test_other_points_far_into_a_scan_and_as_delivered_are_refused(
         with pytest.raises(PointloomError, match=rf"lie up to 0\.75 m from those of .*moved.*{words}"):
             evaluate(given)
     assert not (tmp_path / "out").exists()
+
+
+def test_clouds_with_a_wrong_crs_are_compared_in_the_one_that_is_given(scan: Path, tmp_path: Path) -> None:
+    def in_degrees(cloud: laspy.LasData) -> None:
+        cloud.header.add_crs(CRS("EPSG:4326"), keep_compatibility=False)
+
+    wrong = relabelled(scan, tmp_path / "wrong" / scan.name, in_degrees)
+    with pytest.raises(PointloomError, match="counts in degrees"):
+        evaluate(parameters(wrong, wrong, tmp_path / "out"))
+    given = parameters(wrong, wrong, tmp_path / "out", crs=[f"{scan.name}=EPSG:2225"])
+    assert evaluate(given)["miou"] == 1.0
+    assert b"NAD83 / California zone 1 (ftUS)" in (tmp_path / "out" / "report.html").read_bytes()
+    with pytest.raises(PointloomError, match="'other'"):
+        check(parameters(wrong, wrong, tmp_path / "out", units=["other=ft"]))

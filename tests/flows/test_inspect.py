@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from flows import inspect
 from flows.__main__ import main
+from pointcloud.quality.inspect import Inspection, inspect_scan
 from tests.support import broken_files
 from tests.support.clouds import write_las
 
@@ -56,3 +62,77 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_nothing_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(tmp_path / "nowhere")]) == 1
     assert "give an existing file" in capsys.readouterr().err
+
+
+def test_a_crs_and_units_that_are_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("north_1.las", "south_1.las"):
+        write_las(tmp_path / name)
+    options = ["--crs", "EPSG:2154", "--crs", "south_*=EPSG:2225", "--units", "south_*=,m", "--json"]
+    with pytest.raises(SystemExit) as done:
+        main(["inspect", str(tmp_path), *options])
+    assert not done.value.code
+    north, south = json.loads(capsys.readouterr().out)
+    assert north["crs"] == "RGF93 v1 / Lambert-93"
+    assert south["unit"] == {"horizontal": "US survey foot", "vertical": "metre"}
+    assert south["extent_m"][0] == pytest.approx(north["extent_m"][0] * 1200 / 3937)
+    assert south["extent_m"][2] == pytest.approx(north["extent_m"][2])
+    assert any("its file says 'no CRS'" in note for note in south["notes"])
+
+
+@pytest.mark.parametrize("option", [["--crs", "EPSG:4326"], ["--units", "x"], ["--crs", "north_*=EPSG:2154"]])
+def test_a_crs_that_cannot_be_is_refused(
+    option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_las(tmp_path / "a.las")
+    assert main(["inspect", str(tmp_path), *option]) == 1
+    assert option[1].split("=")[0] in capsys.readouterr().err
+
+
+def test_a_scan_that_fails_unexpectedly_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        write_las(tmp_path / f"{name}.las")
+
+    def inspect_some(uri: str, *rest: object) -> Inspection:
+        if uri.endswith("a.las"):
+            raise ZeroDivisionError("strange")
+        return inspect_scan(uri)
+
+    monkeypatch.setattr(inspect, "inspect_scan", inspect_some)
+    assert main(["inspect", str(tmp_path), "--json"]) == 1
+    bad, good = json.loads(capsys.readouterr().out)
+    assert "failed unexpectedly (ZeroDivisionError: strange)" in bad["error"]
+    assert good["points"] == 50
+
+
+@pytest.mark.parametrize("bounds", [np.zeros(6), np.full(6, np.nan), np.full(6, np.inf)])
+def test_json_is_json_whatever_a_header_says(
+    bounds: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_las(tmp_path / "a.las")
+    content = bytearray(path.read_bytes())
+    content[131:155] = np.array([0.001, 0.001, 0.001]).tobytes()
+    content[179:227] = bounds.tobytes()
+    path.write_bytes(content)
+    with pytest.raises(SystemExit):
+        main(["inspect", str(tmp_path), "--json"])
+    said = capsys.readouterr().out
+    (record,) = json.loads(said, parse_constant=pytest.fail)
+    assert record["bounds"][1] > record["bounds"][0]
+    assert any("bounds" in note for note in record["notes"])
+
+
+def test_nan_is_null(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_las(tmp_path / "a.las")
+
+    def inspect_nan(*arguments: Any) -> Inspection:
+        return replace(inspect_scan(*arguments), area_m2=math.nan, extent_m=(1.0, math.inf, 2.0))
+
+    monkeypatch.setattr(inspect, "inspect_scan", inspect_nan)
+    with pytest.raises(SystemExit):
+        main(["inspect", str(tmp_path), "--json"])
+    (record,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (record["area_m2"], record["extent_m"]) == (None, [1.0, None, 2.0])

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyproj import CRS
 
 from pointcloud.cloud import Cloud
 from pointcloud.delivery import read_back, side_by_side
@@ -148,8 +149,8 @@ def test_no_cloud_is_decoded_further_than_the_others(
     monkeypatch.setattr("pointcloud.formats.las.CHUNK_POINTS", 100)
     decoded: dict[str, int] = {}
 
-    def counted(uri: str) -> Iterator[Cloud]:
-        for cloud in read_back.iterate_classified(uri):
+    def counted(uri: str, crs: CRS | None) -> Iterator[Cloud]:
+        for cloud in read_back.iterate_classified(uri, crs):
             decoded[uri] = decoded.get(uri, 0) + len(cloud)
             yield cloud
 

@@ -10,7 +10,7 @@ from pyproj import CRS
 from pointcloud.crs import metres_per_unit
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.formats.given_crs import GivenCrs
-from pointcloud.formats.reader import read_cloud, read_header
+from pointcloud.formats.reader import iterate_clouds, read_cloud, read_header
 from tests.support.clouds import assert_one_sentence, write_las
 
 US_FOOT, FOOT = 1200 / 3937, 0.3048
@@ -97,9 +97,10 @@ def test_a_scan_is_read_in_a_given_crs(tmp_path: Path) -> None:
     crs = CRS("EPSG:2225")
     header = read_header(path, crs)
     assert header.crs == crs
+    assert next(iterate_clouds(path, crs=crs)).crs == crs
     assert header.crs_notes == (
-        "its CRS is taken to be 'NAD83 / California zone 1 (ftUS)' (unit US survey foot, of heights US survey foot); its "
-        "file says 'no CRS'.",
+        "its CRS is taken to be 'NAD83 / California zone 1 (ftUS)' (horizontal unit US survey foot, vertical unit "
+        "US survey foot); its file says 'no CRS'.",
     )
     assert read_cloud(path).crs is None
     with pytest.raises(ScanError, match="degrees"):
