@@ -16,7 +16,10 @@ from tests.fuzz.mutations import mutate
 from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import read
 
-MEMORY_MB, TIME_LIMIT_S = 1500, 20.0
+MEMORY_MB, TIME_LIMIT_S = (
+    3000,
+    20.0,
+)  # torch and Prefect are in the process too, for checkpoints and parameters
 LONGEST_SENTENCE = 1200
 
 

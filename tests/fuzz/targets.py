@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from flows.__main__ import parameters_from_file
+from flows.preprocess import PreprocessParameters
 from models.weights.checkpoint import read_checkpoint
 from pointcloud.dataset.store import read_blocks, read_manifest
 from pointcloud.delivery.read_back import iterate_classified
@@ -119,7 +121,14 @@ def _checkpoint(path: str) -> str:
 
 
 def _parameters(path: str) -> str:
-    return f"{len(parameters_from_file(['preprocess', '--parameters', path]))} files"
+    (values,) = parameters_from_file(["preprocess", "--parameters", path])
+    try:
+        PreprocessParameters(
+            **{name.replace("-", "_"): value for name, value in values.config["preprocess"].items()}
+        )
+    except ValidationError as error:
+        raise PointloomError(f"{error.error_count()} parameters are refused.") from error
+    return "parameters"
 
 
 def _scheme(path: str) -> str:
