@@ -95,7 +95,8 @@ def _las_columns(points: laspy.ScaleAwarePointRecord) -> Columns:
 
 
 def _of_ply(header: ScanHeader) -> StoredScan:
-    remarks = ply.read_remarks(header.uri)
+    whole = ply.read_whole_header(header.uri)
+    others = [element.name for element in whole.elements if element.name != "vertex"]
     class_name = columns.match_names(header.dimensions).get("classification")
 
     def chunks() -> Iterator[Chunk]:
@@ -104,13 +105,13 @@ def _of_ply(header: ScanHeader) -> StoredScan:
             yield made, None if class_name is None else columns.to_codes(made[class_name])
 
     elsewhere = {}
-    if remarks.elements:
-        elsewhere[f"elements {', '.join(remarks.elements)}"] = "left out: a labelled cloud has points alone"
+    if others:
+        elsewhere[f"elements {', '.join(others)}"] = "left out: a labelled cloud has points alone"
     if "ascii" in header.format:
         elsewhere["text"] = "became numbers, floats of 64 bits, which keep all digits"
     elif "big" in header.format:
         elsewhere["byte order"] = "the lowest byte comes first"
-    return StoredScan(header, chunks, remarks.labelled, comments=remarks.comments, elsewhere=elsewhere)
+    return StoredScan(header, chunks, whole.labelled, comments=whole.delivered_comments, elsewhere=elsewhere)
 
 
 def _own(values: np.ndarray) -> np.ndarray:

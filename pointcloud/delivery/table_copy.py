@@ -20,8 +20,8 @@ from pointcloud.delivery.proof import Proof, Written
 from pointcloud.delivery.scan_columns import Columns, StoredScan, read_stored
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.formats import columns
-from pointcloud.formats.ply import labelled_remark
-from pointcloud.formats.ply_writer import ply_names, read_ply, write_ply
+from pointcloud.formats.ply import property_names, read_written, write_ply
+from pointcloud.formats.ply_header import labelled_comment
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.storage import files
 
@@ -65,9 +65,9 @@ def write_exported(
         if out_uri.lower().endswith(".ply"):
 
             def comments() -> list[str]:
-                return [*scan.comments, labelled_remark(ply_names(list(written)))]
+                return [*scan.comments, labelled_comment(property_names(list(written)))]
 
-            found = read_ply(part, write_ply(part, len(codes), labelled(), scan.header.crs, comments))
+            found = read_written(part, write_ply(part, len(codes), labelled(), scan.header.crs, comments))
         else:
             _write_parquet(part, labelled(), scan.header.crs)
             found = _read_parquet(part)

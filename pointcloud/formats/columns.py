@@ -93,8 +93,8 @@ def iterate_columns(
         if coarse and len(xyz):
             largest = max(largest, float(np.nanmax(np.abs(xyz[:, :2]), initial=0)))
         yield xyz, {name: _CONVERSIONS[name](table[name], ranges, name) for name in attributes_of(types)}
-    step = float(np.spacing(np.array(largest, types["x"]))) if coarse else 0.0
-    if np.isfinite(step) and step > _COARSE_M:
+    step = float(np.spacing(np.array(largest, types["x"]))) if coarse and np.isfinite(largest) else 0.0
+    if step > _COARSE_M:
         report(
             f"its coordinates are {8 * types['x'].itemsize}-bit floats up to {largest:,.0f}, which rounds them to {step:g}; "
             "store them as doubles."

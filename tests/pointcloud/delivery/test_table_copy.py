@@ -98,7 +98,7 @@ def test_what_ply_cannot_hold_is_said(tmp_path: Path) -> None:
 def test_a_copy_that_differs_is_not_written(
     scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    name = "read_ply" if suffix == ".ply" else "_read_parquet"
+    name = "read_written" if suffix == ".ply" else "_read_parquet"
     real = getattr(table_copy, name)
 
     def spoiled(*arguments: object):  # type: ignore[no-untyped-def]

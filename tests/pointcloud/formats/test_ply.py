@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pointcloud.delivery.table_copy import write_exported
 from pointcloud.errors import ScanError
 from pointcloud.formats import ply
 from pointcloud.formats.reader import iterate_clouds, read_cloud, read_header
+from pointcloud.labelling.options import LabelOptions
 from tests.support.clouds import assert_one_sentence, real_files
 from tests.support.scan_files import ply_bytes
 
@@ -104,6 +107,88 @@ def test_32_bit_coordinates_far_from_the_origin_are_reported(tmp_path: Path) -> 
     assert any("rounds them to 0.5" in note for note in notes)
 
 
+# --- headers as they come in the wild
+
+LATIN = "Société géodésique".encode("latin-1")
+
+
+def changed_header(content: bytes, change: str) -> bytes:
+    """A file whose header says the same in another way; the data stay."""
+    end = content.index(b"end_header\n") + 11
+    head, data = content[:end], content[end:]
+    lines = head.split(b"\n")
+    changes = {
+        "trailing spaces": lambda: b" \n".join(lines[:-1]) + b"\n",
+        "tabs and indents": lambda: head.replace(b" ", b"\t").replace(b"property", b"  property"),
+        "blank lines": lambda: b"\n\n".join(lines[:-2]) + b"\n \n" + lines[-2] + b"\n",
+        "CR LF": lambda: head.replace(b"\n", b"\r\n"),
+        "CR LF but at the end": lambda: head.replace(b"\n", b"\r\n")[:-2] + b"\n",
+        "CR LF at the end alone": lambda: head[:-1] + b"\r\n",
+        "CR": lambda: head.replace(b"\n", b"\r"),
+        "a comment before the format": lambda: head.replace(b"ply\n", b"ply\ncomment first\n", 1),
+        "Latin-1": lambda: head.replace(b"made", LATIN),
+        "UTF-8": lambda: head.replace(b"made", LATIN.decode("latin-1").encode()),
+        "obj_info": lambda: head.replace(b"comment made", b"obj_info " + LATIN),
+        "an end inside a comment": lambda: head.replace(b"made", b"end_header"),
+        "a line that is no comment": lambda: head.replace(b"element", b"(second line of it)\nelement", 1),
+        "a long comment": lambda: head.replace(b"made", b"made " * 30_000),
+        "a byte order mark": lambda: b"\xef\xbb\xbf" + head,
+        "types with sizes": lambda: head.replace(b"double", b"float64").replace(b"uchar", b"uint8"),
+        "a name with a space": lambda: head.replace(b"red", b"scalar_Original cloud"),
+        "a name in Latin-1": lambda: head.replace(b"red", "Höhe".encode("latin-1")),
+    }
+    return changes[change]() + data
+
+
+CHANGES = (
+    "trailing spaces", "tabs and indents", "blank lines", "CR LF", "CR LF but at the end", "CR LF at the end alone",
+    "CR", "a comment before the format", "Latin-1", "UTF-8", "obj_info", "an end inside a comment",
+    "a line that is no comment", "a long comment", "a byte order mark", "types with sizes", "a name with a space",
+    "a name in Latin-1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_header_in_other_words_is_the_same(tmp_path: Path, change: str, encoding: str) -> None:
+    rows = vertices()
+    path = write(tmp_path, changed_header(ply_bytes(rows, encoding), change))
+    cloud = read_cloud(path)
+    np.testing.assert_array_equal(cloud.xyz, np.stack([rows["x"], rows["y"], rows["z"]], axis=1))
+    np.testing.assert_array_equal(cloud.attributes["classification"], rows["label"])
+    write_exported(path, str(tmp_path / "out.ply"), np.full(40, 6, np.uint8), np.ones(40), LabelOptions(), {})
+    np.testing.assert_array_equal(read_cloud(str(tmp_path / "out.ply")).xyz, cloud.xyz)
+    if change in ("Latin-1", "obj_info"):
+        assert LATIN in (tmp_path / "out.ply").read_bytes()
+
+
+def test_a_text_file_of_the_old_macintosh(tmp_path: Path) -> None:
+    path = write(tmp_path, ply_bytes(vertices(), "ascii").replace(b"\n", b"\r"))
+    np.testing.assert_array_equal(read_cloud(path).xyz[:, 2], vertices()["z"])
+
+
+def test_lists_before_the_vertices_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ply, "_PIECE_BYTES", 16)
+    declared = b"element face 3\nproperty list uchar short a\nproperty float b\nproperty list int uchar c\n"
+    faces = [([1, 2, 3], 0.5, [7]), ([], 1.5, []), ([4], 2.5, [1, 2, 3, 4, 5])]
+    for encoding in ENCODINGS:
+        order = "<" if "little" in encoding else ">"
+        data = b"".join(
+            struct.pack(f"{order}B{len(a)}hfi{len(c)}B", len(a), *a, b, len(c), *c) for a, b, c in faces
+        )
+        if encoding == "ascii":
+            data = b"3 1 2 3 0.5 1 7\n0 1.5 0\n1 4 2.5 5 1 2 3 4 5\n"
+        content = ply_bytes(vertices(5, XYZ), encoding)
+        at, end = content.index(b"element vertex"), content.index(b"end_header\n") + 11
+        path = write(tmp_path, content[:at] + declared + content[at:end] + data + content[end:])
+        np.testing.assert_array_equal(read_cloud(path).xyz[:, 0], vertices(5, XYZ)["x"])
+        if encoding != "ascii":
+            cut = write(tmp_path, content[:at] + declared + content[at:end] + data[:20])
+            with pytest.raises(ScanError, match="the file ends") as error:
+                read_cloud(cut)
+            assert_one_sentence(error, cut)
+
+
 # --- bad files
 
 GOOD, TEXT = ply_bytes(vertices()), ply_bytes(vertices(), "ascii")
@@ -111,14 +196,21 @@ HEAD = TEXT[: TEXT.index(b"end_header\n") + 11]
 BAD: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "does not begin with a PLY header"),
     "no header": (b"<html>404</html>" * 50, "does not begin with a PLY header"),
-    "no end": (GOOD[:100], "does not begin with a PLY header"),
+    "no end": (GOOD[:100], "does not begin with a PLY header that ends"),
     "truncated": (GOOD[:-1], "promises 40 vertices"),
     "truncated text": (TEXT[: TEXT.rindex(b"\n", 0, -20)], "promises 40 vertices, the file holds 39"),
     "four billion": (GOOD.replace(b"vertex 40", b"vertex 4294967295"), "promises 4294967295"),
     "four billion lines": (TEXT.replace(b"vertex 40", b"vertex 4294967295"), "promises 4294967295"),
     "negative": (GOOD.replace(b"vertex 40", b"vertex -1"), "promises -1"),
     "no number": (GOOD.replace(b"vertex 40", b"vertex many"), "cannot be understood"),
-    "list": (GOOD.replace(b"double x", b"list uchar double x"), "is a list"),
+    "list": (GOOD.replace(b"double x", b"list uchar double x"), "is a list; .*: write its vertices without"),
+    "misspelt": (GOOD.replace(b"property double y", b"proprety double y"), r"have no y"),
+    "misspelt attribute": (
+        GOOD.replace(b"property uchar", b"proprety uchar", 1),
+        "understood .proprety uchar red",
+    ),
+    "endless": (GOOD[: GOOD.index(b"end_header")] + b"comment x\n" * 500_000, "header that ends"),
+    "no name": (GOOD.replace(b"property double y", b"property double"), "without a name"),
     "no x": (GOOD.replace(b"double x", b"double u"), "no x"),
     "twice": (GOOD.replace(b"property double y", b"property double x"), "names a property twice"),
     "type": (GOOD.replace(b"double x", b"quadruple x"), "cannot be understood"),
