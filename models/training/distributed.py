@@ -1,4 +1,4 @@
-"""What the workers of one training tell each other. With one process, and no process group, all of it is nothing."""
+"""Exchange between the workers of one training. With one process and no process group, nothing is exchanged."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def total(value: Tensor) -> Tensor:
         value = value.clone()
         dist.all_reduce(value)
     return value
+
+
+def of_the_first(value: str | None) -> str | None:
+    """The first worker's value; all workers must ask."""
+    if not _together():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def gather_names(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a training can go on from, as safetensors and JSON: nothing in it can run code, and nothing is rounded."""
+"""The state of a training as safetensors and JSON: reading it runs no code, and no number is rounded."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _PLAIN = (str, int, float, bool, type(None))
 def pack(state: dict[str, Any]) -> tuple[bytes, bytes]:
     """The contents of `WEIGHTS` and `RECORD`, of what `TrainState.to_dict` gives.
 
-    JSON knows neither tensors nor tuples nor keys that are numbers, as optimizers' states have them; each
-    is written as an object with one key that names its kind. The size of the weights is in the record, so that
-    half of them can be told from all.
+    JSON has no tensors, tuples or numbers as keys, which optimizers' states contain; each is written as an object
+    with one key that names its kind. The record holds the size of the weights, so that a file that was cut off is
+    recognised (`size_of_weights`).
     """
     tensors: dict[str, torch.Tensor] = {}
     tree = _plain(state, tensors)
     weights = safetensors.torch.save(tensors)
-    record = {"schema_version": _SCHEMA_VERSION, "num_bytes": len(weights), "epochs": len(state["history"])}
+    record = {"schema_version": _SCHEMA_VERSION, "num_bytes": len(weights)}
     return weights, json.dumps(record | {"state": tree}).encode()
 
 
 def unpack(weights: bytes, record: bytes) -> dict[str, Any]:
-    """What was packed.
+    """The state that was packed.
 
     Raises:
-        SchemaError: it is damaged, or of another version.
+        SchemaError: the record or the weights are damaged, or of another version.
     """
     try:
         read = json.loads(record)
@@ -49,6 +49,20 @@ def unpack(weights: bytes, record: bytes) -> dict[str, Any]:
             f"the state of the training is damaged ({error}); train with fresh=true."
         ) from error
     return dict(state)
+
+
+def size_of_weights(record: bytes) -> int:
+    """Bytes of the weights that a record belongs to.
+
+    Raises:
+        SchemaError: the record is damaged.
+    """
+    try:
+        return int(json.loads(record)["num_bytes"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise SchemaError(
+            f"the state of the training is damaged ({error}); train with fresh=true."
+        ) from error
 
 
 def _plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

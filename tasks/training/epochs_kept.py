@@ -1,25 +1,35 @@
-"""Where Ray Train keeps the epochs of a training, `runs/` below its checkpoint, and what a training goes on from."""
+"""The epochs of a training, in `runs/` below its checkpoint: written by its first Ray worker, read when it goes on.
+
+OUT/runs/NAME/run.json                        written by the driver when the training starts
+OUT/runs/NAME/epoch_0007/state.safetensors    the tensors of the state after seven epochs
+OUT/runs/NAME/epoch_0007/state.json           the rest of the state; written last, so its epoch is complete
+OUT/runs/fresh.json                           which run a training with `fresh` has begun, until it ends
+"""
 
 from __future__ import annotations
 
-import json
+import logging
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pyarrow import fs
-
-from models.training.state_record import RECORD, WEIGHTS, unpack
-from pointcloud.errors import StorageError
+from models.training.state_record import RECORD, WEIGHTS, pack, size_of_weights, unpack
+from pointcloud.errors import SchemaError, StorageError
 from pointcloud.storage import files, ledger
+from pointcloud.storage.filesystem import attempt, resolve
 
-_SNAPSHOT = "checkpoint_manager_snapshot.json"
+_START = "run.json"
 _FRESH = "fresh.json"
+_EPOCH = re.compile(r"epoch_(\d+)")
+# The newest is what a training goes on from; the one before it, where the newest turns out to be damaged.
+_NUM_KEPT = 2
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainRun:
-    """The epochs of one training of the checkpoint `out`, as Ray Train keeps them: the last two, and a note of them.
+    """One training of the checkpoint `out`, with the epochs it has kept.
 
     Attributes:
         out: folder or URI of the checkpoint.
@@ -34,55 +44,48 @@ class TrainRun:
         """Where the epochs of this training are kept."""
         return files.join(self.out, "runs", self.name)
 
-    def noted(self) -> list[str] | None:
-        """URIs of the epochs that Ray Train goes on from, the last one last; None where it noted nothing readable."""
-        try:
-            note = files.read_json(files.join(self.folder, _SNAPSHOT))
-            names = [str(each["checkpoint_dir_name"]) for each in note["checkpoint_results"]]
-        except (StorageError, LookupError, TypeError):
-            return None
-        found = [files.join(self.folder, name) for name in names]
-        return found if all(map(_is_whole, found)) else None
+    def start(self) -> None:
+        """Write `run.json`, by which Ray workers see that they share the folder with the driver."""
+        files.write_json(files.join(self.folder, _START), {"run": self.name})
 
-    def last(self) -> str | None:
-        """URI of the epoch that the training goes on from; None where it starts anew."""
-        noted = self.noted()
-        if noted is None:
-            return max((uri for uri in self._epochs() if _is_whole(uri)), default=None)
-        return noted[-1] if noted else None
+    def is_shared(self) -> bool:
+        """Whether this process sees the folder that the driver has started."""
+        return files.exists(files.join(self.folder, _START))
+
+    def keep(self, state: dict[str, Any]) -> None:
+        """Write the state after an epoch, as `TrainState.to_dict` gives it, and remove all epochs but the last two.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        weights, record = pack(state)
+        epoch = files.join(self.folder, f"epoch_{len(state['history']):04d}")
+        files.write_bytes(files.join(epoch, WEIGHTS), weights)
+        files.write_bytes(files.join(epoch, RECORD), record)
+        for old in self._epochs()[:-_NUM_KEPT]:
+            try:
+                _remove(old)
+            except StorageError as error:
+                _LOG.warning("an old epoch could not be removed: %s", error)
+
+    def newest(self) -> str | None:
+        """URI of the newest complete epoch; None where there is none."""
+        return next(filter(_is_complete, reversed(self._epochs())), None)
 
     def epochs_done(self) -> int:
-        """How many epochs are kept."""
-        last = self.last()
-        return 0 if last is None else int(files.read_json(files.join(last, RECORD))["epochs"])
-
-    def mend(self, logger: Any) -> str | None:
-        """Make ready for Ray Train to go on; URI of the epoch to go on from where Ray Train does not know itself.
-
-        Ray Train writes its note in place: a kill or a full disk may leave half of one, with which it would never
-        start again. Such a note is set aside. What it did not get to note, or to finish, is removed.
-        """
-        note, noted, last = files.join(self.folder, _SNAPSHOT), self.noted(), self.last()
-        if noted is None and files.exists(note):
-            files.write_bytes(f"{note}.damaged", files.read_bytes(note))
-            files.delete(note)
-            logger.warning(
-                "Ray Train's note of the epochs in %s was damaged and is set aside; the training %s", self.folder,
-                f"goes on from epoch {self.epochs_done()}" if last else "starts anew",
-            )  # fmt: skip
-        for uri in self._epochs():
-            if uri != last and uri not in (noted or []):
-                _remove(uri)
-        return last if noted is None else None
+        """How many epochs the training has behind it, by its newest complete one."""
+        newest = self.newest()
+        return 0 if newest is None else _number(newest)
 
     def _epochs(self) -> list[str]:
-        return [uri for uri in _folders(self.folder) if files.name_of(uri).startswith("checkpoint_")]
+        """URIs of the epochs' folders, the oldest first."""
+        return sorted(filter(_number, _folders(self.folder)), key=_number)
 
 
 def run_of(out: str, key: str, fresh: bool) -> TrainRun:
-    """The run that a training with this key goes on with, or begins.
+    """The run that a training with this key continues or starts.
 
-    With `fresh` a new one, which is remembered until `finish`: killed, it is gone on with as others are.
+    With `fresh` it is a new one. `fresh.json` remembers it until `finish`, so that it too continues when interrupted.
     """
     marker = files.join(out, "runs", _FRESH)
     try:
@@ -90,21 +93,22 @@ def run_of(out: str, key: str, fresh: bool) -> TrainRun:
         if known["key"] == key:
             return TrainRun(out, str(known["name"]))
     except (StorageError, LookupError, TypeError):
-        pass  # there is none, or half of one from another Pointloom
+        pass  # missing, or written by another version
     if not fresh:
         return TrainRun(out, key)
-    name = f"{key}-{ledger.key_of(sorted(map(files.name_of, _folders(files.join(out, 'runs')))))[:8]}"
+    earlier = sorted(map(files.name_of, _folders(files.join(out, "runs"))))
+    name = f"{key}-{ledger.key_of(earlier)[:8]}"
     files.write_json(marker, {"key": key, "name": name})
     return TrainRun(out, name)
 
 
 def forget_fresh(out: str) -> None:
-    """The next training that is to start anew does."""
+    """Let the next training with `fresh` start a new run."""
     files.delete(files.join(out, "runs", _FRESH))
 
 
 def finish(run: TrainRun) -> None:
-    """The run has given its checkpoint: those of other settings, which it has replaced, are removed."""
+    """Remove the runs that this one replaces, now that it has given its checkpoint."""
     forget_fresh(run.out)
     for uri in _folders(files.join(run.out, "runs")):
         if files.name_of(uri) != run.name:
@@ -112,25 +116,31 @@ def finish(run: TrainRun) -> None:
 
 
 def read_state(epoch: str) -> dict[str, Any]:
-    """The record of a `TrainState` that was kept under this URI. Raises SchemaError, StorageError."""
+    """The state that `TrainRun.keep` wrote under this URI. Raises SchemaError, StorageError."""
     return unpack(files.read_bytes(files.join(epoch, WEIGHTS)), files.read_bytes(files.join(epoch, RECORD)))
 
 
-def _is_whole(epoch: str) -> bool:
-    """Whether all of an epoch has arrived."""
+def _is_complete(epoch: str) -> bool:
+    """Whether the record is there and the weights have the size it names: a crash may cut off the newest file."""
     try:
-        record = json.loads(files.read_bytes(files.join(epoch, RECORD)))
-        return bool(record["num_bytes"] == files.size(files.join(epoch, WEIGHTS)))
-    except (StorageError, ValueError, LookupError, TypeError):
+        expected = size_of_weights(files.read_bytes(files.join(epoch, RECORD)))
+        return expected == files.size(files.join(epoch, WEIGHTS))
+    except (StorageError, SchemaError):
         return False
 
 
+def _number(folder: str) -> int:
+    """N of `epoch_N`; 0 for other folders."""
+    match = _EPOCH.fullmatch(files.name_of(folder))
+    return int(match[1]) if match else 0
+
+
 def _folders(uri: str) -> list[str]:
-    filesystem, path = files.resolve(uri)
-    infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    return sorted(files.join(uri, info.base_name) for info in infos if info.type == fs.FileType.Directory)
+    """URIs of the folders in a folder that hold files, by name."""
+    names = {file.name.split("/")[0] for file in files.list_files(uri, hidden=True) if "/" in file.name}
+    return [files.join(uri, name) for name in sorted(names)]
 
 
 def _remove(folder: str) -> None:
-    filesystem, path = files.resolve(folder)
-    filesystem.delete_dir(path)
+    filesystem, path = resolve(folder)
+    attempt("remove", folder, lambda: filesystem.delete_dir(path))

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
+import ray.exceptions
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -17,11 +18,19 @@ from pointcloud.storage import files
 from tasks.prefect_ui.scan_states import Progress
 from tasks.prefect_ui.training_watch import TrainingWatch
 from tasks.training.epochs_kept import TrainRun
+from tasks.training.failures import Failure
 from tasks.training.job import TrainJob
 from tasks.training.recorder import END_SECONDS, Recorder, recorders
 
 _POLL_SECONDS = 0.5
 _DRAIN_SECONDS = 30.0
+_CATCH_UP_SECONDS = 10.0
+
+
+def on_this_node() -> dict[str, Any]:
+    """Options of an actor that needs no CPU and lives on this process's node: no other lost node takes it along."""
+    node = ray.get_runtime_context().get_node_id()
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
 
 
 class Relay:
@@ -36,6 +45,7 @@ class Relay:
 
     Attributes:
         heard: when something last came from the Ray workers, as `time.monotonic` has it.
+        failures: why Ray workers ended, in the order in which they said so.
     """
 
     def __init__(
@@ -48,6 +58,8 @@ class Relay:
         recorders: list[Recorder],
     ) -> None:
         self.queue, self.heard = queue, time.monotonic()
+        self.failures: list[Failure] = []
+        self._caught_up = threading.Event()
         self._num_epochs, self._logger = num_epochs, logger
         self._watch, self._progress, self._recorders = watch, progress, recorders
 
@@ -79,6 +91,17 @@ class Relay:
             self._logger.log(level, "Ray worker %d: %s", rank, text)
         elif "history" in told:
             self._show(told["history"], told["confusion"])
+        elif "failure" in told:
+            self.failures.append(told["failure"])
+        elif "caught up" in told:
+            self._caught_up.set()
+
+    def catch_up(self) -> None:
+        """Wait until all that was in the queue before this call has been taken."""
+        self._caught_up.clear()
+        with suppress(ray.exceptions.RayError):  # the queue was lost: nothing more comes
+            self.queue.put({"caught up": True}, timeout=_CATCH_UP_SECONDS)
+            self._caught_up.wait(_CATCH_UP_SECONDS)
 
     def _show(self, history: list[dict[str, Any]], confusion: list[list[int]]) -> None:
         epoch = history[-1]
@@ -117,9 +140,7 @@ def relayed(job: TrainJob, run: TrainRun, names: tuple[str, ...], logger: Any) -
         names: of the classes.
         logger: of the task run.
     """
-    # On the driver's own node: no other that is lost takes it along, and the training with it.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    queue = Queue(actor_options=on_this_node())
     relay = Relay(
         queue, job.training.epochs, logger,
         TrainingWatch(job.key(), f"Training of {job.out}", names),

@@ -17,11 +17,11 @@ from pointcloud.errors import PointloomError
 from pointcloud.quality.drift import seen_in
 from tasks.runtime.cluster import await_room, ray_session, usable_cpus
 from tasks.training.epochs_kept import finish, forget_fresh, read_state, run_of
+from tasks.training.failures import Stopped
 from tasks.training.fit import fit_to_end
 from tasks.training.job import TrainJob
 from tasks.training.relay import relayed
 from tasks.training.result import checkpoint_of, finished_checkpoint, keep_best_before, test_scores
-from tasks.training.worker_loop import Stopped
 
 __all__ = [
     "TrainJob",
@@ -102,10 +102,12 @@ def train_network(job: TrainJob) -> dict[str, Any]:
             fit_to_end(job, run, relay, logger)
     except Stopped as error:
         forget_fresh(job.out)
-        if (last := run.last()) is not None and keep_best_before(job, manifest, read_state(last), str(error)):
+        if (last := run.newest()) is not None and keep_best_before(
+            job, manifest, read_state(last), str(error)
+        ):
             logger.warning("checkpoint %s: the best of the %d epochs before", job.out, run.epochs_done())
         raise PointloomError(str(error)) from None
-    last, done = run.last(), run.epochs_done()
+    last, done = run.newest(), run.epochs_done()
     if last is None or done != job.training.epochs:
         raise PointloomError(
             f"the training of {job.out!r} ended after epoch {done} of {job.training.epochs}; run it again, it goes on "

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -22,13 +20,13 @@ from models.data.augmentation import Augmentation
 from models.data.dataset import BlockDataset, batches, num_loaders
 from models.data.sampling import DealtBatches
 from models.network.deepgcn import DeepGCN
-from models.training import loop
-from models.training.loop import Diverged, TrainState
-from models.training.state_record import RECORD, WEIGHTS, pack, unpack
+from models.training import distributed, loop
+from models.training.loop import TrainState
 from pointcloud.dataset import splits
 from pointcloud.dataset.resplit import SplitBlocks
-from pointcloud.errors import PointloomError, ScanError, SchemaError
-from tasks.training.epochs_kept import read_state
+from pointcloud.errors import PointloomError
+from tasks.training.epochs_kept import TrainRun, read_state
+from tasks.training.failures import Stopped, failures_to
 from tasks.training.job import TrainJob
 from tasks.training.result import publish_unfinished
 from tasks.training.worker_logs import logs_to
@@ -37,31 +35,21 @@ _BEAT_SECONDS = 5.0
 _LOG = logging.getLogger(__name__)
 
 
-__all__ = ["Stopped", "TrainJob", "train_loop"]
-
-
-class Stopped(PointloomError):
-    """What another try cannot change."""
-
-
 def train_loop(config: dict[str, Any]) -> None:
-    """Train from the last epoch kept; epochs, log lines and signs of life go to the queue.
+    """Train from the newest epoch kept; epochs, log lines and signs of life go to the queue.
 
     Args:
-        config: `job`, a TrainJob; `resume`, the URI of the epoch to go on from where Ray Train knows none, or None;
-            and `queue`, a Ray queue that takes {"history": records, "confusion": rows} and {"alive": True} from
-            the first Ray worker, {"log": (rank, level, text)} from all.
+        config: `job`, a TrainJob; `run`, a TrainRun; and `queue`, a Ray queue that takes {"history": records,
+            "confusion": rows} and {"alive": True} from the first Ray worker, {"log": (rank, level, text)} and
+            {"failure": Failure} from all.
 
     Raises:
-        Stopped: what another try cannot change, on one Ray worker or on all; Ray Train then ends the others.
+        Exception: whatever ended this Ray worker, after the queue was told; Ray Train then ends the others.
     """
     queue: Queue = config["queue"]
     rank = ray.train.get_context().get_world_rank()
-    with _alive(queue, rank), logs_to(queue, rank):
-        try:
-            _train(config["job"], queue, config["resume"])
-        except (Diverged, ScanError, SchemaError) as error:
-            raise Stopped(str(error)) from None
+    with _alive(queue, rank), logs_to(queue, rank), failures_to(queue):
+        _train(config["job"], config["run"], queue)
 
 
 @contextmanager
@@ -83,7 +71,12 @@ def _alive(queue: Queue, rank: int) -> Iterator[None]:
         ended.set()
 
 
-def _train(job: TrainJob, queue: Queue, resume: str | None) -> None:
+def _train(job: TrainJob, run: TrainRun, queue: Queue) -> None:
+    if not run.is_shared():
+        raise Stopped(
+            f"the Ray worker on {socket.gethostname()} does not see the folder {job.out!r}; use one that all nodes of "
+            "the Ray cluster share, or a bucket."
+        )
     torch.set_num_threads(job.cpus_per_worker)
     context = ray.train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
@@ -101,18 +94,19 @@ def _train(job: TrainJob, queue: Queue, resume: str | None) -> None:
         parallel_strategy_kwargs={"forward_sync_buffers": False},
     )
     state = loop.begin(network, job.training, math.ceil(len(train) / job.training.accumulation))
-    resumed = ray.train.get_checkpoint()
-    if resumed is not None:
-        with resumed.as_directory() as folder:
-            state.load(unpack((Path(folder) / WEIGHTS).read_bytes(), (Path(folder) / RECORD).read_bytes()))
-    elif resume is not None:
-        state.load(read_state(resume))
+    # The first decides for all: a Ray worker of a lost node may still write an epoch while the others look.
+    newest = distributed.of_the_first(run.newest() if rank == 0 else None)
+    if newest is not None:
+        state.load(read_state(newest))
     # Ray workers draw other augmentations from here on, the same ones in every run.
     torch.manual_seed(job.training.seed + 1 + rank)
     weights = loop.class_weights(manifest.class_counts[splits.TRAIN]) if job.training.class_weights else None
 
     def report(state: TrainState) -> None:
-        _keep(state, first=rank == 0)
+        if rank == 0:
+            run.keep(state.to_dict())
+        # All Ray workers wait here for the first: an epoch that they report has been kept.
+        ray.train.report(state.history[-1])
         if rank == 0:
             publish_unfinished(job, manifest, state.to_dict())
             assert state.confusion is not None, "an epoch ends with a validation"
@@ -121,18 +115,6 @@ def _train(job: TrainJob, queue: Queue, resume: str | None) -> None:
     loop.fit(
         state, train, val, job.training, manifest.block_config.tile_size_m, manifest.label_scheme.names, weights, report
     )  # fmt: skip
-
-
-def _keep(state: TrainState, first: bool) -> None:
-    """Hand the epoch to Ray Train, which keeps it; all Ray workers must, the first one with what is kept."""
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = None
-        if first:
-            weights, record = pack(state.to_dict())
-            (Path(folder) / WEIGHTS).write_bytes(weights)
-            (Path(folder) / RECORD).write_bytes(record)
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-        ray.train.report(state.history[-1], checkpoint=checkpoint)
 
 
 def _train_loader(job: TrainJob, blocks: SplitBlocks, rank: int, num_workers: int) -> DataLoader[Any]:

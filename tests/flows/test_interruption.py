@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -35,11 +34,8 @@ class Run(FlowRun):
         super().__init__("train", parameters, folder, embedded)
 
     def kept(self) -> Path | None:
-        """The newest checkpoint that Ray's controller has noted: what is on disk but not noted yet is trained again."""
-        for snapshot in (self.out / "runs").glob("*/checkpoint_manager_snapshot.json"):
-            noted = json.loads(snapshot.read_text() or "{}").get("latest_checkpoint_result")
-            return snapshot.parent / noted["checkpoint_dir_name"] if noted else None
-        return None
+        """The folder of the newest epoch; its record is written last."""
+        return max((record.parent for record in self.out.glob("runs/*/epoch_*/state.json")), default=None)
 
     def wait_for_epochs(self) -> list[dict[str, Any]]:
         """Until an epoch is kept; the history up to it."""

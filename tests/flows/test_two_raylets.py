@@ -57,7 +57,7 @@ def environment(wheel: Path, bucket: str, tmp_path: Path) -> dict[str, str]:
 def raylets(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """The cluster's script; `environment` names its address from here on."""
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "raylets.py")],
+        [sys.executable, str(ROOT / "tests" / "support" / "raylets.py")],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path,
     )  # fmt: skip
     assert process.stdin is not None
@@ -120,7 +120,7 @@ def test_a_training_outlives_a_node_and_its_checkpoint_labels_in_the_bucket(
     elastic = ["--num-workers", "2", "--min-workers", "1"]
     training = flows("train", "--dataset", blocks, "--out", checkpoint, *SMALL, *elastic, **place)
     deadline = time.monotonic() + 200
-    while not any("checkpoint" in file.uri for file in storage.list_files(storage.join(checkpoint, "runs"))):
+    while not any(file.uri.endswith("state.json") for file in storage.list_files(storage.join(checkpoint, "runs"))):
         assert training.poll() is None, training.communicate()[0][-3000:]
         assert time.monotonic() < deadline, "no epoch was kept"
         time.sleep(0.5)
