@@ -26,6 +26,7 @@ import torch
 
 from benchmarks.forest import Forest, ForestConfig, class_indices, point_spacing_m
 from benchmarks.scan_training import Budget, train_on_scans
+from benchmarks.segmenting import label_scans
 from models.metrics import Scores, confusion
 from models.network.deepgcn import DeepGCNConfig
 from models.predictor import Predictor
@@ -157,7 +158,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     trained = time.perf_counter()
     if clouds:
         predictor = Predictor(checkpoint, options.rotations)
-        labels = {name: predictor.label(name, cloud)[0] for name, cloud in clouds.items()}
+        labels = label_scans(predictor, tests)
         record = {"ours": summary("DeepGCN", score(labels, truth, scheme)), **record}
         record["label_seconds"] = round(time.perf_counter() - trained, 1)
         scored = sum(int((label >= 0).sum()) for label in truth.values())

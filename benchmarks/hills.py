@@ -1,6 +1,6 @@
 """Does a checkpoint hold in hills? A labelled scan, scored as it is and laid on random hills, on every point.
 
-    python -m benchmarks.hills --checkpoint FOLDER --scan FILE [--slopes 0.1 0.2 0.4]
+    python -m benchmarks.hills --checkpoint FOLDER --scan FILE.laz [--slopes 0.1 0.2 0.4]
 
 The hills are sums of plane waves 20 to 300 m long, the longer the higher, of the slopes asked for (root mean square,
 metres a metre): other ground than training may lay its blocks on (`models.data.relief`), with everything on it upright as
@@ -13,17 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
+import tempfile
+from pathlib import Path
 
+import laspy
 import numpy as np
 import torch
 
 from benchmarks.accuracy import score, summary
 from benchmarks.forest import class_indices
+from benchmarks.segmenting import label_scans
 from models.predictor import Predictor
 from models.weights.checkpoint import read_checkpoint
 from pointcloud.errors import PointloomError
+from pointcloud.formats.las import SUFFIXES
 from pointcloud.formats.reader import read_cloud
+from pointcloud.storage.files import Source
 
 _WAVELENGTHS_M = (20.0, 300.0)
 _WAVES = 200
@@ -33,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     """Label and score; the exit status. Bad input is one sentence and status 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", required=True, metavar="FOLDER")
-    parser.add_argument("--scan", required=True, metavar="FILE", help="labelled, in metres")
+    parser.add_argument("--scan", required=True, metavar="FILE", help="LAS or LAZ, labelled, in metres")
     parser.add_argument("--slopes", nargs="+", type=float, default=[0.1, 0.2, 0.4])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -41,20 +46,29 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     try:
         checkpoint = read_checkpoint(options.checkpoint)
-        cloud = read_cloud(options.scan)
+        if not options.scan.lower().endswith(SUFFIXES):
+            raise PointloomError(f"scan {options.scan!r} must be a LAS or LAZ file.")
         predictor, scheme = Predictor(checkpoint), checkpoint.label_scheme
-        truth = {"scan": class_indices(cloud, scheme)}
+        truth = {"scan": class_indices(read_cloud(options.scan), scheme)}
         record = {}
-        for slope in (0.0, *options.slopes):
-            xyz = cloud.xyz.copy()
-            xyz[:, 2] += hills(xyz[:, :2], slope, options.seed)
-            labels = {"scan": predictor.label("scan", replace(cloud, xyz=xyz))[0]}
-            record[f"{slope:g}"] = summary(f"slopes of {slope:g}", score(labels, truth, scheme))
+        with tempfile.TemporaryDirectory(prefix="pointloom-hills-") as folder:
+            for slope in (0.0, *options.slopes):
+                copy = write_on_hills(options.scan, Path(folder) / "scan.laz", slope, options.seed)
+                labels = label_scans(predictor, [Source(str(copy), "scan")])
+                record[f"{slope:g}"] = summary(f"slopes of {slope:g}", score(labels, truth, scheme))
     except PointloomError as error:
         print(f"hills: {error}", file=sys.stderr)
         return 2
     print(json.dumps(record))
     return 0
+
+
+def write_on_hills(scan: str, copy: Path, slope: float, seed: int) -> Path:
+    """Write a copy of a LAS or LAZ scan in metres that lies on hills; its path."""
+    las = laspy.read(scan)
+    las.z = np.asarray(las.z) + hills(np.stack([las.x, las.y], axis=1), slope, seed)
+    las.write(copy)
+    return copy
 
 
 def hills(xy: np.ndarray, slope: float, seed: int) -> np.ndarray:

@@ -22,6 +22,7 @@ import torch
 from benchmarks.accuracy import score, summary
 from benchmarks.forest import class_indices
 from benchmarks.scan_training import train_on_scans
+from benchmarks.segmenting import label_scans
 from models.network.deepgcn import DeepGCNConfig
 from models.predictor import Predictor
 from models.recipes import AIRBORNE, TrainConfig
@@ -34,6 +35,7 @@ from pointcloud.formats.crop import write_window
 from pointcloud.formats.reader import find_scans, read_cloud
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme, find_scheme
+from pointcloud.storage.files import Source
 
 Window = tuple[float, float]
 
@@ -112,10 +114,10 @@ def learn(folder: Path, scheme: LabelScheme, epochs: int) -> Checkpoint:
 
 def score_scan(path: Path, checkpoint: Checkpoint) -> dict[str, object]:
     """Scores over every point of a scan that has a class of the scheme."""
-    cloud, scheme = read_cloud(str(path)), checkpoint.label_scheme
-    labels, _ = Predictor(checkpoint).label(path.name, cloud)
-    truth = class_indices(cloud, scheme)
-    return summary(path.name, score({path.name: labels}, {path.name: truth}, scheme))
+    scheme = checkpoint.label_scheme
+    labels = label_scans(Predictor(checkpoint), [Source(str(path), path.name)])
+    truth = class_indices(read_cloud(str(path)), scheme)
+    return summary(path.name, score(labels, {path.name: truth}, scheme))
 
 
 if __name__ == "__main__":

@@ -19,15 +19,17 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import laspy
 import numpy as np
 import torch
 
+from benchmarks import segment_memory, segment_seams
+from benchmarks.forest import Forest, ForestConfig
+from benchmarks.scan_training import Budget, train_on_scans
+from benchmarks.segmenting import FEATURES, SCHEME, local_segmenter
 from models.network.configurations import DeepGCNConfig
 from models.predictor import Predictor
 from models.recipes import TrainConfig
@@ -38,17 +40,14 @@ from pointcloud.dataset.recipe import Recipe
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.delivery.deliver import decode_beside, decode_for_labels
 from pointcloud.delivery.las_copy import write_labelled
+from pointcloud.formats.reader import read_cloud
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labelling.label_points import label_points
-from pointcloud.labelling.options import LabelOptions
-from pointcloud.labels import PRESETS
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 from pointcloud.storage import ledger
 from pointcloud.storage.files import Source
 
-FEATURES = ("xyz", "height", "intensity", "returns")
-SCHEME = PRESETS["asprs-basic"]
 _MANY_STEPS = 1_000_000  # the minutes end it
 
 
@@ -106,15 +105,11 @@ def main() -> None:
             record |= profile(scan, checkpoint, folder / "profile")
         record["seam_agreement"] = None
         if options.seam_size_m:
-            from benchmarks import segment_seams
-
             seams = segment_seams.compare(
                 checkpoint, folder, options.seam_size_m, options.points_per_m2, options.seam_figure
             )
             record["seam_agreement"] = round(float((seams.nine == seams.whole).mean()), 6)
         if options.memory:
-            from benchmarks import segment_memory
-
             record["peak_mb"] = segment_memory.compare(options.memory, folder, options.points_per_m2)
         if options.forest:
             record["forest_points_per_second"] = forest(scan, folder / "forest")
@@ -123,8 +118,6 @@ def main() -> None:
 
 def train(scans: Sequence[Path], out: Path, options: argparse.Namespace) -> str:
     """A checkpoint that knows simulated scans a little."""
-    from benchmarks.scan_training import Budget, train_on_scans
-
     width = options.channels
     network = DeepGCNConfig(
         in_channels=num_channels(FEATURES), num_classes=len(SCHEME), num_layers=options.layers, channels=width,
@@ -189,20 +182,6 @@ def blocks_of(scans: Sequence[Path], checkpoint: str, folder: Path) -> Iterator[
         yield from found
 
 
-def local_segmenter(scans: Sequence[Path], checkpoint: str, out: Path, across_scans: bool = True) -> Any:
-    """The actor of the flow, here, and the rows it is given."""
-    from tasks.runtime.isolation import isolated
-    from tasks.segmenting.actor import ScanSegmenter
-    from tasks.segmenting.segment import examine_collection, plan_segmenting
-
-    job = plan_segmenting(checkpoint, str(out), LabelOptions(), 1, 1, 3000, 3600)
-    job = replace(job, config=replace(job.config, across_scans=across_scans))
-    with isolated(1, job.memory_mb, job.time_limit_s) as processes:
-        sources = [Source(str(scan), scan.name) for scan in scans]
-        collection = examine_collection.fn(sources, job, processes, 1)
-    return ScanSegmenter(job), [collection.row(scan) for scan in collection.keys]
-
-
 def run_flow(scans: Sequence[Path], checkpoint: str, out: Path, num_actors: int) -> float:
     """Seconds of the segment flow, from when an actor begins the first scan to the flow's end."""
     from flows.segment import SegmentParameters, segment
@@ -233,19 +212,8 @@ def profile(scan: Path, checkpoint: str, out: Path) -> dict[str, Any]:
     }
 
 
-def labels_of(scans: Sequence[Path], checkpoint: str, out: Path, across: bool = True) -> list[np.ndarray]:
-    """The codes that the flow's actor writes for each scan."""
-    segmenter, rows = local_segmenter(scans, checkpoint, out, across)
-    for row in rows:
-        segmenter({name: np.array([value]) for name, value in row.items()})
-    return [np.asarray(laspy.read(out / scan.name).classification) for scan in scans]
-
-
 def forest(scan: Path, folder: Path) -> int:
     """Points/s of the random forest of benchmarks.forest on the same file, LAZ to labelled LAZ, one thread."""
-    from benchmarks.forest import Forest, ForestConfig
-    from pointcloud.formats.reader import read_cloud
-
     cloud = read_cloud(str(scan))
     west = cloud.xyz[:, 0] < np.median(cloud.xyz[:, 0])
     grown = Forest([cloud[np.flatnonzero(west)]], SCHEME, ForestConfig())

@@ -18,10 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import laspy
 import numpy as np
 import psutil
 import torch
 
+from benchmarks.preprocess import TILE_M, write_scan
+from benchmarks.scan_training import train_on_scans
+from benchmarks.segmenting import FEATURES, SCHEME, local_segmenter
 from models.network.configurations import DeepGCNConfig
 from models.recipes import TrainConfig
 from models.weights.checkpoint import save_checkpoint
@@ -37,7 +41,7 @@ _PAUSE_SECONDS = 0.1
 
 
 class PeakMemory:
-    """The largest sum of private memory over this process and all below it, while the block runs, in bytes."""
+    """The largest sum of private memory over this process and all below it, while the `with` body runs, in bytes."""
 
     def __enter__(self) -> PeakMemory:
         self.peak, self._ended = 0, threading.Event()
@@ -65,10 +69,6 @@ def _private(process: psutil.Process) -> int:
 
 def compare(millions: Sequence[float], folder: Path, points_per_m2: float) -> dict[str, float]:
     """Millions of points -> peak in MB, each in a process of its own; prints a line each."""
-    import laspy
-
-    from benchmarks.preprocess import TILE_M, write_scan
-
     survey = SurveyConfig(tiles=(1, 1), tile_size_m=TILE_M, points_per_m2=points_per_m2)
     tile_path = write_survey(survey, folder, ".las")[0]
     checkpoint, tile, found = small_checkpoint(tile_path, folder / "small"), laspy.read(tile_path), {}
@@ -87,9 +87,6 @@ def compare(millions: Sequence[float], folder: Path, points_per_m2: float) -> di
 
 def small_checkpoint(scan: Path, out: Path) -> str:
     """Of a network that knows nothing, with the scan's statistics and voxels of 1 m."""
-    from benchmarks.scan_training import train_on_scans
-    from benchmarks.segment import FEATURES, SCHEME
-
     network = DeepGCNConfig(
         in_channels=num_channels(FEATURES), num_classes=len(SCHEME), num_layers=2, channels=8, k=8,
         fusion_channels=16, prediction_channels=(16, 8),
@@ -113,8 +110,6 @@ def in_new_process(scan: Path, checkpoint: str, out: Path) -> dict[str, Any]:
 
 def label(scan: Path, checkpoint: str, out: Path) -> dict[str, Any]:
     """What the flow's actor does with a scan: seconds, stages and peak memory."""
-    from benchmarks.segment import local_segmenter
-
     torch.set_num_threads(1)
     segmenter, (row,) = local_segmenter([scan], checkpoint, out)
     began = time.perf_counter()

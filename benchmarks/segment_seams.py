@@ -20,6 +20,8 @@ from pathlib import Path
 import laspy
 import numpy as np
 
+from benchmarks.segmenting import codes_of
+from models.weights.checkpoint import read_checkpoint
 from pointcloud.labels import LabelScheme
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
@@ -71,19 +73,16 @@ def compare(
     checkpoint: str, folder: Path, size_m: float, points_per_m2: float, figure: Path | None = None
 ) -> Seams:
     """Label a simulated survey whole, as nine, and as nine alone; print the figures, draw the picture if asked to."""
-    from benchmarks.segment import labels_of
-    from models.weights.checkpoint import read_checkpoint
-
     config = SurveyConfig(seed=1, tiles=(1, 1), tile_size_m=size_m, points_per_m2=points_per_m2)
     (scan,) = write_survey(config, folder / "whole")
     edges = roof_edges(scan)
     files, places = cut_in_nine(scan, folder / "nine", edges)
-    whole = labels_of([scan], checkpoint, folder / "labelled-whole")[0]
+    whole = codes_of([scan], checkpoint, folder / "labelled-whole")[0]
     found = []
     for across in (True, False):
         codes = np.empty_like(whole)
         out = folder / f"labelled-nine-{across}"
-        for place, of_file in zip(places, labels_of(files, checkpoint, out, across), strict=True):
+        for place, of_file in zip(places, codes_of(files, checkpoint, out, across), strict=True):
             codes[place] = of_file
         found.append(codes)
     seams = Seams(laspy.read(scan).xyz, whole, found[0], found[1], edges)

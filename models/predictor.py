@@ -1,4 +1,4 @@
-"""Labels for a whole cloud from a checkpoint."""
+"""Logits for blocks from a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from models.weights.checkpoint import Checkpoint
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.cloud import ATTRIBUTES, Cloud
-from pointcloud.labelling.votes import VoxelVotes
 
 _BATCH_POINTS = 16_384  # enough to fill two cores; more only needs more memory
 
 
 class Predictor:
-    """Holds a network and labels clouds with it, on a GPU where there is one.
+    """Runs the network of a checkpoint on blocks, on a GPU where there is one.
 
     Attributes:
         network_seconds: wall time spent inside the network and its graph so far.
@@ -43,25 +42,13 @@ class Predictor:
         self._rotations, self._smoothing = rotations, smoothing
         self.network_seconds = 0.0
 
-    def label(self, name: str, cloud: Cloud) -> tuple[np.ndarray, np.ndarray]:
-        """Class indices (P,) and confidences (P,) float32 of every point of a cloud in memory.
-
-        Scans in files are labelled region by region with their neighbours: `pointcloud.labelling.label_points`.
-
-        Raises:
-            ScanError: the cloud lacks an attribute the network needs, or cannot be cut into blocks.
-        """
-        config = self.checkpoint.block_config
-        voxels = thin(cloud, config)
-        votes = VoxelVotes(len(voxels), len(self.checkpoint.label_scheme))
-        for block, logits in self.logits(iterate_blocks(name, cloud, voxels, config, None)):
-            votes.add(block, logits)
-        return votes.labels(cloud, voxels, config)
-
     def warm_up(self) -> None:
-        """Label some points of no scan: what is loaded on first use is then no part of a scan's time."""
+        """Run the network on points of no scan: what is loaded on first use is then no part of a scan's time."""
         xyz = np.random.default_rng(0).uniform(0, 4, (512, 3))
-        self.label("none", Cloud(xyz, {name: np.ones(len(xyz), np.uint8) for name in ATTRIBUTES}))
+        cloud = Cloud(xyz, {name: np.ones(len(xyz), np.uint8) for name in ATTRIBUTES})
+        config = self.checkpoint.block_config
+        for _ in self.logits(iterate_blocks("none", cloud, thin(cloud, config), config, None)):
+            pass
         self.network_seconds = 0.0
 
     @torch.inference_mode()

@@ -20,6 +20,7 @@ from pointcloud.formats.reader import read_cloud
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 from tests.models.test_predictor import make_predictor
+from tests.support.voxel_votes import label_cloud
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ def test_a_checkpoint_is_scored_on_the_scan_as_it_is_and_on_hills(
     assert list(record) == ["0", "0.5"]
     cloud, scheme = read_cloud(str(scan)), predictor.checkpoint.label_scheme
     truth = {"a": class_indices(cloud, scheme)}
-    flat = score({"a": predictor.label("a", cloud)[0]}, truth, scheme)
+    flat = score({"a": label_cloud(predictor, "a", cloud)[0]}, truth, scheme)
     assert record["0"]["miou"] == round(flat.miou or 0, 4)
     assert record["0.5"] != record["0"]
 

@@ -20,6 +20,7 @@ from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.cloud import Cloud
 from pointcloud.errors import ScanError
 from tests.support.clouds import SCHEME, SMALL, assert_one_sentence, cut, make_cloud
+from tests.support.voxel_votes import label_cloud
 
 STATISTICS = FeatureStatistics({"height": 1.0, "intensity": 3e4}, {"height": 2.0, "intensity": 2e4})
 NETWORK = DeepGCNConfig(
@@ -56,14 +57,14 @@ CLOUD = make_cloud(1200, seed=2, corner=(652_000.0, 6_600_000.0, 40.0))
 )
 def test_every_point_has_a_class_and_a_confidence_the_same_each_time(config: dict[str, object]) -> None:
     predictor = make_predictor(**config)
-    classes, confidence = predictor.label("a", CLOUD)
+    classes, confidence = label_cloud(predictor, "a", CLOUD)
     assert classes.shape == confidence.shape == (len(CLOUD),)
     assert set(np.unique(classes)) == {0, 1, 2}
     assert confidence.dtype == np.float32
     assert (confidence >= 1 / 3 - 1e-6).all()
     assert (confidence <= 1).all()
     for other in (predictor, make_predictor(**config)):
-        again = other.label("a", CLOUD)
+        again = label_cloud(other, "a", CLOUD)
         np.testing.assert_array_equal(classes, again[0])
         np.testing.assert_array_equal(confidence, again[1])
 
@@ -71,9 +72,9 @@ def test_every_point_has_a_class_and_a_confidence_the_same_each_time(config: dic
 @pytest.mark.parametrize("config", [{}, {"overlap": 2}, {"max_points": 64, "halo_m": 0.5}], ids=str)
 def test_the_order_of_the_points_changes_nothing(config: dict[str, object]) -> None:
     predictor = make_predictor(**config)
-    classes, confidence = predictor.label("a", CLOUD)
+    classes, confidence = label_cloud(predictor, "a", CLOUD)
     order = np.random.default_rng(0).permutation(len(CLOUD))
-    other_classes, other_confidence = predictor.label("a", CLOUD[order])
+    other_classes, other_confidence = label_cloud(predictor, "a", CLOUD[order])
     np.testing.assert_array_equal(classes[order], other_classes)
     np.testing.assert_array_equal(confidence[order], other_confidence)
 
@@ -81,9 +82,9 @@ def test_the_order_of_the_points_changes_nothing(config: dict[str, object]) -> N
 @pytest.mark.parametrize("batch_points", [1, 500, 10**6])
 def test_the_company_of_a_block_changes_nothing(batch_points: int, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = make_predictor()
-    classes, confidence = predictor.label("a", CLOUD)
+    classes, confidence = label_cloud(predictor, "a", CLOUD)
     monkeypatch.setattr(module, "_BATCH_POINTS", batch_points)
-    other_classes, other_confidence = predictor.label("a", CLOUD)
+    other_classes, other_confidence = label_cloud(predictor, "a", CLOUD)
     np.testing.assert_array_equal(classes, other_classes)
     np.testing.assert_allclose(confidence, other_confidence, atol=1e-5)
 
@@ -115,24 +116,24 @@ def test_blocks_are_taken_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) ->
 def test_labels_in_the_scan_are_not_looked_at() -> None:
     predictor = make_predictor()
     bare = Cloud(CLOUD.xyz, {"intensity": CLOUD.attributes["intensity"]})
-    for one, other in zip(predictor.label("a", CLOUD), predictor.label("a", bare), strict=True):
+    for one, other in zip(label_cloud(predictor, "a", CLOUD), label_cloud(predictor, "a", bare), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_one_point_is_labelled() -> None:
-    classes, confidence = make_predictor().label("a", CLOUD[:1])
+    classes, confidence = label_cloud(make_predictor(), "a", CLOUD[:1])
     assert classes.shape == confidence.shape == (1,)
 
 
 def test_a_missing_attribute_and_an_absurd_extent_are_said() -> None:
     predictor = make_predictor()
     with pytest.raises(ScanError, match="'intensity'") as error:
-        predictor.label("poor.laz", Cloud(CLOUD.xyz))
+        label_cloud(predictor, "poor.laz", Cloud(CLOUD.xyz))
     assert_one_sentence(error, "poor.laz")
     xyz = CLOUD.xyz.copy()
     xyz[0] = 0
     with pytest.raises(ScanError, match="stray points"):
-        predictor.label("a", Cloud(xyz, CLOUD.attributes))
+        label_cloud(predictor, "a", Cloud(xyz, CLOUD.attributes))
 
 
 def test_rotations_average_the_logits_of_turned_blocks() -> None:
@@ -173,6 +174,6 @@ def test_warming_up_loads_what_labelling_needs_and_counts_for_nothing() -> None:
     cold, warm = make_predictor(), make_predictor()
     warm.warm_up()
     assert warm.network_seconds == 0
-    for one, other in zip(cold.label("a", CLOUD), warm.label("a", CLOUD), strict=True):
+    for one, other in zip(label_cloud(cold, "a", CLOUD), label_cloud(warm, "a", CLOUD), strict=True):
         np.testing.assert_array_equal(one, other)
     assert warm.network_seconds > 0

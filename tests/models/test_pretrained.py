@@ -13,6 +13,7 @@ from models.weights.checkpoint import read_checkpoint
 from pointcloud.formats.reader import read_cloud
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
+from tests.support.voxel_votes import label_cloud
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained"
 
@@ -38,7 +39,7 @@ def test_the_airborne_checkpoint_labels_a_simulated_tile(tmp_path: Path) -> None
     config = SurveyConfig(seed=4, tiles=(1, 1), tile_size_m=40.0, points_per_m2=8.0)
     cloud = read_cloud(str(write_survey(config, tmp_path)[0]))
     truth = scheme.to_indices(np.asarray(cloud.attributes["classification"]))
-    labels, _ = Predictor(checkpoint).label("simulated", cloud)
+    labels, _ = label_cloud(Predictor(checkpoint), "simulated", cloud)
     scores = Scores.from_confusion(confusion(labels, truth, len(scheme)), scheme.names)
     iou = dict(zip(scores.names, scores.iou, strict=True))
     assert iou["ground"] > 0.7, iou

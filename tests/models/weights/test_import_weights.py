@@ -21,6 +21,7 @@ from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.cloud import Cloud
 from pointcloud.errors import PointloomError, SchemaError
 from pointcloud.simulate.rooms import RoomsConfig, simulate_room
+from tests.support.voxel_votes import label_cloud
 
 PARITY = Path(__file__).parents[4] / "shared" / "parity"
 
@@ -109,7 +110,7 @@ def test_nine_published_channels_label_a_room(tmp_path: Path, room: Cloud, coord
         agree = np.isclose(logits, expected.numpy(), atol=1e-3).all(axis=1)
         assert agree.mean() > 0.9
 
-    classes, confidence = predictor.label("office", room)
+    classes, confidence = label_cloud(predictor, "office", room)
     assert classes.shape == confidence.shape == (len(room),)
     assert set(np.unique(classes)) <= set(range(13))
     assert (confidence >= 1 / 13).all()

@@ -17,9 +17,9 @@ from pointcloud.errors import ScanError
 from pointcloud.formats.reader import read_cloud, read_header
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labelling.label_points import label_points
-from pointcloud.labelling.votes import VoxelVotes
 from tests.pointcloud.dataset.test_cutting import CONFIG, nine, whole
 from tests.support.clouds import assert_one_sentence
+from tests.support.voxel_votes import VoxelVotes
 
 __all__ = ["nine", "whole"]
 C = 4

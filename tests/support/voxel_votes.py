@@ -1,16 +1,28 @@
-"""The way labels return to a scan: block logits to voxels, voxels to every point."""
+"""Labels of a whole cloud in memory, the plain way: what `label_points` gives region by region must be the same."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from models.predictor import Predictor
 from pointcloud.blocks.block import Block
+from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.cloud import Cloud
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.grid.voxels import Voxels
 from pointcloud.labelling.interpolation import interpolate
 from pointcloud.labelling.measures import class_and_confidence
+
+
+def label_cloud(predictor: Predictor, name: str, cloud: Cloud) -> tuple[np.ndarray, np.ndarray]:
+    """Class indices (P,) and confidences (P,) float32 of every point of a cloud."""
+    config = predictor.checkpoint.block_config
+    voxels = thin(cloud, config)
+    votes = VoxelVotes(len(voxels), len(predictor.checkpoint.label_scheme))
+    for block, logits in predictor.logits(iterate_blocks(name, cloud, voxels, config, None)):
+        votes.add(block, logits)
+    return votes.labels(cloud, voxels, config)
 
 
 class VoxelVotes:

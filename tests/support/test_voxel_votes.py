@@ -9,8 +9,8 @@ import pytest
 
 from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.labelling.interpolation import interpolate
-from pointcloud.labelling.votes import VoxelVotes
 from tests.support.clouds import SMALL, make_cloud
+from tests.support.voxel_votes import VoxelVotes
 
 C = 3
 
