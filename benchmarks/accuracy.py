@@ -30,7 +30,7 @@ from benchmarks.segmenting import label_scans
 from models.metrics import Scores, confusion
 from models.network.deepgcn import DeepGCNConfig
 from models.predictor import Predictor
-from models.recipes import RECIPES, Loss, fusion_channels, suited
+from models.recipes import RECIPES, Loss, fusion_channels, recipe_changes
 from models.recipes import recipe as find_recipe
 from models.weights.checkpoint import Checkpoint
 from pointcloud.blocks.features import (
@@ -202,7 +202,7 @@ def complete_for(options: argparse.Namespace, spacing: float, known: set[str]) -
     if options.fusion_channels is None:
         # Half as wide as the papers' heads are for this width: a step then takes half the time.
         options.fusion_channels = fusion_channels(options.recipe, sparse=sparse, width=8 * options.channels)
-    for name, value in suited(options.recipe, airborne=is_airborne(known), sparse=sparse).items():
+    for name, value in recipe_changes(options.recipe, airborne=is_airborne(known), sparse=sparse).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
 
@@ -265,7 +265,7 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
     changes = ours | {name: value for name, value in given.items() if value is not None}
     plan = find_recipe(options.recipe, seed=options.seed, **changes)
     if options.epochs:
-        return train_on_scans(sources, recipe, network, plan.lasting(options.epochs))
+        return train_on_scans(sources, recipe, network, plan.with_epochs(options.epochs))
     return train_on_scans(sources, recipe, network, plan, Budget(options.steps, options.minutes))
 
 

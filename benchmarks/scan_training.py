@@ -98,7 +98,7 @@ def train_on_scans(
         if budget.minutes is not None:
             step = step_seconds(network, device, train_batches, plan, tile_size_m, scheme.names)
             epochs = min(epochs, int(60 * budget.minutes / (len(train_batches) * step)))
-        plan = plan.lasting(max(1, epochs))
+        plan = plan.with_epochs(max(1, epochs))
         print(f"{plan.epochs} epochs of {len(train_batches)} steps", flush=True)
     torch.manual_seed(plan.seed)
     state = loop.begin(DeepGCN(network).to(device), plan, len(train_batches))

@@ -11,6 +11,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.embedded_server import run
+from flows.parameters import described
 from flows.train import TrainParameters
 from models.network.ablations import ROWS, choose_rows, home_of
 from models.network.configurations import DeepGCNConfig
@@ -29,11 +30,9 @@ class AblateParameters(TrainParameters):
 
     out: str = Field(description="Folder or URI of the study: the table, pictures, a checkpoint per row.")
     rows: list[str] = Field([], description=f"Rows to train, all where empty: {', '.join(ROWS)}.")
-    num_layers: int = Field(DeepGCNConfig.num_layers, description="Depth of the reference.")
-    channels: int = Field(DeepGCNConfig.channels, description="Width of the reference.")
-    fusion_channels: int = Field(
-        DeepGCNConfig.fusion_channels, description="Width of the fused feature of a block."
-    )
+    num_layers: int = described(DeepGCNConfig, "num_layers")
+    channels: int = described(DeepGCNConfig, "channels")
+    fusion_channels: int = described(DeepGCNConfig, "fusion_channels")
     recipe: RecipeName = Field("paper", description="How every row is trained. What follows changes it.")
     trainings_at_once: int = Field(1, ge=1, description="Trainings that run on Ray at the same time.")
 

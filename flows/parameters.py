@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 from pointcloud.errors import PointloomError
 
@@ -50,3 +52,32 @@ def unknown_names(given: Iterable[object], known: Iterable[str], where: str = ""
         f"did you mean {', '.join(map(repr, meant))}?" if meant else f"expected some of {', '.join(known)}."
     )
     return f"unknown parameter{'s' if len(unknown) > 1 else ''} {what}{where and f' {where}'}; {advice}"
+
+
+_FROM_DATACLASS = object()
+
+
+def described(config: type, name: str, default: Any = _FROM_DATACLASS, note: str = "") -> Any:
+    """A field of a flow's model that a dataclass of another package has too: what it means is said there.
+
+    Args:
+        config: the dataclass; its field is `Annotated[…, Field(description=…)]`.
+        name: of the field.
+        default: of the flow; without it, the dataclass's.
+        note: what is added to the description here.
+    """
+    given = getattr(config, name) if default is _FROM_DATACLASS else default
+    return Field(given, description=f"{_hint_and_description(config, name)[1]}{note and ' ' + note}")
+
+
+def optional_fields(config: type) -> dict[str, Any]:
+    """All fields of a dataclass for `pydantic.create_model`, each with its description; None where not given."""
+    hints = {f.name: _hint_and_description(config, f.name) for f in fields(config)}
+    return {name: (hint | None, Field(None, description=text)) for name, (hint, text) in hints.items()}
+
+
+def _hint_and_description(config: type, name: str) -> tuple[Any, str]:
+    hint, *notes = get_args(get_type_hints(config, include_extras=True)[name])
+    (description,) = (note.description for note in notes if isinstance(note, FieldInfo))
+    assert description is not None
+    return hint, description

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from prefect import flow
-from pydantic import Field
+from pydantic import Field, create_model
 
 from flows.embedded_server import run
-from flows.parameters import FlowParameters
-from models.network.configurations import DeepGCNConfig
-from models.recipes import Loss, Optimizer, RecipeName, Schedule, TrainConfig, fusion_channels, recipe
+from flows.parameters import FlowParameters, described, optional_fields
+from models.network.configurations import Convolution, DeepGCNConfig, LayerKind
+from models.recipes import RecipeName, TrainConfig, fusion_channels, recipe
 from pointcloud.blocks.features import FEATURES, is_airborne, is_sparse, num_channels
 from pointcloud.dataset.resplit import open_blocks
 from pointcloud.errors import PointloomError
@@ -22,8 +22,8 @@ from tasks.training.train import TrainJob, check_dataset, check_splits, cpus_of_
 _FUSION_CHANNELS = 256
 
 
-class TrainParameters(FlowParameters):
-    """Which blocks, which network, how it is trained, and on how many Ray workers."""
+class NetworkParameters(FlowParameters):
+    """Which blocks, and which network."""
 
     dataset: str = Field(description="Folder or URI of a blocks dataset.")
     out: str = Field(description="Folder or URI of the checkpoint.")
@@ -32,71 +32,39 @@ class TrainParameters(FlowParameters):
         description="Channels of the network, xyz first; none: those that suit the dataset, returns and the shape of "
         f"surroundings as dense as it is. Any of {', '.join(FEATURES)}.",
     )
-    num_layers: int = Field(
-        7, description="Depth: the head and num_layers - 1 dynamic layers (the paper: 28)."
-    )
-    channels: int = Field(32, description="Width of a layer (the paper: 64).")
-    k: int = Field(DeepGCNConfig.k, description="Neighbours of a point.")
-    layer: Literal["residual", "residual+", "dense", "plain"] = Field(
-        DeepGCNConfig.layer, description="ResGCN, DenseGCN or PlainGCN."
-    )
-    convolution: Literal["edge", "mr", "sage", "gin"] = Field(
-        DeepGCNConfig.convolution, description="EdgeConv, MRConv, GraphSAGE or GIN."
-    )
-    fusion_channels: int | None = Field(
+    num_layers: int = described(DeepGCNConfig, "num_layers", 7)
+    channels: int = described(DeepGCNConfig, "channels", 32)
+    k: int = described(DeepGCNConfig, "k")
+    layer: LayerKind = described(DeepGCNConfig, "layer")
+    convolution: Convolution = described(DeepGCNConfig, "convolution")
+    fusion_channels: int | None = described(
+        DeepGCNConfig,
+        "fusion_channels",
         None,
-        description="Width of the fused feature of a block (the paper: 1024); 0: none, as by the recipe modern on "
-        f"sparse surveys; elsewhere {_FUSION_CHANNELS} unless given.",
+        f"By the recipe modern 0 on sparse surveys; elsewhere {_FUSION_CHANNELS} unless given.",
     )
     recipe: RecipeName = Field(
         "modern",
         description="How it is trained: modern, or paper, exactly as published. What follows changes it.",
     )
-    epochs: int | None = Field(None, description="Passes over the training blocks.")
-    batch_size: int | None = Field(None, description="Blocks in a step, over all Ray workers.")
-    accumulation: int | None = Field(
-        None, description="Parts of a step that go through the network one after the other, for less memory."
+
+
+if TYPE_CHECKING:  # a model that is made when it is imported has no fields that mypy could see
+
+    class RecipeParameters(NetworkParameters):
+        """Which blocks, which network, and what is changed in the recipe: a field for each of `TrainConfig`'s."""
+
+        def __init__(self, **given: Any) -> None: ...
+
+else:
+    RecipeParameters = create_model(
+        "RecipeParameters", __base__=NetworkParameters, __module__=__name__, **optional_fields(TrainConfig)
     )
-    optimizer: Optimizer | None = Field(None, description="AdamW or Adam.")
-    schedule: Schedule | None = Field(None, description="Warm-up and cosine decay, or halving.")
-    learning_rate: float | None = Field(None, description="At the peak of one_cycle, the start of halving.")
-    warm_up: float | None = Field(None, description="Share of all steps until the peak of one_cycle.")
-    halving_epochs: int | None = Field(
-        None, description="Epochs until the learning rate is halved, with halving."
-    )
-    loss: Loss | None = Field(None, description="Cross-entropy, focal, or cross-entropy + Lovász-Softmax.")
-    focal_gamma: float | None = Field(None, description="γ of the focal loss; 0 is the cross-entropy.")
-    label_smoothing: float | None = Field(None, description="Of the cross-entropy.")
-    class_weights: bool | None = Field(None, description="Weigh rare classes higher.")
-    weight_decay: float | None = Field(None, description="Of the optimizer.")
-    clip_norm: float | None = Field(None, description="Gradients are clipped to this norm; 0 leaves them.")
-    augment: bool | None = Field(
-        None, description="Turn, mirror, scale, stretch and jitter the blocks, and drop channels."
-    )
-    stretch: float | None = Field(
-        None, description="Augmented heights are multiplied by 1 / stretch to stretch."
-    )
-    crop: float | None = Field(
-        None,
-        description="Augmented blocks lose up to this share of their points, those farthest from one of them.",
-    )
-    relief: float | None = Field(
-        None,
-        description="Augmented blocks lie on slopes, embankments and cuttings of up to this many metres a metre; by "
-        "the recipe modern 0.6 where scans have returns.",
-    )
-    colour_drop: float | None = Field(None, description="Share of augmented blocks that lose their colours.")
-    channel_drop: float | None = Field(
-        None, description="Share of the other channels that augmented blocks lose."
-    )
-    ema_decay: float | None = Field(
-        None, description="Of a moving average of the weights, which is then kept, such as 0.99; 0 for none."
-    )
-    mixed_precision: bool | None = Field(None, description="bfloat16 on GPUs.")
-    gradient_checkpointing: bool | None = Field(
-        None, description="Make layers again on the way back, for less memory in deep networks."
-    )
-    seed: int = Field(TrainConfig.seed, description="Of weights, order and augmentation.")
+
+
+class TrainParameters(RecipeParameters):
+    """Which blocks, which network, how it is trained, and on how many Ray workers."""
+
     num_workers: int = Field(1, ge=1, description="Ray workers.")
     min_workers: int = Field(
         0,

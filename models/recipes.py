@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from pointcloud.errors import PointloomError
 
@@ -14,65 +16,107 @@ Loss = Literal["cross_entropy", "focal", "lovasz"]
 RecipeName = Literal["modern", "paper"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training. The defaults are the recipe `modern`.
+    """How one network is trained. The defaults are the recipe `modern`.
 
-    Attributes:
-        epochs: passes over the training blocks.
-        batch_size: blocks in one optimizer step, over all Ray workers and parts together.
-        accumulation: parts in which a Ray worker's share of a step goes through the network one after the other,
-            for less memory. Batch norm then normalises every part on its own.
-        optimizer: Adam, or AdamW with decoupled weight decay.
-        schedule: one_cycle, a warm-up and a cosine decay; halving, one half every `halving_epochs`.
-        learning_rate: at its peak (one_cycle) or at the start (halving).
-        warm_up: share of all steps until the peak of one_cycle.
-        halving_epochs: of the schedule halving.
-        loss: cross-entropy; focal (Lin et al. 2017); lovasz, cross-entropy + Lovász-Softmax (Berman et al. 2018).
-        focal_gamma: the focal loss's γ; 0 is the cross-entropy.
-        label_smoothing: of the cross-entropy.
-        class_weights: weigh classes by 1 / sqrt(frequency) in the training split.
-        clip_norm: gradients are clipped to this norm; 0 leaves them.
-        augment: turn about the vertical, mirror, scale, stretch heights, jitter, drop channels.
-        stretch: with `augment`, heights are multiplied by 1 / stretch to stretch.
-        crop: with `augment`, up to this share of a block's points is left out, those farthest from a random one.
-        relief: with `augment`, blocks lie on slopes, embankments and cuttings of up to this many metres a metre.
-        colour_drop: with `augment`, the probability that a block loses its colours, where rgb is a feature.
-        channel_drop: with `augment`, the probability that a block loses a channel, of each but xyz and rgb.
-        ema_decay: of an exponential moving average of the weights, which is then what is validated and kept; it
-            looks back some 1 / (1 − decay) steps. 0: none.
-        mixed_precision: bfloat16 autocast on GPUs; CPUs train in float32 whatever it says.
-        gradient_checkpointing: backbone layers are made again on the way back instead of kept, for less memory.
-        seed: of weights, order and augmentation.
+    Each field says what it does in its annotation; the parameters of the flows take their descriptions from there
+    (`flows.parameters`).
 
     Raises:
-        PointloomError: settings that cannot be.
+        PointloomError: a value out of its range.
     """
 
-    epochs: int = 60
-    batch_size: int = 4
-    accumulation: int = 1
-    optimizer: Optimizer = "adamw"
-    schedule: Schedule = "one_cycle"
-    learning_rate: float = 4e-3
-    warm_up: float = 0.15
-    halving_epochs: int = 20
-    weight_decay: float = 0.01
-    loss: Loss = "cross_entropy"
-    focal_gamma: float = 2.0
-    label_smoothing: float = 0.1
-    class_weights: bool = True
-    clip_norm: float = 1.0
-    augment: bool = True
-    stretch: float = 1.5
-    crop: float = 0.0
-    relief: float = 0.0
-    colour_drop: float = 0.2
-    channel_drop: float = 0.2
-    ema_decay: float = 0.0
-    mixed_precision: bool = True
-    gradient_checkpointing: bool = False
-    seed: int = 0
+    epochs: Annotated[int, Field(description="Passes over the training blocks.")] = 60
+    batch_size: Annotated[
+        int, Field(description="Blocks in one optimizer step, over all Ray workers and parts together.")
+    ] = 4
+    accumulation: Annotated[
+        int,
+        Field(
+            description="Parts in which a Ray worker's share of a step goes through the network one after the other, "
+            "for less memory; batch norm normalises every part on its own."
+        ),
+    ] = 1
+    optimizer: Annotated[
+        Optimizer, Field(description="Adam, or AdamW, which decouples the weight decay.")
+    ] = "adamw"
+    schedule: Annotated[
+        Schedule,
+        Field(description="one_cycle: warm-up and cosine decay; halving: half every halving_epochs."),
+    ] = "one_cycle"
+    learning_rate: Annotated[
+        float, Field(description="At the peak of one_cycle, at the start of halving.")
+    ] = 4e-3
+    warm_up: Annotated[float, Field(description="Share of all steps until the peak of one_cycle.")] = 0.15
+    halving_epochs: Annotated[
+        int, Field(description="Epochs until the learning rate is halved, with halving.")
+    ] = 20
+    weight_decay: Annotated[float, Field(description="Of the optimizer.")] = 0.01
+    loss: Annotated[
+        Loss,
+        Field(
+            description="Cross-entropy, focal (Lin et al. 2017), or lovasz: cross-entropy + Lovász-Softmax (Berman et "
+            "al. 2018)."
+        ),
+    ] = "cross_entropy"
+    focal_gamma: Annotated[float, Field(description="γ of the focal loss; 0 is the cross-entropy.")] = 2.0
+    label_smoothing: Annotated[float, Field(description="Of the cross-entropy.")] = 0.1
+    class_weights: Annotated[
+        bool, Field(description="Weigh classes by 1 / sqrt(frequency) in the training split.")
+    ] = True
+    clip_norm: Annotated[
+        float, Field(description="Gradients are clipped to this norm; 0 leaves them as they are.")
+    ] = 1.0
+    augment: Annotated[
+        bool,
+        Field(
+            description="Change the training blocks at random: turn about the vertical, mirror, scale, stretch, jitter, "
+            "crop, lay on slopes, drop channels."
+        ),
+    ] = True
+    stretch: Annotated[
+        float, Field(description="Augmented heights are multiplied by 1 / stretch to stretch; 1 leaves them.")
+    ] = 1.5
+    crop: Annotated[
+        float,
+        Field(
+            description="Augmented blocks lose up to this share of their points, those farthest from one of them."
+        ),
+    ] = 0.0
+    relief: Annotated[
+        float,
+        Field(
+            description="Augmented blocks lie on slopes, embankments and cuttings of up to this many metres a metre; "
+            "by the recipe modern 0.6 where scans have returns."
+        ),
+    ] = 0.0
+    colour_drop: Annotated[
+        float,
+        Field(description="Probability that an augmented block loses its colours, where rgb is a feature."),
+    ] = 0.2
+    channel_drop: Annotated[
+        float,
+        Field(description="Probability that an augmented block loses a channel, for each but xyz and rgb."),
+    ] = 0.2
+    ema_decay: Annotated[
+        float,
+        Field(
+            description="Of an exponential moving average of the weights, such as 0.99, which is then validated and "
+            "kept; it looks back about 1 / (1 − decay) steps. 0: none."
+        ),
+    ] = 0.0
+    mixed_precision: Annotated[
+        bool, Field(description="bfloat16 autocast on GPUs; CPUs always train in float32.")
+    ] = True
+    gradient_checkpointing: Annotated[
+        bool,
+        Field(
+            description="Compute the backbone's layers again in the backward pass instead of keeping them, for less "
+            "memory in deep networks."
+        ),
+    ] = False
+    seed: Annotated[int, Field(description="Of weights, order and augmentation.")] = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulation", "halving_epochs"):
@@ -108,8 +152,8 @@ class TrainConfig:
             )
         return self.batch_size // shares
 
-    def lasting(self, epochs: int) -> TrainConfig:
-        """The same training over so many epochs, its schedule stretched or shortened with it."""
+    def with_epochs(self, epochs: int) -> TrainConfig:
+        """The same training over this number of epochs, its schedule stretched or shortened with it."""
         halving = max(1, round(self.halving_epochs * epochs / self.epochs))
         return replace(self, epochs=epochs, halving_epochs=halving)
 
@@ -164,16 +208,16 @@ def recipe(name: RecipeName, *, airborne: bool = False, sparse: bool = False, **
     """The recipe of this name, for airborne scans, sparse surveys or others, with the fields that are not None changed.
 
     Raises:
-        PointloomError: an unknown recipe, or settings that cannot be.
+        PointloomError: an unknown recipe, or a value out of its range.
     """
     if name not in RECIPES:
         raise PointloomError(f"recipe must be one of {', '.join(RECIPES)}, found {name!r}.")
     given = {field: value for field, value in changes.items() if value is not None}
-    return replace(RECIPES[name], **suited(name, airborne=airborne, sparse=sparse) | given)
+    return replace(RECIPES[name], **recipe_changes(name, airborne=airborne, sparse=sparse) | given)
 
 
-def suited(name: RecipeName, *, airborne: bool, sparse: bool) -> dict[str, Any]:
-    """What a recipe has otherwise on such scans: only `modern` has anything."""
+def recipe_changes(name: RecipeName, *, airborne: bool, sparse: bool) -> dict[str, Any]:
+    """The fields in which a recipe differs on such scans; only `modern` differs in any."""
     return (AIRBORNE if airborne else {}) | (SPARSE if sparse else {}) if name == "modern" else {}
 
 

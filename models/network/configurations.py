@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from pointcloud.errors import PointloomError, SchemaError
 
@@ -16,51 +18,74 @@ LayerKind = Literal["residual", "residual+", "dense", "plain"]
 Convolution = Literal["edge", "mr", "sage", "gin"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DeepGCNConfig:
-    """One network of the family. Head, `num_layers - 1` backbone layers, fusion, prediction.
+    """One network of the family: head, `num_layers - 1` backbone layers, fusion, prediction.
 
-    Attributes:
-        in_channels: features of a point, coordinates among them.
-        num_classes: classes the logits speak of.
-        num_layers: graph convolutions in all, the head included (ICCV paper: 28).
-        channels: width of the head and of every backbone layer; the growth of a dense layer.
-        k: neighbours of a point, itself included.
-        layer: residual, body(x) + x; residual+, body(ReLU(norm(x))) + x ("DeeperGCN", 2020);
-            dense, [x, body(x)]; plain, body(x).
-        convolution: EdgeConv, MRConv, GraphSAGE or GIN (compared in the TPAMI paper).
-        dilations: of each backbone layer; None is the papers' schedule 1, 2, 3 … (plain layers: always 1).
-        stochastic_epsilon: in training, the probability ε that a layer draws its k ranks at random from the
-            k·d (ICCV paper, stochastic dilation); 0 switches stochastic dilation off.
-        dynamic: rebuild the graph in every layer's feature space; False keeps to the coordinates.
-        norm_first: batch norm before ReLU, as in the TensorFlow original, instead of after.
-        norm_eps: what batch norm adds to the variance; 1e-3 in the TensorFlow original.
-        coordinate_channels: which input channels the first graph is built on.
-        dropout: before the last linear layer.
-        fusion_channels: width of the fused, block-wide feature; 0 leaves the fusion block out, and a point's logits
-            depend on what the graph reaches alone.
-        prediction_channels: widths of the hidden prediction layers.
+    Each field says what it does in its annotation; the parameters of the flows take their descriptions from there
+    (`flows.parameters`). "The paper" is the ICCV paper.
 
     Raises:
         PointloomError: a configuration that no network can have.
     """
 
-    in_channels: int = 9
-    num_classes: int = 13
-    num_layers: int = 28
-    channels: int = 64
-    k: int = 16
-    layer: LayerKind = "residual"
-    convolution: Convolution = "edge"
-    dilations: tuple[int, ...] | None = None
-    stochastic_epsilon: float = 0.2
-    dynamic: bool = True
-    norm_first: bool = False
-    coordinate_channels: tuple[int, ...] = (0, 1, 2)
-    dropout: float = 0.3
-    fusion_channels: int = 1024
-    prediction_channels: tuple[int, int] = (512, 256)
-    norm_eps: float = 1e-5
+    in_channels: Annotated[int, Field(description="Features of a point, coordinates among them.")] = 9
+    num_classes: Annotated[int, Field(description="Classes that the logits are of.")] = 13
+    num_layers: Annotated[
+        int, Field(description="Depth: the head and num_layers - 1 backbone layers (the paper: 28).")
+    ] = 28
+    channels: Annotated[
+        int,
+        Field(
+            description="Width of the head and of every backbone layer (the paper: 64); growth of a dense layer."
+        ),
+    ] = 64
+    k: Annotated[int, Field(description="Neighbours of a point, itself included.")] = 16
+    layer: Annotated[
+        LayerKind,
+        Field(
+            description="ResGCN: residual, body(x) + x, or residual+, body(ReLU(norm(x))) + x (DeeperGCN, 2020); "
+            "DenseGCN: dense, [x, body(x)]; PlainGCN: plain, body(x)."
+        ),
+    ] = "residual"
+    convolution: Annotated[
+        Convolution, Field(description="EdgeConv, MRConv, GraphSAGE or GIN (compared in the TPAMI paper).")
+    ] = "edge"
+    dilations: Annotated[
+        tuple[int, ...] | None,
+        Field(description="Of each backbone layer; None is the papers' 1, 2, 3 … (plain layers: always 1)."),
+    ] = None
+    stochastic_epsilon: Annotated[
+        float,
+        Field(
+            description="In training, the probability ε that a layer draws its k ranks at random from the k·d (the "
+            "paper, stochastic dilation); 0: never."
+        ),
+    ] = 0.2
+    dynamic: Annotated[
+        bool,
+        Field(description="Build the graph anew in every layer's feature space; False: of the coordinates."),
+    ] = True
+    norm_first: Annotated[
+        bool, Field(description="Batch norm before ReLU, as in the TensorFlow original, instead of after.")
+    ] = False
+    coordinate_channels: Annotated[
+        tuple[int, ...], Field(description="Input channels that the first graph is built on.")
+    ] = (0, 1, 2)
+    dropout: Annotated[float, Field(description="Before the last linear layer.")] = 0.3
+    fusion_channels: Annotated[
+        int,
+        Field(
+            description="Width of the fused, block-wide feature (the paper: 1024); 0: no fusion block, a point's "
+            "logits then depend only on what the graph reaches."
+        ),
+    ] = 1024
+    prediction_channels: Annotated[
+        tuple[int, int], Field(description="Widths of the two hidden prediction layers.")
+    ] = (512, 256)
+    norm_eps: Annotated[
+        float, Field(description="What batch norm adds to the variance; 1e-3 in the TensorFlow original.")
+    ] = 1e-5
 
     def __post_init__(self) -> None:
         # JSON has lists only; a configuration read from it equals the one written.

@@ -11,13 +11,21 @@ from pointcloud.dataset.resplit import SplitBlocks, open_blocks
 from pointcloud.storage import files, ledger
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainJob:
     """One training: which blocks, which network, how, and on how many Ray workers.
 
-    `wait_s` is how long a Ray cluster may take until it has room for them, or for `min_workers` of them where the
-    training may go on with fewer; with `gpu` each has one. `split_file` names another split of the blocks than
-    their own (`pointcloud.dataset.resplit`).
+    Attributes:
+        dataset: folder or URI of the blocks.
+        out: folder or URI of the checkpoint.
+        network, features, training: what is trained, on which channels of a point, and how.
+        num_workers: Ray workers.
+        cpus_per_worker: CPUs of each.
+        wait_s: how long a Ray cluster may take until it has room for them, or for `min_workers` of them.
+        fresh: train anew, also where a finished training with these settings is found.
+        split_file: URI of another split of the blocks than their own (`pointcloud.dataset.resplit`).
+        min_workers: with how many Ray workers the training may go on when nodes are lost; 0: with all.
+        gpu: each Ray worker has a GPU.
     """
 
     dataset: str

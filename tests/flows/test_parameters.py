@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from prefect import Flow, flow, get_client
@@ -10,14 +10,16 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
 
-from flows.ablate import ablate
+from flows.ablate import AblateParameters, ablate
 from flows.crossval import crossval
 from flows.demo import demo
 from flows.evaluate import evaluate
 from flows.parameters import FlowParameters, unknown_names
 from flows.preprocess import preprocess
 from flows.segment import SegmentParameters, segment
-from flows.train import train
+from flows.train import TrainParameters, train
+from models.network.configurations import DeepGCNConfig
+from models.recipes import TrainConfig
 from pointcloud.errors import PointloomError
 
 FLOWS = (preprocess, train, segment, evaluate, crossval, ablate, demo)
@@ -82,3 +84,19 @@ def test_the_server_refuses_a_run_of_a_deployment() -> None:
             client.create_flow_run_from_deployment(
                 deployment, parameters={"parameters": {"min_confidense": 0.9}}
             )
+
+
+def test_a_training_takes_every_knob_of_its_recipe_with_the_meaning_said_there() -> None:
+    taken = TrainParameters.model_fields
+    for name, hint in get_type_hints(TrainConfig, include_extras=True).items():
+        kind, knob = get_args(hint)
+        assert taken[name].description == knob.description
+        assert taken[name].annotation == kind | None
+        assert taken[name].default is None, "the recipe's, unless given"
+
+
+def test_a_described_field_has_the_default_of_its_dataclass_unless_given() -> None:
+    assert TrainParameters.model_fields["k"].default == DeepGCNConfig.k
+    assert TrainParameters.model_fields["num_layers"].default == 7
+    assert AblateParameters.model_fields["num_layers"].default == DeepGCNConfig.num_layers
+    assert (TrainParameters.model_fields["fusion_channels"].description or "").endswith("256 unless given.")

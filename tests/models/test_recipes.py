@@ -47,9 +47,9 @@ def test_the_paper_is_adam_halved_every_twenty_epochs_and_nothing_else() -> None
 
 
 def test_a_shorter_training_halves_as_often() -> None:
-    config = recipe("paper").lasting(10)
+    config = recipe("paper").with_epochs(10)
     assert learning_rates(config, 1) == pytest.approx([1e-3 * 0.5 ** (epoch // 2) for epoch in range(10)])
-    assert recipe("paper").lasting(2).halving_epochs == 1
+    assert recipe("paper").with_epochs(2).halving_epochs == 1
 
 
 def test_modern_is_the_default() -> None:

@@ -24,12 +24,15 @@ from tasks.training.worker_loop import TrainJob
 
 NAMES = ("ground", "roof|wall")
 SCHEME = LabelScheme("two", tuple(ClassLabel(name, (n,), n, "#888888") for n, name in enumerate(NAMES)))
-BASE = DeepGCNConfig(3, 2, num_layers=3, channels=4, k=4, fusion_channels=8)
+BASE = DeepGCNConfig(in_channels=3, num_classes=2, num_layers=3, channels=4, k=4, fusion_channels=8)
 CONFUSIONS = ([[8, 2, 0], [1, 9, 0]], [[5, 0, 1], [0, 2, 0]])
 
 
 def training(name: str, network: DeepGCNConfig = BASE, group: str = "folds") -> Training:
-    job = TrainJob("blocks", f"out/{name}", network, ("xyz",), TrainConfig(epochs=2), 1, 1, 0.0, False)
+    job = TrainJob(
+        dataset="blocks", out=f"out/{name}", network=network, features=("xyz",), training=TrainConfig(epochs=2),
+        num_workers=1, cpus_per_worker=1, wait_s=0.0, fresh=False,
+    )  # fmt: skip
     return Training(name, group, f"about {name}", job)
 
 
