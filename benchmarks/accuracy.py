@@ -28,7 +28,7 @@ from benchmarks.forest import Forest, ForestConfig, class_indices, point_spacing
 from benchmarks.scan_training import Budget, train_on_scans
 from benchmarks.segmenting import label_scans
 from models.metrics import Scores, confusion
-from models.network.deepgcn import DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
 from models.predictor import Predictor
 from models.recipes import RECIPES, Loss, fusion_channels, recipe_changes
 from models.recipes import recipe as find_recipe

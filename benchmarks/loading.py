@@ -21,7 +21,7 @@ import torch
 from benchmarks.scan_training import cut, step_seconds
 from models.data.augmentation import Augmentation
 from models.data.dataset import BlockDataset, batches, num_loaders
-from models.network.deepgcn import DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
 from models.recipes import AIRBORNE, TrainConfig
 from pointcloud.blocks.features import default_features, num_channels
 from pointcloud.dataset import splits

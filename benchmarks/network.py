@@ -53,7 +53,8 @@ def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module, Tensor]
     import torch
 
     from benchmarks.reference import ReferenceDeepGCN
-    from models.network.deepgcn import DeepGCN, DeepGCNConfig
+    from models.network.configurations import DeepGCNConfig
+    from models.network.deepgcn import DeepGCN
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

@@ -23,7 +23,7 @@ from benchmarks.accuracy import score, summary
 from benchmarks.forest import class_indices
 from benchmarks.scan_training import train_on_scans
 from benchmarks.segmenting import label_scans
-from models.network.deepgcn import DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
 from models.predictor import Predictor
 from models.recipes import AIRBORNE, TrainConfig
 from models.weights.checkpoint import Checkpoint, save_checkpoint

@@ -19,8 +19,11 @@ from torch.utils.data import DataLoader
 
 from models.data.augmentation import Augmentation
 from models.data.dataset import BlockDataset, batches, num_loaders
-from models.network.deepgcn import DeepGCN, DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
+from models.network.deepgcn import DeepGCN
+from models.recipes import TrainConfig
 from models.training import loop
+from models.training.losses import class_weights
 from models.weights.checkpoint import Checkpoint
 from pointcloud.blocks.features import FeatureStatistics
 from pointcloud.blocks.neighbours import find_neighbours
@@ -51,7 +54,7 @@ class Budget:
 
 
 def train_on_scans(
-    sources: Sequence[Source], recipe: Recipe, network: DeepGCNConfig, plan: loop.TrainConfig,
+    sources: Sequence[Source], recipe: Recipe, network: DeepGCNConfig, plan: TrainConfig,
     budget: Budget | None = None,
 ) -> Checkpoint:  # fmt: skip
     """A network trained on scans, on a GPU where there is one, as it was after its best epoch.
@@ -66,13 +69,13 @@ def train_on_scans(
         budget: as many epochs as it allows, in place of the plan's.
 
     Raises:
-        PointloomError: scans that cannot be read, nothing to train or to validate on, a loss that is no number.
+        PointloomError: scans that cannot be read, nothing to train or to validate on, a loss that became NaN.
     """
     scheme, tile_size_m = recipe.scheme, recipe.config.tile_size_m
     with tempfile.TemporaryDirectory(prefix="pointloom-benchmark-") as folder:
         manifest = cut(sources, recipe, Path(folder))
         counts = manifest.class_counts
-        weights = loop.class_weights(counts.get(splits.TRAIN, [0])) if plan.class_weights else None
+        weights = class_weights(counts.get(splits.TRAIN, [0])) if plan.class_weights else None
         if recipe.rule.val_fraction and not sum(counts.get(splits.VAL, [0])):
             raise PointloomError(
                 "no labelled validation block; hold out a larger share or use smaller tiles."
@@ -170,7 +173,7 @@ def statistics(sums: Sequence[ShardSums]) -> FeatureStatistics:
 
 
 def step_seconds(
-    network: DeepGCNConfig, device: torch.device, batches: DataLoader[Any], plan: loop.TrainConfig,
+    network: DeepGCNConfig, device: torch.device, batches: DataLoader[Any], plan: TrainConfig,
     tile_size_m: float, names: tuple[str, ...], steps: int = _TIMED_STEPS,
 ) -> float:  # fmt: skip
     """Seconds of a training step, its blocks included, from some steps of a network that is thrown away."""

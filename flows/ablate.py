@@ -13,7 +13,7 @@ from pydantic import Field
 from flows.embedded_server import run
 from flows.parameters import described
 from flows.train import TrainParameters
-from models.network.ablations import ROWS, choose_rows, home_of
+from models.network.ablations import ROWS, choose_rows, first_row_of
 from models.network.configurations import DeepGCNConfig
 from models.recipes import RecipeName
 from pointcloud.dataset.resplit import open_blocks
@@ -37,14 +37,16 @@ class AblateParameters(TrainParameters):
     trainings_at_once: int = Field(1, ge=1, description="Trainings that run on Ray at the same time.")
 
     def trainings(self) -> list[Training]:
-        """The trainings of the rows. Raises PointloomError for a row that there is not, or cannot be."""
+        """The trainings of the rows. Raises PointloomError for an unknown row, or one that makes an impossible network."""
         rows, base = choose_rows(self.rows), self.job_of_any_split(self.trainings_at_once)
-        found = []
+        trainings = []
         for row in rows:
             network = row.change(base.network)
-            folder = join(self.out, "trainings", home_of(network, base.network))
-            found.append(Training(row.name, row.group, row.about, replace(base, network=network, out=folder)))
-        return found
+            folder = join(self.out, "trainings", first_row_of(network, base.network))
+            trainings.append(
+                Training(row.name, row.group, row.about, replace(base, network=network, out=folder))
+            )
+        return trainings
 
 
 def check(parameters: AblateParameters) -> None:

@@ -43,7 +43,7 @@ class CrossvalParameters(TrainParameters):
     trainings_at_once: int = Field(1, ge=1, description="Trainings that run on Ray at the same time.")
 
     def folds(self) -> list[Fold]:
-        """The folds that these parameters ask for. Raises PointloomError where there can be none such."""
+        """The folds that these parameters ask for. Raises PointloomError where the dataset cannot be divided so."""
         manifest = read_manifest(self.dataset)
         if not any(sum(counts) for counts in manifest.class_counts.values()):
             raise PointloomError(

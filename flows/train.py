@@ -17,7 +17,8 @@ from pointcloud.blocks.features import FEATURES, is_airborne, is_sparse, num_cha
 from pointcloud.dataset.resplit import open_blocks
 from pointcloud.errors import PointloomError
 from pointcloud.storage.lock import held
-from tasks.training.train import TrainJob, check_dataset, check_splits, cpus_of_each, train_network
+from tasks.training.job import TrainJob
+from tasks.training.train import check_dataset, check_splits, cpus_of_each, train_network
 
 _FUSION_CHANNELS = 256
 

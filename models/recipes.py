@@ -1,4 +1,4 @@
-"""How a network is trained, by name: the paper's recipe as published, and today's. Every field may be changed."""
+"""How a network is trained, by name: the paper's recipe as published, and a modern one. Every field may be changed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ class TrainConfig:
 
     epochs: Annotated[int, Field(description="Passes over the training blocks.")] = 60
     batch_size: Annotated[
-        int, Field(description="Blocks in one optimizer step, over all Ray workers and parts together.")
+        int,
+        Field(description="Blocks in one optimizer step, over all Ray workers and micro-batches together."),
     ] = 4
     accumulation: Annotated[
         int,
         Field(
-            description="Parts in which a Ray worker's share of a step goes through the network one after the other, "
-            "for less memory; batch norm normalises every part on its own."
+            description="Micro-batches in which a Ray worker's share of a step goes through the network one after the "
+            "other, for less memory; batch norm normalises each on its own."
         ),
     ] = 1
     optimizer: Annotated[
@@ -205,7 +206,7 @@ vector told them which block it was. Rare classes that are weighed higher are fo
 
 
 def recipe(name: RecipeName, *, airborne: bool = False, sparse: bool = False, **changes: Any) -> TrainConfig:
-    """The recipe of this name, for airborne scans, sparse surveys or others, with the fields that are not None changed.
+    """The recipe of this name, for airborne scans, sparse surveys or others, with the given fields changed that are not None.
 
     Raises:
         PointloomError: an unknown recipe, or a value out of its range.

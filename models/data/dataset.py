@@ -6,7 +6,7 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import Batch, Data
 
 from models.data.augmentation import Augmentation
+from models.data.sampling import DealtBatches
 from models.kernels.dispatch import run_on_threads
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.features import FeatureStatistics, point_features
@@ -33,7 +34,7 @@ def to_data(block: Block, features: tuple[str, ...], statistics: FeatureStatisti
     Halo points and unlabelled ones are IGNORE. The name is for people: scan and tile.
 
     Raises:
-        ScanError: the block lacks an attribute that a feature needs, or has values that are no numbers.
+        ScanError: the block lacks an attribute that a feature needs, or has NaN or infinite values.
     """
     name = f"scan {block.scan!r} tile {block.tile[0]}, {block.tile[1]}"
     extra = torch.from_numpy(point_features(block, features, statistics))
@@ -111,7 +112,7 @@ class BlockDataset(Dataset[Data]):
             return [self._items[index] for index in indices]
         deformed, turned = [], []
         for index in indices:
-            with _chance(self._seed, self._epoch, index, 0):
+            with _seeded(self._seed, self._epoch, index, 0):
                 deformed.append(self._augmentation.deform(self._blocks[index]))
         items: list[Data] = [Data()] * len(deformed)
 
@@ -121,14 +122,14 @@ class BlockDataset(Dataset[Data]):
 
         run_on_threads(make, len(items))
         for index, item in zip(indices, items, strict=True):
-            with _chance(self._seed, self._epoch, index, 1):
+            with _seeded(self._seed, self._epoch, index, 1):
                 turned.append(self._augmentation.turn(item))
         return turned
 
 
 @contextmanager
-def _chance(*seed: int) -> Iterator[None]:
-    """Random numbers that follow from the seed; afterwards the training's own go on as if nothing had been."""
+def _seeded(*seed: int) -> Iterator[None]:
+    """Random numbers that follow from the seed; afterwards the training's own continue as if undisturbed."""
     before = random.getstate()  # PyG draws from Python's
     word = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
     with torch.random.fork_rng(devices=[]):
@@ -157,8 +158,14 @@ def num_loaders(cpus: int, gpu: bool) -> int:
     return min(cpus - 1, _MOST_LOADERS) if gpu else max(1, cpus // _CPUS_PER_LOADER)
 
 
-class _Batches(DataLoader[Any]):
-    """Batches whose errors are one sentence, wherever they arise."""
+class Batches(DataLoader[Any]):
+    """Batches of a `BlockDataset`; errors are one sentence, in whichever process they arise."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the augmentation of an epoch, counted from 0."""
+        cast(BlockDataset, self.dataset).set_epoch(epoch)
+        if isinstance(self.batch_sampler, DealtBatches):
+            self.batch_sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         try:
@@ -170,7 +177,7 @@ class _Batches(DataLoader[Any]):
             raise
 
 
-def batches(items: BlockDataset, loaders: int, **order: Any) -> DataLoader[Any]:
+def batches(items: BlockDataset, loaders: int, **order: Any) -> Batches:
     """Batches of blocks, made in so many processes where there is something to make.
 
     They are the same for any number of processes. `order` is `DataLoader`'s: batch_size, shuffle, batch_sampler.
@@ -183,7 +190,7 @@ def batches(items: BlockDataset, loaders: int, **order: Any) -> DataLoader[Any]:
         order |= {
             "num_workers": loaders, "multiprocessing_context": "fork", "prefetch_factor": 4, "timeout": _LOADER_SECONDS,
         }  # fmt: skip
-    return _Batches(items, collate_fn=collate, **order)
+    return Batches(items, collate_fn=collate, **order)
 
 
 def network_input(batch: Batch, tile_size_m: float) -> Tensor:

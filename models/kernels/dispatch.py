@@ -1,8 +1,8 @@
-"""When compiled kernels serve, and on how many threads.
+"""When compiled kernels are used, and on how many threads.
 
 The threads are a pool that sleeps, running kernels that let go of the GIL, instead of numba's own parallel
-loops: these start OpenMP a second time, change torch's thread count, wait by spinning (8 ms a call beside a
-busy neighbour) and take twice as long to compile.
+loops: these start OpenMP a second time, change torch's thread count, wait by spinning (8 ms a call while
+another process uses the core) and take twice as long to compile.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _CHUNKS_PER_THREAD = 4
 """More chunks than threads, so that a thread whose core somebody else takes does not hold up the rest."""
 
 
-def serve(x: Tensor) -> bool:
-    """Whether the compiled kernels can work on x: on the CPU, in float32 or float64, with numba installed."""
+def has_compiled_kernels(x: Tensor) -> bool:
+    """Whether x is for the compiled CPU kernels: it is on the CPU, in float32 or float64, and numba is installed."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and _numba_is_installed()
 
 
 @cache
 def _numba_is_installed() -> bool:
-    # A lent GPU machine has torch and torch-geometric only.
+    # The network alone, on a GPU, needs only torch: its kernels there are Triton's.
     if importlib.util.find_spec("numba") is None:
         logger.warning("numba is not installed: on the CPU the network is several times slower without it.")
         return False

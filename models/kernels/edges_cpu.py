@@ -84,11 +84,11 @@ def _neighbour_max(first, end, x, neighbours, largest, at):
         largest[i] = x[neighbours[i, 0]]
         at[i] = 0
         for j in range(1, neighbours.shape[1]):
-            _take_larger(x[neighbours[i, j]], np.uint8(j), largest[i], at[i])
+            _keep_larger(x[neighbours[i, j]], np.uint8(j), largest[i], at[i])
 
 
 @njit
-def _take_larger(x, j, largest, at):
+def _keep_larger(x, j, largest, at):
     for c in range(len(x)):
         larger = x[c] > largest[c]
         largest[c] = x[c] if larger else largest[c]

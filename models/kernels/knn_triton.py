@@ -43,7 +43,7 @@ _LARGEST_STEP = tl.constexpr(2**61)
 _COLUMN = tl.constexpr(2**32 - 1)
 
 
-def fits(bounds: list[int], ranks: Tensor) -> bool:
+def supports(bounds: list[int], ranks: Tensor) -> bool:
     """Whether every block's wanted ranks, (B, K), leave room to choose a limit."""
     return all(
         last < MAX_CAPACITY // 2 or end - start <= MAX_CAPACITY
@@ -57,7 +57,7 @@ def search(x: Tensor, bounds: list[int], ranks: Tensor) -> Tensor:
     Args:
         x: (P, C) float32 on a GPU (or on the CPU, in Triton's interpreter).
         bounds: (B + 1) first row of every block, and P.
-        ranks: (B, K) int64 ascending, each below its block's size, so that `fits`; on the CPU.
+        ranks: (B, K) int64 ascending, each below its block's size, as `supports` requires; on the CPU.
 
     Returns:
         (P, K) int32 rows of x. Of points at equal distance the lower row is nearer. NaN distances are infinite.

@@ -1,4 +1,4 @@
-"""Two things numba has no words for, written down for LLVM: a register tile of products, a compacting filter.
+"""Two operations that numba cannot express, written in LLVM IR: a register tile of products, a compacting filter.
 
 numba leaves a product loop at a third of the machine's speed, because it cannot know that its arrays do not
 overlap and so keeps no sums in registers. Here vectors are 64 bytes: one AVX-512 register, two of AVX2,
@@ -194,7 +194,7 @@ def keep_below(
             limit = vectors.splat(builder.load(limit_pointer))
             masks = [builder.fcmp_ordered("<", total, limit) for total in row]
             below = [builder.bitcast(mask, ir.IntType(vectors.lanes)) for mask in masks]
-            # One branch for the whole row: single vectors are too hard to foretell.
+            # One branch for the whole row: the processor predicts branches for single vectors badly.
             some = below[0]
             for bits in below[1:]:
                 some = builder.or_(some, bits)

@@ -95,7 +95,7 @@ def choose_rows(names: Sequence[str]) -> list[Row]:
     """The rows of these names, in the order of the table; all of them where none is named.
 
     Raises:
-        PointloomError: a row that there is not.
+        PointloomError: an unknown row.
     """
     unknown = [name for name in names if name not in ROWS]
     if unknown:
@@ -103,6 +103,6 @@ def choose_rows(names: Sequence[str]) -> list[Row]:
     return [row for row in _ROWS if not names or row.name in names]
 
 
-def home_of(network: DeepGCNConfig, base: DeepGCNConfig) -> str:
-    """The first row of the whole table that describes this network, whichever rows are chosen."""
+def first_row_of(network: DeepGCNConfig, base: DeepGCNConfig) -> str:
+    """Name of the first row of the whole table that describes this network, whichever rows are chosen."""
     return next(row.name for row in _ROWS if row.change(base) == network)

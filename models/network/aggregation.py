@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from models.kernels import dispatch
 
 ROWS_PER_CHUNK = {"cpu": 512, "cuda": 16_384}
-"""Points whose edges exist at once where no compiled kernel serves."""
+"""Points whose edges exist at once where there is no compiled kernel."""
 
 ROWS_PER_PRODUCT = {"cpu": 1024}
 """Points whose features of all layers exist side by side at once; all of a GPU's."""
@@ -30,7 +30,7 @@ class NeighbourMax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, neighbours: Tensor) -> Tensor:
         """Compute the outputs and keep what `backward` needs."""
-        if dispatch.serve(x):
+        if dispatch.has_compiled_kernels(x):
             from models.kernels import edges_cpu
 
             largest, at = edges_cpu.neighbour_max(x, neighbours)
@@ -82,7 +82,7 @@ class NormalisedEdgeMax(torch.autograd.Function):
         """Compute the outputs and keep what `backward` needs."""
         a, b = F.linear(x, w_centre, bias), F.linear(x, w_difference)
         sign = torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
-        if dispatch.serve(a):
+        if dispatch.has_compiled_kernels(a):
             from models.kernels import edges_cpu
 
             extreme, at, sums = edges_cpu.edge_extremes(a, b, neighbours, sign, floor)
@@ -110,7 +110,7 @@ class NormalisedEdgeMax(torch.autograd.Function):
         """Gradients of the inputs, None for what has none."""
         x, w_centre, w_difference, bias, weight, neighbours, at, mean, variance = ctx.saved_tensors
         a, b = F.linear(x, w_centre, bias), F.linear(x, w_difference)
-        if dispatch.serve(a):
+        if dispatch.has_compiled_kernels(a):
             from models.kernels import edges_cpu
 
             grad_shift, grad_times_extreme = edges_cpu.extreme_sums(a, b, neighbours, at, grad, ctx.floor)
@@ -125,7 +125,7 @@ class NormalisedEdgeMax(torch.autograd.Function):
         grad_weight = (grad_times_extreme - mean * grad_shift) * deviation
         slope = -scale * deviation * grad_weight / num_edges
         constant = -scale * grad_shift / num_edges - slope * mean
-        if dispatch.serve(a):
+        if dispatch.has_compiled_kernels(a):
             grad_a, grad_b = edges_cpu.edge_gradients(
                 a, b, neighbours, at, grad, scale, constant, slope, ctx.floor
             )

@@ -22,8 +22,6 @@ from models.network.convolutions import CONVOLUTIONS, BatchNorm, Pointwise, untr
 from models.network.graph import neighbours, stochastic_ranks, strided_ranks
 from pointcloud.errors import PointloomError
 
-__all__ = ["DeepGCN", "DeepGCNConfig"]
-
 
 class _Norms(TypedDict):
     norm_first: bool

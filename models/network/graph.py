@@ -59,7 +59,7 @@ def neighbours(x: Tensor, bounds: list[int], ranks: Tensor, dilation: int) -> Te
     reach = len(ranks) * dilation
     sizes = torch.tensor(bounds).diff()[:, None]
     block_ranks = torch.where(sizes >= reach, ranks, ranks * sizes // reach)
-    if dispatch.serve(x):
+    if dispatch.has_compiled_kernels(x):
         from models.kernels import knn_cpu
 
         return knn_cpu.search(x, bounds, block_ranks)
@@ -79,7 +79,7 @@ def _fused_serves(x: Tensor, bounds: list[int], block_ranks: Tensor) -> bool:
         return False
     from models.kernels import knn_triton
 
-    return knn_triton.fits(bounds, block_ranks)
+    return knn_triton.supports(bounds, block_ranks)
 
 
 @cache

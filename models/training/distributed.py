@@ -12,16 +12,16 @@ def num_workers() -> int:
     return dist.get_world_size() if _together() else 1
 
 
-def total(value: Tensor) -> Tensor:
-    """The sum of every worker's value; all workers must ask."""
+def sum_over_workers(value: Tensor) -> Tensor:
+    """The sum of every worker's value; all workers must call it."""
     if _together():
         value = value.clone()
         dist.all_reduce(value)
     return value
 
 
-def of_the_first(value: str | None) -> str | None:
-    """The first worker's value; all workers must ask."""
+def from_first_worker(value: str | None) -> str | None:
+    """The first worker's value, on all of them; all workers must call it."""
     if not _together():
         return value
     values = [value]
@@ -30,17 +30,17 @@ def of_the_first(value: str | None) -> str | None:
 
 
 def gather_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Every worker's names, one worker after the other; all workers must ask."""
+    """Every worker's names, one worker after the other; all workers must call it."""
     if not _together():
         return names
-    found: list[tuple[str, ...]] = [()] * num_workers()
-    dist.all_gather_object(found, names)
-    return tuple(name for each in found for name in each)
+    gathered: list[tuple[str, ...]] = [()] * num_workers()
+    dist.all_gather_object(gathered, names)
+    return tuple(name for of_worker in gathered for name in of_worker)
 
 
 @torch.no_grad()
 def average_buffers(network: nn.Module) -> None:
-    """Give every worker the mean of all workers' batch-norm statistics; all workers must ask.
+    """Give every worker the mean of all workers' batch-norm statistics; all workers must call it.
 
     In training each worker normalises by its own blocks, as DistributedDataParallel does too; without this, what
     validation and the checkpoint see would be worker 0's blocks alone.

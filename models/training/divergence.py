@@ -1,4 +1,4 @@
-"""A loss that is no number, and the blocks it came from."""
+"""A loss that became NaN or infinite, and the blocks it came from."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NAMED_BLOCKS = 4
 
 
 class Diverged(PointloomError):
-    """A loss or gradient that is no number. Trying again with the same settings ends the same way.
+    """A loss or gradient that became NaN or infinite. Trying again with the same settings ends the same way.
 
     Args:
-        what: became no number.
+        what: the loss, the validation loss or the gradient.
         value: inf or NaN.
         epoch: from 0.
         blocks: names of those it came from; empty where it cannot be told.
@@ -35,10 +35,11 @@ class Diverged(PointloomError):
 
 
 @torch.no_grad()
-def culprits(batch: Batch, loss_alone: Callable[[Batch], Tensor]) -> tuple[str, ...]:
-    """The blocks, of all workers, whose loss is no number where each is alone in its batch; where none is, all.
+def diverging_blocks(batch: Batch, loss_alone: Callable[[Batch], Tensor]) -> tuple[str, ...]:
+    """Names of the blocks, of all workers, whose loss is NaN or infinite when computed alone; all names where none is.
 
-    Batch norm makes no number of a whole batch where one block spoils its mean. All workers must ask.
+    Alone, because one block that spoils the mean of batch norm makes the loss of its whole batch NaN. All workers
+    must call it.
     """
     bad = [
         block.name for block in batch.to_data_list() if not torch.isfinite(loss_alone(collate([block]))).all()

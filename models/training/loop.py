@@ -1,9 +1,9 @@
-"""The training step and the loop around it, with neither Ray nor Prefect: they wrap what is here.
+"""The training step and the loop around it, without Ray and Prefect.
 
 With several workers (`torch.distributed`, a DistributedDataParallel network without buffer broadcasts) a step's
-gradient is that of one worker which takes the same blocks in as many parts (`TrainConfig.accumulation`): the loss
+gradient is that of one worker which takes the same blocks in as many micro-batches (`TrainConfig.accumulation`): the loss
 is a mean over the labelled points of all of them, and batch norm normalises what goes through the network together,
-a part of one worker. It is not that of one worker which takes them at once, since batch norm then sees more.
+a micro-batch of one worker. It is not that of one worker which takes them at once, since batch norm then sees more.
 """
 
 from __future__ import annotations
@@ -23,27 +23,25 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch_geometric.data import Batch
 
-from models.data.dataset import network_input
+from models.data.dataset import Batches, network_input
 from models.metrics import Scores, confusion
 from models.recipes import TrainConfig
 from models.training import distributed
-from models.training.divergence import Diverged, culprits
-from models.training.losses import class_weights, loss_of, point_weight
+from models.training.divergence import Diverged, diverging_blocks
+from models.training.losses import loss_of, point_weight
 from pointcloud.labels import IGNORE
 
-__all__ = [
-    "Diverged", "TrainConfig", "TrainState", "begin", "class_weights", "fit", "train_step", "unwrapped", "validate",
-]  # fmt: skip
-
-_SEED_STRIDE = 1_000_003  # Ray workers' seeds lie close together, and no two epochs of any shall be alike
+_SEED_STRIDE = (
+    1_000_003  # Ray workers' seeds lie close together, and no two epochs of any worker may be alike
+)
 
 
 @dataclass
 class TrainState:
-    """What a training can go on from.
+    """The state of a training, from which it can continue.
 
     Attributes:
-        network: what is trained, perhaps inside a DistributedDataParallel.
+        network: the network that is trained, perhaps inside a DistributedDataParallel.
         optimizer, scheduler: a step of each per training step.
         average: the moving average of the weights and of batch norm's statistics; None without `ema_decay`.
         history: one record per epoch done.
@@ -60,8 +58,8 @@ class TrainState:
     confusion: np.ndarray | None = None
 
     @property
-    def judged(self) -> nn.Module:
-        """The network that is validated and kept: the average where there is one."""
+    def evaluated(self) -> nn.Module:
+        """The network that is validated and whose weights are kept: the average where there is one."""
         return unwrapped(self.network) if self.average is None else self.average.module
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +123,7 @@ def fit(
 
     Args:
         state: where the training stands.
-        train: batches of one part each: `config.accumulation` of them make a step.
+        train: micro-batches: `config.accumulation` of them make a step.
         val: batches of the validation split.
         config: how it is trained.
         tile_size_m: the blocks' tile size.
@@ -134,94 +132,97 @@ def fit(
         on_epoch: called after every epoch.
 
     Raises:
-        Diverged: the loss is no longer a number.
+        Diverged: the loss became NaN or infinite.
     """
     seed = torch.initial_seed()
     for epoch in range(len(state.history), config.epochs):
         began = time.monotonic()
         torch.manual_seed((seed + _SEED_STRIDE * epoch) % 2**32)
-        for name in ("sampler", "batch_sampler", "dataset"):
-            part: Any = getattr(train, name, None)
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(epoch)
+        if isinstance(train, Batches):
+            train.set_epoch(epoch)
         losses = [
-            train_step(state, parts, config, tile_size_m, weights)
-            for parts in _grouped(train, config.accumulation)
+            train_step(state, micro_batches, config, tile_size_m, weights)
+            for micro_batches in _grouped(train, config.accumulation)
         ]
         distributed.average_buffers(unwrapped(state.network))
         if state.average is not None:
             distributed.average_buffers(state.average.module)
-        val_loss, state.confusion = validate(state.judged, val, tile_size_m, len(names))
+        val_loss, state.confusion = validate(state.evaluated, val, tile_size_m, len(names))
         if not math.isfinite(val_loss):
             raise Diverged("validation loss", val_loss, epoch, ())
         scores = Scores.from_confusion(state.confusion, names)
-        state.history.append(
-            {
-                "epoch": epoch + 1,
-                "train_loss": float(np.mean(losses)),
-                "val_loss": val_loss,
-                "val_miou": scores.miou,
-                "val_iou": list(scores.iou),
-                "learning_rate": state.scheduler.get_last_lr()[0],
-                "seconds": time.monotonic() - began,
-            }
-        )
-        if (scores.miou or 0.0) >= max((h["val_miou"] or 0.0) for h in state.history):
-            weights_now = state.judged.state_dict()
-            state.best = {name: tensor.detach().clone() for name, tensor in weights_now.items()}
+        _end_epoch(state, float(np.mean(losses)), val_loss, scores, time.monotonic() - began)
         on_epoch(state)
+
+
+def _end_epoch(state: TrainState, train_loss: float, val_loss: float, scores: Scores, seconds: float) -> None:
+    """Add an epoch to the history, and keep its weights where no epoch before it has a higher mIoU."""
+    state.history.append(
+        {
+            "epoch": len(state.history) + 1,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "val_miou": scores.miou,
+            "val_iou": list(scores.iou),
+            "learning_rate": state.scheduler.get_last_lr()[0],
+            "seconds": seconds,
+        }
+    )
+    if (scores.miou or 0.0) >= max((epoch["val_miou"] or 0.0) for epoch in state.history):
+        weights_now = state.evaluated.state_dict()
+        state.best = {name: tensor.detach().clone() for name, tensor in weights_now.items()}
 
 
 def train_step(
     state: TrainState,
-    parts: Sequence[Batch],
+    micro_batches: Sequence[Batch],
     config: TrainConfig,
     tile_size_m: float,
     weights: torch.Tensor | None,
 ) -> float:
-    """One optimizer step; the loss, a mean over the labelled points of all parts of all workers.
+    """One optimizer step; the loss, a mean over the labelled points of all micro-batches of all workers.
 
     Args:
         state: its network, optimizer, schedule and average go a step on.
-        parts: batches of blocks that go through the network one after the other; as many on every worker.
+        micro_batches: blocks that go through the network together; as many micro-batches on every worker.
         config: the loss and how gradients are treated.
         tile_size_m: the blocks' tile size.
         weights: (C,) of the classes in the loss, None for equal ones.
 
     Raises:
-        Diverged: a loss or gradient that is not a number, before it can spoil the weights.
+        Diverged: a loss or gradient that is NaN or infinite, before it can spoil the weights.
     """
     network, epoch = state.network, len(state.history)
     network.train()
     device = next(network.parameters()).device
-    parts = [part.to(device) for part in parts]
+    micro_batches = [batch.to(device) for batch in micro_batches]
     weights = None if weights is None else weights.to(device)
-    point_weights = [point_weight(part.y, weights) for part in parts]
-    whole = distributed.total(torch.stack(point_weights).sum())
+    point_weights = [point_weight(batch.y, weights) for batch in micro_batches]
+    total_weight = distributed.sum_over_workers(torch.stack(point_weights).sum())
     state.optimizer.zero_grad(set_to_none=True)
     value = 0.0
-    for n, part in enumerate(parts):
-        share = (point_weights[n] / whole).item()
-        with nullcontext() if n == len(parts) - 1 else _no_sync(network):
+    for n, batch in enumerate(micro_batches):
+        share = (point_weights[n] / total_weight).item()
+        with nullcontext() if n == len(micro_batches) - 1 else _no_sync(network):
             with torch.autocast(
                 "cuda", torch.bfloat16, enabled=config.mixed_precision and device.type == "cuda"
             ):
-                logits = network(network_input(part, tile_size_m), part.ptr)
-            loss = loss_of(logits.float(), part.y, config, weights) * share
+                logits = network(network_input(batch, tile_size_m), batch.ptr)
+            loss = loss_of(logits.float(), batch.y, config, weights) * share
             # Every worker's: all of them stop together.
-            value += distributed.total(loss.detach()).item()
+            value += distributed.sum_over_workers(loss.detach()).item()
             if not math.isfinite(value):
 
                 def loss_alone(block: Batch) -> torch.Tensor:
                     logits = unwrapped(network)(network_input(block, tile_size_m), block.ptr)
                     return loss_of(logits, block.y, config, weights)
 
-                raise Diverged("loss", value, epoch, culprits(part, loss_alone))
+                raise Diverged("loss", value, epoch, diverging_blocks(batch, loss_alone))
             # DistributedDataParallel takes the mean over the workers where the sum is wanted.
             (loss * distributed.num_workers()).backward()
     norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm or math.inf).item()
     if not math.isfinite(norm):
-        names = distributed.gather_names(tuple(name for part in parts for name in part.name))
+        names = distributed.gather_names(tuple(name for batch in micro_batches for name in batch.name))
         raise Diverged("gradient", norm, epoch, names)
     state.optimizer.step()
     state.scheduler.step()
@@ -243,7 +244,7 @@ def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 
 def _no_sync(network: nn.Module) -> AbstractContextManager[None]:
-    """Gradients stay with this worker until the last part of a step."""
+    """Gradients stay with this worker until the last micro-batch of a step."""
     return network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) else nullcontext()
 
 

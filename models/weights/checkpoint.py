@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from models.network.deepgcn import DeepGCN, DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
+from models.network.deepgcn import DeepGCN
 from pointcloud.blocks.features import FEATURES, STANDARDISED, FeatureStatistics, check_features, num_channels
 from pointcloud.errors import PointloomError, SchemaError, StorageError
 from pointcloud.grid.block_config import BlockConfig

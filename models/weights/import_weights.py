@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.network.deepgcn import DeepGCN, DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
+from models.network.deepgcn import DeepGCN
 from models.weights.checkpoint import Checkpoint, save_checkpoint
 from models.weights.tensorflow_weights import NORM_EPS, from_tensorflow_variables, read_tensorflow_variables
 from pointcloud.blocks.features import FeatureStatistics

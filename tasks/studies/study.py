@@ -22,7 +22,9 @@ from pointcloud.storage import files
 from tasks.prefect_ui.scan_states import Progress
 from tasks.prefect_ui.survey_map import as_data_uri
 from tasks.runtime.cluster import ray_session
-from tasks.training.train import TrainJob, finished_checkpoint, train_network
+from tasks.training.job import TrainJob
+from tasks.training.result import finished_checkpoint
+from tasks.training.train import train_network
 
 TABLE = "table.parquet"
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 import torch
 
 from models.metrics import Scores
-from models.network.deepgcn import DeepGCN, DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
+from models.network.deepgcn import DeepGCN
 from tasks.studies.study import Outcome
 
 _NETWORK = ("num_layers", "channels", "k", "layer", "convolution", "dynamic", "stochastic_epsilon")

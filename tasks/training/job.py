@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.network.deepgcn import DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
 from models.recipes import TrainConfig
 from pointcloud.dataset import store
 from pointcloud.dataset.resplit import SplitBlocks, open_blocks

@@ -1,4 +1,4 @@
-"""What Ray workers tell of a training, brought to the log, the Prefect UI and the trackers by the driver."""
+"""What Ray workers report of a training; the driver passes it on to the log, the Prefect UI and the trackers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Relay:
         while True:
             last = ended.is_set()
             try:
-                told = self.queue.get(timeout=_POLL_SECONDS)
+                message = self.queue.get(timeout=_POLL_SECONDS)
             except Empty:
                 if last:
                     return
@@ -76,24 +76,24 @@ class Relay:
             except Exception as error:  # the queue, or Ray itself, is gone  # noqa: BLE001
                 if not last:
                     self._logger.warning(
-                        "what the Ray workers say is heard no more (%s)", str(error).split("\n")[0]
+                        "nothing more is received from the Ray workers (%s)", str(error).split("\n")[0]
                     )
                 return
             self.heard = time.monotonic()
             try:
-                self._take(told)
+                self._handle(message)
             except Exception as error:  # a server that is away for a moment must not end a night's training  # noqa: BLE001
                 self._logger.warning("an epoch could not be shown in Prefect (%s)", error)
 
-    def _take(self, told: dict[str, Any]) -> None:
-        if "log" in told:
-            rank, level, text = told["log"]
+    def _handle(self, message: dict[str, Any]) -> None:
+        if "log" in message:
+            rank, level, text = message["log"]
             self._logger.log(level, "Ray worker %d: %s", rank, text)
-        elif "history" in told:
-            self._show(told["history"], told["confusion"])
-        elif "failure" in told:
-            self.failures.append(told["failure"])
-        elif "caught up" in told:
+        elif "history" in message:
+            self._show(message["history"], message["confusion"])
+        elif "failure" in message:
+            self.failures.append(message["failure"])
+        elif "caught up" in message:
             self._caught_up.set()
 
     def catch_up(self) -> None:

@@ -35,7 +35,7 @@ class TensorBoardFiles:
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Record the values of a step."""
-        if step > self._step:  # else it is in the file already, which could not be brought to its place
+        if step > self._step:  # otherwise the step is in the file already, and only the copy had failed
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
             self._writer.flush()
@@ -71,7 +71,7 @@ class MLflowRun:
     starts_anew = True  # a training that goes on is another run there
 
     def __init__(self, name: str, settings: dict[str, Any]) -> None:
-        # Its own patience is minutes, and is had again in every epoch.
+        # MLflow would otherwise retry for minutes, in every epoch.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         import mlflow
@@ -81,13 +81,13 @@ class MLflowRun:
         try:
             mlflow.log_params(settings)
         except Exception:
-            with suppress(Exception):  # else it would run for ever there
+            with suppress(Exception):  # otherwise the run would stay open on the server
                 mlflow.end_run("FAILED")
             raise
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Record the values of a step."""
-        # Its names take no other signs; and without an id, it would begin another run where it has lost this one.
+        # MLflow allows few characters in names. Without the id it would start another run if it has lost this one.
         named = {slugify(key, separator="_"): value for key, value in values.items()}
         self._mlflow.log_metrics(named, step=step, run_id=self._id)
 

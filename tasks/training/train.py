@@ -23,15 +23,6 @@ from tasks.training.job import TrainJob
 from tasks.training.relay import relayed
 from tasks.training.result import checkpoint_of, finished_checkpoint, keep_best_before, test_scores
 
-__all__ = [
-    "TrainJob",
-    "check_dataset",
-    "check_splits",
-    "cpus_of_each",
-    "finished_checkpoint",
-    "train_network",
-]
-
 
 def check_dataset(dataset: str, features: tuple[str, ...]) -> tuple[store.Manifest, tuple[str, ...]]:
     """The manifest, once its scans are seen to give the features, and these; none: those that suit the dataset.

@@ -14,7 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from tasks.training.failures import Failure, failure_of
 from tasks.training.job import TrainJob
 
-# Between two exchanges of the Ray workers lies a part of a step, or the reading of the blocks.
+# Between two exchanges of the Ray workers lies a micro-batch, or the reading of the blocks.
 _SILENCE_SECONDS = 600
 
 Loop = Callable[[dict[str, Any]], None]

@@ -22,6 +22,7 @@ from models.data.sampling import DealtBatches
 from models.network.deepgcn import DeepGCN
 from models.training import distributed, loop
 from models.training.loop import TrainState
+from models.training.losses import class_weights
 from pointcloud.dataset import splits
 from pointcloud.dataset.resplit import SplitBlocks
 from pointcloud.errors import PointloomError
@@ -84,7 +85,7 @@ def _train(job: TrainJob, run: TrainRun, queue: Queue) -> None:
     manifest = blocks.manifest
     train, val = _train_loader(job, blocks, rank, num_workers), _val_loader(job, blocks)
     _LOG.info(
-        "Ray worker %d of %d, on %s: %d parts of steps an epoch, %d validation blocks",
+        "Ray worker %d of %d, on %s: %d micro-batches an epoch, %d validation blocks",
         rank + 1, num_workers, socket.gethostname(), len(train), len(val.dataset),  # type: ignore[arg-type]
     )  # fmt: skip
     torch.manual_seed(job.training.seed)
@@ -95,12 +96,12 @@ def _train(job: TrainJob, run: TrainRun, queue: Queue) -> None:
     )
     state = loop.begin(network, job.training, math.ceil(len(train) / job.training.accumulation))
     # The first decides for all: a Ray worker of a lost node may still write an epoch while the others look.
-    newest = distributed.of_the_first(run.newest() if rank == 0 else None)
+    newest = distributed.from_first_worker(run.newest() if rank == 0 else None)
     if newest is not None:
         state.load(read_state(newest))
     # Ray workers draw other augmentations from here on, the same ones in every run.
     torch.manual_seed(job.training.seed + 1 + rank)
-    weights = loop.class_weights(manifest.class_counts[splits.TRAIN]) if job.training.class_weights else None
+    weights = class_weights(manifest.class_counts[splits.TRAIN]) if job.training.class_weights else None
 
     def report(state: TrainState) -> None:
         if rank == 0:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.scan_training import train_on_scans
-from models.network.deepgcn import DeepGCNConfig
-from models.training.loop import TrainConfig
+from models.network.configurations import DeepGCNConfig
+from models.recipes import TrainConfig
 from pointcloud.blocks.features import num_channels
 from pointcloud.dataset.recipe import Recipe
 from pointcloud.dataset.splits import SplitRule

@@ -25,7 +25,8 @@ from tasks.runtime.cluster import ray_session
 from tasks.training import fit
 from tasks.training.epochs_kept import TrainRun, read_state, run_of
 from tasks.training.failures import failures_to
-from tasks.training.train import TrainJob, train_network
+from tasks.training.job import TrainJob
+from tasks.training.train import train_network
 from tasks.training.worker_loop import train_loop
 from tests.flows.test_main_job import small_training
 from tests.flows.test_train import blocks

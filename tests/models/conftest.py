@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.network.deepgcn import DeepGCN, DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
+from models.network.deepgcn import DeepGCN
 
 
 def settle(network: DeepGCN, seed: int = 0) -> DeepGCN:

@@ -11,7 +11,8 @@ import torch
 
 from models import predictor as module
 from models.data.dataset import to_data
-from models.network.deepgcn import DeepGCN, DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
+from models.network.deepgcn import DeepGCN
 from models.predictor import Predictor
 from models.weights.checkpoint import Checkpoint
 from pointcloud.blocks.block import Block

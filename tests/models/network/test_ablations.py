@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.network.ablations import ROWS, choose_rows, home_of
+from models.network.ablations import ROWS, choose_rows, first_row_of
 from models.network.configurations import CONFIGURATIONS, DeepGCNConfig
 from pointcloud.errors import PointloomError
 from tests.support.clouds import assert_one_sentence
@@ -56,9 +56,9 @@ def test_rows_are_chosen_by_name_in_the_order_of_the_table() -> None:
 
 
 def test_rows_of_one_network_are_one_training_whichever_are_chosen() -> None:
-    assert home_of(network("residual-28"), BASE) == "reference"
-    assert home_of(network("plain-28"), BASE) == "plain"
-    assert home_of(network("plain-7"), BASE) == "plain-7"
+    assert first_row_of(network("residual-28"), BASE) == "reference"
+    assert first_row_of(network("plain-28"), BASE) == "plain"
+    assert first_row_of(network("plain-7"), BASE) == "plain-7"
     shallow = DeepGCNConfig(num_layers=7)
-    assert home_of(network("residual-7", shallow), shallow) == "reference"
-    assert home_of(network("residual-28", shallow), shallow) == "residual-28"
+    assert first_row_of(network("residual-7", shallow), shallow) == "reference"
+    assert first_row_of(network("residual-28", shallow), shallow) == "residual-28"

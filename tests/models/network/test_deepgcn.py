@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.reference import ReferenceDeepGCN
-from models.network.configurations import CONFIGURATIONS
-from models.network.deepgcn import DeepGCN, DeepGCNConfig
+from models.network.configurations import CONFIGURATIONS, DeepGCNConfig
+from models.network.deepgcn import DeepGCN
 from pointcloud.errors import PointloomError
 from tests.models.conftest import settle, small_config
 from tests.models.network.test_graph import path as path  # the same two paths

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.network.deepgcn import DeepGCN, DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
+from models.network.deepgcn import DeepGCN
 
 
 def step(*, gradient_checkpointing: bool, **changes: Any) -> tuple[float, DeepGCN]:

@@ -18,8 +18,8 @@ PATHS = {"compiled": True, "torch": False}
 @pytest.fixture(params=PATHS, ids=str)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if not PATHS[request.param]:
-        monkeypatch.setattr(dispatch, "serve", lambda x: False)
-    elif not dispatch.serve(torch.zeros(1)):
+        monkeypatch.setattr(dispatch, "has_compiled_kernels", lambda x: False)
+    elif not dispatch.has_compiled_kernels(torch.zeros(1)):
         pytest.skip("numba is not installed")
     return request.param
 
@@ -93,7 +93,7 @@ def test_small_blocks_take_the_same_share(path: str) -> None:
 
 
 def test_ties_go_to_the_lower_index() -> None:
-    if not dispatch.serve(torch.zeros(1)):
+    if not dispatch.has_compiled_kernels(torch.zeros(1)):
         pytest.skip("numba is not installed; torch.topk has its own order")
     x = torch.tensor([0.0, 1.0, -1.0, 1.0, -1.0, 2.0])[:, None].repeat(300, 1)
     found = neighbours(x, [0, 1800], strided_ranks(16, 1), 1)
@@ -116,7 +116,7 @@ def test_both_paths_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn((1300, 12), dtype=torch.float64, generator=torch.Generator().manual_seed(6))
     ranks = strided_ranks(16, 5)
     compiled = neighbours(x, [0, 1300], ranks, 5)
-    monkeypatch.setattr(dispatch, "serve", lambda x: False)
+    monkeypatch.setattr(dispatch, "has_compiled_kernels", lambda x: False)
     monkeypatch.setitem(graph.DISTANCES_PER_CHUNK, "cpu", 130_000)
     assert torch.equal(neighbours(x, [0, 1300], ranks, 5), compiled)
 
@@ -124,7 +124,7 @@ def test_both_paths_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("room", [2**21, 90_000, 20_000, 1])
 def test_blocks_of_one_size_are_searched_together(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     """However many distances fit: several blocks, one block, some of its rows, one row."""
-    monkeypatch.setattr(dispatch, "serve", lambda x: False)
+    monkeypatch.setattr(dispatch, "has_compiled_kernels", lambda x: False)
     bounds = [0, 200, 400, 600, 630, 830]
     x = torch.randn((830, 5), dtype=torch.float64, generator=torch.Generator().manual_seed(7))
     ranks = strided_ranks(8, 4)

@@ -129,4 +129,4 @@ def test_one_process_alone_has_nobody_to_ask() -> None:
     assert "RANK" not in os.environ
     assert distributed.num_workers() == 1
     assert distributed.gather_names(("a",)) == ("a",)
-    assert distributed.total(torch.tensor(2.0)).item() == 2.0
+    assert distributed.sum_over_workers(torch.tensor(2.0)).item() == 2.0

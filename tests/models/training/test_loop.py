@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 
 from models.data.augmentation import Augmentation
-from models.data.dataset import BlockDataset, collate
+from models.data.dataset import Batches, BlockDataset, batches, collate
 from models.metrics import Scores
-from models.network.deepgcn import DeepGCN, DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
+from models.network.deepgcn import DeepGCN
+from models.recipes import TrainConfig
 from models.training import loop
-from models.training.loop import TrainConfig, TrainState, begin, class_weights, fit, train_step, validate
+from models.training.loop import TrainState, begin, fit, train_step, validate
+from models.training.losses import class_weights
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.features import FeatureStatistics
 from pointcloud.cloud import Cloud
@@ -51,11 +53,9 @@ def two_class_blocks(num_tiles: int = 1) -> list[Block]:
     return cut(Cloud(xyz, {"classification": np.where(roof, 6, 2).astype(np.uint8)}), scheme=TWO)
 
 
-def loader(
-    blocks: list[Block], batch_size: int = 1, augment: bool = False, shuffle: bool = False
-) -> DataLoader[Any]:
+def loader(blocks: list[Block], batch_size: int = 1, augment: bool = False, shuffle: bool = False) -> Batches:
     dataset = BlockDataset(blocks, FEATURES, STATISTICS, AUGMENTATION if augment else None)
-    return DataLoader(dataset, batch_size, shuffle=shuffle, collate_fn=collate)
+    return batches(dataset, 0, batch_size=batch_size, shuffle=shuffle)
 
 
 def start(config: TrainConfig, steps: int, seed: int = 0, **network: Any) -> TrainState:
@@ -151,7 +151,7 @@ def test_no_two_epochs_and_no_two_seeds_draw_alike() -> None:
     config = TrainConfig(epochs=3, batch_size=1)
     seen: list[torch.Tensor] = []
 
-    class Watched(DataLoader):  # type: ignore[type-arg]
+    class Watched(Batches):
         def __iter__(self) -> Any:
             for batch in super().__iter__():
                 seen.append(batch.pos)

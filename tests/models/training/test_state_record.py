@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.training.loop import TrainConfig
+from models.recipes import TrainConfig
 from models.training.state_record import pack, unpack
 from pointcloud.errors import SchemaError
 from tests.models.training.test_loop import assert_equal_weights, run, start, two_class_blocks

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.network.deepgcn import DeepGCN, DeepGCNConfig
+from models.network.configurations import DeepGCNConfig
+from models.network.deepgcn import DeepGCN
 from models.weights.checkpoint import RECORD, Checkpoint, fingerprint, read_checkpoint, save_checkpoint
 from pointcloud.blocks.features import FeatureStatistics
 from pointcloud.errors import PointloomError, SchemaError, StorageError

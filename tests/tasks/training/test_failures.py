@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from models.training.loop import Diverged
+from models.training.divergence import Diverged
 from pointcloud.errors import ScanError, StorageError
 from tasks.training.failures import Failure, Stopped, failure_of, failures_to, gravest
 
