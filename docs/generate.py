@@ -27,6 +27,7 @@ from cyclopts.argument import Argument
 from pydantic import BaseModel
 
 from flows.__main__ import COMMANDS, command_line
+from flows.parameters import descriptions
 from models.network.ablations import ROWS
 from models.recipes import AIRBORNE, RECIPES, SPARSE, TrainConfig
 from models.weights.checkpoint import Checkpoint
@@ -191,7 +192,7 @@ def _bounds(argument: Argument, model: type[BaseModel] | None) -> Iterator[str]:
 
 def recipes(_: str) -> str:
     """The fields of a training, and what each recipe sets them to."""
-    docs = attributes_of(TrainConfig)
+    docs = descriptions(TrainConfig)
     rows = []
     for field in dataclasses.fields(TrainConfig):
         values = [_value(getattr(config, field.name)) for config in RECIPES.values()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, get_args, get_type_hints
 
@@ -61,23 +60,26 @@ def described(config: type, name: str, default: Any = _FROM_DATACLASS, note: str
     """A field of a flow's model that a dataclass of another package has too: what it means is said there.
 
     Args:
-        config: the dataclass; its field is `Annotated[…, Field(description=…)]`.
+        config: the dataclass; its fields are `Annotated[…, Field(description=…)]`.
         name: of the field.
         default: of the flow; without it, the dataclass's.
         note: what is added to the description here.
     """
     given = getattr(config, name) if default is _FROM_DATACLASS else default
-    return Field(given, description=f"{_hint_and_description(config, name)[1]}{note and ' ' + note}")
+    return Field(given, description=f"{descriptions(config)[name]}{note and ' ' + note}")
 
 
 def optional_fields(config: type) -> dict[str, Any]:
-    """All fields of a dataclass for `pydantic.create_model`, each with its description; None where not given."""
-    hints = {f.name: _hint_and_description(config, f.name) for f in fields(config)}
-    return {name: (hint | None, Field(None, description=text)) for name, (hint, text) in hints.items()}
+    """All fields of such a dataclass for `pydantic.create_model`, each with its description; None where not given."""
+    return {
+        name: (get_args(hint)[0] | None, Field(None, description=descriptions(config)[name]))
+        for name, hint in get_type_hints(config, include_extras=True).items()
+    }
 
 
-def _hint_and_description(config: type, name: str) -> tuple[Any, str]:
-    hint, *notes = get_args(get_type_hints(config, include_extras=True)[name])
-    (description,) = (note.description for note in notes if isinstance(note, FieldInfo))
-    assert description is not None
-    return hint, description
+def descriptions(config: type) -> dict[str, str]:
+    """What each field of such a dataclass means, by its name."""
+    return {
+        name: next(note.description or "" for note in get_args(hint) if isinstance(note, FieldInfo))
+        for name, hint in get_type_hints(config, include_extras=True).items()
+    }
