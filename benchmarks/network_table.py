@@ -5,7 +5,7 @@
 Every cell is a process of its own: warm-up, then medians of `--rounds` forward passes (evaluation) and
 training steps (forward, cross-entropy, backward), and the most memory the device gave to tensors (on the CPU:
 the process's peak). On a GPU ours is also measured without the fused kNN kernels ("ours, top-k"), which says
-from where on `models.network.graph.FUSED_FROM` should let them serve, and under bf16 autocast. What does not fit in
+which `models.network.graph.FUSED_FROM` suits the GPU, and under bf16 autocast. What does not fit in
 memory says so. Prints a table and one JSON line.
 """
 

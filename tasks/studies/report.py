@@ -1,4 +1,4 @@
-"""What a study says to people: its table as Markdown, and pictures of its curves."""
+"""The report of a study: its table as Markdown, and pictures of its curves."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _panels(title: str, drawn: Sequence[tuple[Outcome, str, bool]]) -> list[Pane
 
 
 def _words(outcomes: Sequence[Outcome]) -> list[str]:
-    """What must be known to read the table."""
+    """Notes below the table: the settings, failed trainings, those still to come."""
     plan = outcomes[0].training.job.training
     waiting = [o.training.name for o in outcomes if o.checkpoint is None and not o.error]
     return [

@@ -1,4 +1,4 @@
-"""Studies: many trainings on Ray, so many at a time, each kept once it is finished, and one table of them all."""
+"""Studies: many trainings on Ray, some at a time, each kept when it is finished, and one table of them all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ TABLE = "table.parquet"
 
 @dataclass(frozen=True)
 class Training:
-    """One line of a study: its name, what it is compared within, what it is, and how it comes about."""
+    """One row of a study.
+
+    Attributes:
+        name: of the row.
+        group: rows of a group are compared with each other.
+        about: what is special about it, for people.
+        job: the training.
+    """
 
     name: str
     group: str
@@ -41,7 +48,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of a training: the record of its checkpoint, or why it failed; neither while it is to come."""
+    """The result of a training: the record of its checkpoint, or why it failed; neither before it has ended."""
 
     training: Training
     checkpoint: Checkpoint | None = None
@@ -50,7 +57,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Report:
-    """A study so far: one table, the same for people, and pictures (name -> SVG)."""
+    """A study so far: its table, the table as Markdown, and pictures (name -> SVG)."""
 
     table: pa.Table
     markdown: str

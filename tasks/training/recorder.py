@@ -1,4 +1,4 @@
-"""Epochs on their way to a tracker, each tracker for itself: one that is slow or gone holds up nobody."""
+"""Brings epochs to the trackers, each in a thread of its own: one that is slow or gone delays nothing else."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tasks.prefect_ui.training_watch import scalars
 from tasks.training.trackers import MLflowRun, TensorBoardFiles
 
 END_SECONDS = 60.0
-"""So long a training that has ended waits for its trackers."""
+"""Seconds that a training waits for its trackers when it has ended."""
 _REST = 10.0
-"""So many times what a failed attempt took passes before the next: a server that keeps silent costs little."""
+"""Pause before the next attempt, in multiples of the time that the failed one took: a silent server costs little."""
 
 
 class Recorder:

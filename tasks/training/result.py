@@ -41,10 +41,8 @@ def checkpoint_of(
 
 
 def _best(state: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = max(
-        state["history"], key=lambda epoch: (epoch["val_miou"] or 0.0, epoch["epoch"])
-    )
-    return found
+    best: dict[str, Any] = max(state["history"], key=lambda epoch: (epoch["val_miou"] or 0.0, epoch["epoch"]))
+    return best
 
 
 def publish_unfinished(job: TrainJob, manifest: store.Manifest, state: dict[str, Any]) -> bool:

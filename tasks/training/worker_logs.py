@@ -1,4 +1,4 @@
-"""Log lines of Ray workers, sent to the driver: they have no way to Prefect of their own."""
+"""Log lines of Ray workers, sent to the driver, which alone is connected to Prefect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_LENGTH = 2000
 
 
 class QueueHandler(logging.Handler):
-    """Puts {"log": (rank, level, text)} of what our packages say, and of others' warnings.
+    """Puts {"log": (rank, level, text)} into a queue for lines of our packages and for warnings of others.
 
     Args:
         queue: a Ray queue.
@@ -47,7 +47,7 @@ class QueueHandler(logging.Handler):
 
 @contextmanager
 def logs_to(queue: Any, rank: int) -> Iterator[None]:
-    """While the block runs, log lines and Python's warnings go to the queue."""
+    """While the `with` body runs, log lines and Python's warnings go to the queue."""
     handler, root = QueueHandler(queue, rank), logging.getLogger()
     levels = {name: logging.getLogger(name).level for name in _OURS}
     for name in _OURS:

@@ -55,7 +55,7 @@ def train_loop(config: dict[str, Any]) -> None:
 
 @contextmanager
 def _alive(queue: Queue, rank: int) -> Iterator[None]:
-    """The driver hears from the first Ray worker while the block runs, which needs one that listens."""
+    """While the `with` body runs, the first Ray worker sends a sign of life every few seconds."""
     queue.put({"alive": True})
     ended = threading.Event()
 

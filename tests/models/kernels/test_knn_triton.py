@@ -87,7 +87,7 @@ def test_on_a_gpu_they_find_what_the_torch_path_finds(channels: int, dilation: i
     x = torch.randn((20_000, channels), generator=torch.Generator().manual_seed(1)).cuda()
     ranks = strided_ranks(16, dilation)
     block_ranks = ranks.expand(len(bounds) - 1, -1).contiguous()
-    assert graph._fused_serves(x, bounds, block_ranks)
+    assert graph._uses_fused_kernels(x, bounds, block_ranks)
     fused, plain = neighbours(x, bounds, ranks, dilation), graph._search_torch(x, bounds, block_ranks)
     assert (fused != plain).float().mean() < 1e-3
     first = [0, 4096]
