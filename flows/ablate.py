@@ -63,10 +63,10 @@ def ablate(parameters: AblateParameters) -> str:
     """
     check(parameters)
     names = read_manifest(parameters.dataset).label_scheme.names
-    with held(parameters.out):
+    with held(parameters.out) as lock:
         run_study(
             f"Ablation of {parameters.out}", parameters.out, parameters.trainings(), parameters.trainings_at_once,
-            partial(report_ablation, names=names),
+            partial(report_ablation, names=names), lock,
         )  # fmt: skip
     return join(parameters.out, TABLE)
 

@@ -78,7 +78,7 @@ def crossval(parameters: CrossvalParameters) -> str:
     """
     folds, base = parameters.folds(), parameters.job_of_any_split(parameters.trainings_at_once)
     names = read_manifest(parameters.dataset).label_scheme.names
-    with held(parameters.out):
+    with held(parameters.out) as lock:
         files = split_into_folds(parameters.dataset, folds, parameters.out)
         trainings = [
             Training(
@@ -91,7 +91,7 @@ def crossval(parameters: CrossvalParameters) -> str:
         ]
         run_study(
             f"Cross-validation of {parameters.out}", parameters.out, trainings, parameters.trainings_at_once,
-            partial(report_folds, names=names),
+            partial(report_folds, names=names), lock,
         )  # fmt: skip
     return join(parameters.out, TABLE)
 

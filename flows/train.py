@@ -142,8 +142,8 @@ def train(parameters: TrainParameters) -> dict[str, Any]:
     A finished training is kept, an interrupted one goes on.
     """
     job = parameters.job()
-    with held(parameters.out):
-        return train_network(job)
+    with held(parameters.out) as lock:
+        return train_network(job, lock)
 
 
 def command(*, parameters: Annotated[TrainParameters, Parameter(name="*")]) -> None:

@@ -19,6 +19,7 @@ from slugify import slugify
 from models.weights.checkpoint import Checkpoint
 from pointcloud.errors import PointloomError
 from pointcloud.storage import files
+from pointcloud.storage.lock import Lock
 from tasks.prefect_ui.scan_states import Progress
 from tasks.prefect_ui.survey_map import as_data_uri
 from tasks.runtime.cluster import ray_session
@@ -65,7 +66,8 @@ class Report:
 
 
 def run_study(
-    title: str, out: str, trainings: Sequence[Training], at_once: int, report: Callable[[Sequence[Outcome]], Report]
+    title: str, out: str, trainings: Sequence[Training], at_once: int,
+    report: Callable[[Sequence[Outcome]], Report], lock: Lock | None = None,
 ) -> list[Outcome]:  # fmt: skip
     """Train what is not trained yet, `at_once` at a time; the report is written and shown after each.
 
@@ -77,6 +79,7 @@ def run_study(
         trainings: in the order of the table.
         at_once: trainings at the same time.
         report: makes it of the outcomes, in the order of the trainings.
+        lock: the lock on `out`; without it no checkpoint is written.
 
     Raises:
         PointloomError: trainings failed; what the others gave is in the report.
@@ -93,7 +96,8 @@ def run_study(
     with ray_session(min(at_once, len(todo)) * cpus) if todo else nullcontext(), runner as threads:
         futures: dict[PrefectFuture[Any], str] = {
             threads.submit(
-                train_network.with_options(task_run_name=f"train {training.name}"), {"job": training.job}
+                train_network.with_options(task_run_name=f"train {training.name}"),
+                {"job": training.job, "lock": lock},
             ): folder
             for folder, training in todo.items()
         }

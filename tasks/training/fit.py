@@ -11,6 +11,7 @@ import ray
 import ray.exceptions
 
 from pointcloud.errors import PointloomError
+from pointcloud.storage.lock import Lock
 from tasks.training.epochs_kept import TrainRun
 from tasks.training.failures import Failure, Stopped, failure_of, gravest
 from tasks.training.job import TrainJob
@@ -25,7 +26,7 @@ _START_SECONDS = 120.0
 _POLL_SECONDS = 0.5
 
 
-def fit_to_end(job: TrainJob, run: TrainRun, relay: Relay, logger: Any) -> None:
+def fit_to_end(job: TrainJob, run: TrainRun, relay: Relay, logger: Any, lock: Lock | None = None) -> None:
     """Train to the last epoch, from the newest one kept.
 
     The retry is here and not Ray Train's, which counts lost Ray workers over a whole training: a night of many
@@ -39,7 +40,7 @@ def fit_to_end(job: TrainJob, run: TrainRun, relay: Relay, logger: Any) -> None:
     run.start()
     while True:
         before = run.epochs_done()
-        failure = _fit_once(job, run, relay)
+        failure = _fit_once(job, run, relay, lock)
         if failure is None:
             return
         done = run.epochs_done()
@@ -61,12 +62,12 @@ def fit_to_end(job: TrainJob, run: TrainRun, relay: Relay, logger: Any) -> None:
         )
 
 
-def _fit_once(job: TrainJob, run: TrainRun, relay: Relay) -> Failure | None:
+def _fit_once(job: TrainJob, run: TrainRun, relay: Relay, lock: Lock | None) -> Failure | None:
     """Train until the last epoch or the first failure; None where the training is at its end."""
     limit = job.wait_s + _START_SECONDS
     relay.failures.clear()
     relay.heard = time.monotonic()
-    config = {"job": job, "run": run, "queue": relay.queue}
+    config = {"job": job, "run": run, "queue": relay.queue, "lock": lock}
     with tempfile.TemporaryDirectory(prefix="pointloom-ray-train-") as folder:
         host = ray.remote(TrainerHost).options(**on_this_node(), runtime_env=_environment()).remote()
         try:

@@ -15,6 +15,7 @@ from pointcloud.dataset import splits, store
 from pointcloud.dataset.resplit import SplitBlocks
 from pointcloud.errors import PointloomError
 from pointcloud.quality.drift import seen_in
+from pointcloud.storage.lock import Lock
 from tasks.runtime.cluster import await_room, ray_session, usable_cpus
 from tasks.training.epochs_kept import finish, forget_fresh, read_state, run_of
 from tasks.training.failures import Stopped
@@ -61,14 +62,18 @@ def cpus_of_each(num_workers: int, cpus_per_worker: int) -> int:
 
 
 @task(name="train network")
-def train_network(job: TrainJob) -> dict[str, Any]:
+def train_network(job: TrainJob, lock: Lock | None = None) -> dict[str, Any]:
     """Train, and write the checkpoint of the epoch with the best validation; its metrics.
 
     A finished training with the same key is not done again; an unfinished one goes on from its last epoch. The
     test split is looked at once, when the best epoch is chosen: its scores are the metrics' "test".
 
+    Args:
+        job: what is trained, and how.
+        lock: the lock on the folder that the checkpoint lies in; without it nothing more is written there.
+
     Raises:
-        PointloomError: the dataset or the settings do not fit, or the training fails.
+        PointloomError: the dataset or the settings do not fit, the training fails, or the lock was lost.
     """
     logger = get_run_logger()
     key = job.key()
@@ -90,8 +95,10 @@ def train_network(job: TrainJob) -> dict[str, Any]:
             relayed(job, run, manifest.label_scheme.names, logger) as relay,
         ):
             await_room(job.workers_needed, {"CPU": job.cpus_per_worker, "GPU": int(job.gpu)}, job.wait_s)
-            fit_to_end(job, run, relay, logger)
+            fit_to_end(job, run, relay, logger, lock)
     except Stopped as error:
+        if lock is not None:
+            lock.check()
         forget_fresh(job.out)
         if (last := run.newest()) is not None and keep_best_before(
             job, manifest, read_state(last), str(error)
@@ -111,6 +118,8 @@ def train_network(job: TrainJob) -> dict[str, Any]:
         logger.info("test split: mIoU %.3f on the points of its blocks", metrics["test"]["miou"] or 0.0)
     # So that segmenting can tell what is unlike the training.
     seen = seen_in(job.blocks().read(splits.TRAIN), manifest.block_config.tile_size_m, job.dataset)
+    if lock is not None:
+        lock.check()
     save_checkpoint(job.out, replace(checkpoint, seen=seen))
     finish(run)
     logger.info(

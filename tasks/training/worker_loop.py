@@ -25,7 +25,8 @@ from models.training.loop import TrainState
 from models.training.losses import class_weights
 from pointcloud.dataset import splits
 from pointcloud.dataset.resplit import SplitBlocks
-from pointcloud.errors import PointloomError
+from pointcloud.errors import PointloomError, StorageError
+from pointcloud.storage.lock import Lock
 from tasks.training.epochs_kept import TrainRun, read_state
 from tasks.training.failures import Stopped, failures_to
 from tasks.training.job import TrainJob
@@ -40,9 +41,9 @@ def train_loop(config: dict[str, Any]) -> None:
     """Train from the newest epoch kept; epochs, log lines and signs of life go to the queue.
 
     Args:
-        config: `job`, a TrainJob; `run`, a TrainRun; and `queue`, a Ray queue that takes {"history": records,
-            "confusion": rows} and {"alive": True} from the first Ray worker, {"log": (rank, level, text)} and
-            {"failure": Failure} from all.
+        config: `job`, a TrainJob; `run`, a TrainRun; `lock`, the Lock on the checkpoint's folder, or None; and `queue`,
+            a Ray queue that takes {"history": records, "confusion": rows} and {"alive": True} from the first Ray
+            worker, {"log": (rank, level, text)} and {"failure": Failure} from all.
 
     Raises:
         Exception: whatever ended this Ray worker, after the queue was told; Ray Train then ends the others.
@@ -50,7 +51,7 @@ def train_loop(config: dict[str, Any]) -> None:
     queue: Queue = config["queue"]
     rank = ray.train.get_context().get_world_rank()
     with _alive(queue, rank), logs_to(queue, rank), failures_to(queue):
-        _train(config["job"], config["run"], queue)
+        _train(config["job"], config["run"], queue, config["lock"])
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def _alive(queue: Queue, rank: int) -> Iterator[None]:
         ended.set()
 
 
-def _train(job: TrainJob, run: TrainRun, queue: Queue) -> None:
+def _train(job: TrainJob, run: TrainRun, queue: Queue, lock: Lock | None) -> None:
     if not run.is_shared():
         raise Stopped(
             f"the Ray worker on {socket.gethostname()} does not see the folder {job.out!r}; use one that all nodes of "
@@ -105,6 +106,7 @@ def _train(job: TrainJob, run: TrainRun, queue: Queue) -> None:
 
     def report(state: TrainState) -> None:
         if rank == 0:
+            _check(lock)
             run.keep(state.to_dict())
         # All Ray workers wait here for the first: an epoch that they report has been kept.
         ray.train.report(state.history[-1])
@@ -116,6 +118,17 @@ def _train(job: TrainJob, run: TrainRun, queue: Queue) -> None:
     loop.fit(
         state, train, val, job.training, manifest.block_config.tile_size_m, manifest.label_scheme.names, weights, report
     )  # fmt: skip
+
+
+def _check(lock: Lock | None) -> None:
+    """Raises Stopped where the lock was lost: another run may be writing the same epochs."""
+    try:
+        if lock is not None:
+            lock.check()
+    except StorageError:
+        raise
+    except PointloomError as error:
+        raise Stopped(str(error)) from None
 
 
 def _train_loader(job: TrainJob, blocks: SplitBlocks, rank: int, num_workers: int) -> DataLoader[Any]:

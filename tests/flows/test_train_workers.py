@@ -21,6 +21,7 @@ from flows.train import train
 from models.training.state_record import WEIGHTS
 from models.weights.checkpoint import read_checkpoint
 from pointcloud.errors import PointloomError, ScanError
+from pointcloud.storage.lock import held
 from tasks.runtime.cluster import ray_session
 from tasks.training import fit
 from tasks.training.epochs_kept import TrainRun, read_state, run_of
@@ -183,8 +184,6 @@ def test_lost_ray_workers_count_only_without_an_epoch_in_between(
 
 
 def test_two_runs_on_one_output_do_not_mix(blocks: Path, tmp_path: Path) -> None:
-    from pointcloud.storage.lock import held
-
     with (
         held(str(tmp_path / "out")),
         pytest.raises(PointloomError, match="another run is writing") as error,
@@ -220,6 +219,17 @@ def test_ray_workers_that_do_not_share_the_folder_are_said(
     with pytest.raises(PointloomError, match="does not see the folder") as error:
         train_network(without_chance(blocks, tmp_path / "out"))
     assert_one_sentence(error, "or a bucket")
+
+
+def test_a_run_that_lost_its_lock_writes_no_epoch_and_no_checkpoint(blocks: Path, tmp_path: Path) -> None:
+    job = without_chance(blocks, tmp_path / "out", epochs=1)
+    with held(job.out) as lock, ray_session(1):
+        Path(lock.claim).unlink()
+        with pytest.raises(PointloomError, match=r"the lock on .* was lost") as error:
+            train_network(job, lock)
+    assert_one_sentence(error, "start this one again")
+    assert not list((tmp_path / "out").glob("runs/*/epoch_*"))
+    assert not (tmp_path / "out" / "checkpoint.json").exists()
 
 
 @pytest.mark.slow
