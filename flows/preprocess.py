@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from prefect import flow, get_run_logger
@@ -58,6 +58,11 @@ class PreprocessParameters(FlowParameters):
         BlockConfig.across_scans,
         description="Tiles and halos go on in neighbouring scans; off for scans of different times.",
     )
+    noise: Literal["exclude", "use"] = Field(
+        "exclude",
+        description="exclude: points marked as noise (classes 7 and 18) or as withheld, and isolated ones far below or "
+        "above all others, are in no block; use: they are points like any other.",
+    )
     features: list[str] = Field(
         [], description=f"Features every scan must give, else it is quarantined: {', '.join(FEATURES)}."
     )
@@ -111,7 +116,7 @@ class PreprocessParameters(FlowParameters):
         """How each scan is made into blocks. Raises PointloomError where the parameters do not fit together."""
         config = BlockConfig(
             self.tile_size_m, self.halo_m, self.voxel_size_m, self.thin, self.overlap, self.ground_window_m,
-            self.max_points, self.across_scans,
+            self.max_points, self.across_scans, self.noise,
         )  # fmt: skip
         rule = SplitRule(
             self.val_fraction, tuple(self.val_scans), self.test_fraction, tuple(self.test_scans), self.area_size_m,

@@ -75,6 +75,15 @@ class SegmentParameters(FlowParameters):
         False,
         description="Where a class code above 31 needs it, point formats 0 to 5 become 6 to 10, in LAS 1.4.",
     )
+    noise: Literal["exclude", "use"] | None = Field(
+        None,
+        description="exclude: points marked as noise (classes 7 and 18) or as withheld, and isolated ones far below or "
+        "above all others, are no context for others and keep their class; use: they are labelled like any other; as "
+        "in training unless given.",
+    )
+    noise_code: int | None = Field(
+        None, ge=0, le=31, description="Class code written for isolated points that were found, as 7."
+    )
     num_actors: int = Field(1, ge=1, description="Ray actors, each with the network and one scan at a time.")
     cpus_per_actor: int = Field(0, ge=0, description="CPUs of each; 0 shares out what this machine has.")
     gpu: bool = Field(
@@ -126,7 +135,7 @@ class SegmentParameters(FlowParameters):
         options = LabelOptions(
             self.overlap, self.rotations, self.smoothing, self.min_confidence, tuple(sorted(set(self.preserve))),
             self.only_unclassified, self.keep_original, self.entropy, self.probabilities, parse_codes(self.codes),
-            self.format, self.upgrade_format,
+            self.format, self.upgrade_format, self.noise, self.noise_code,
         )  # fmt: skip
         return plan_segmenting(
             self.checkpoint, self.out, options, self.num_actors, self.cpus_per_actor, self.memory_mb, self.time_limit_s,

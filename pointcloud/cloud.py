@@ -14,13 +14,18 @@ ATTRIBUTES = ("intensity", "return_number", "number_of_returns", "red", "green",
 """The attribute names a cloud may carry, named as in the LAS specification (1.4 R16, table 7 ff.)."""
 
 
+WITHHELD = "withheld"
+"""The flag of points that are delivered but not to be used (LAS 1.4 R16, tables 8 and 17)."""
+
+
 @dataclass(frozen=True)
 class Cloud:
     """Points of one scan (P of them) in the scan's own CRS; it checks itself on creation.
 
     Attributes:
         xyz: (P, 3) float64, CRS units, never cast to float32 while absolute.
-        attributes: name -> (P,) array; names from `ATTRIBUTES`. Colours are uint16 as in LAS.
+        attributes: name -> (P,) array; names from `ATTRIBUTES`, and `WITHHELD` where a point has that flag. Colours are
+            uint16 as in LAS.
         crs: the CRS, or None where the scan names none (units are then taken as metres).
 
     Raises:
@@ -35,7 +40,7 @@ class Cloud:
         if self.xyz.ndim != 2 or self.xyz.shape[1] != 3 or self.xyz.dtype != np.float64:
             raise ScanError(f"xyz must be (P, 3) float64, found {self.xyz.shape} {self.xyz.dtype}.")
         for name, values in self.attributes.items():
-            if name not in ATTRIBUTES:
+            if name not in ATTRIBUTES and name != WITHHELD:
                 raise ScanError(f"unknown attribute {name!r}; a cloud may carry {', '.join(ATTRIBUTES)}.")
             if values.shape != (len(self),):
                 raise ScanError(f"attribute {name!r} has shape {values.shape}, expected ({len(self)},).")

@@ -12,6 +12,8 @@ from pointcloud.storage import files
 
 IGNORE = -1
 """The class index of a point that takes no part in training or scoring."""
+NOISE_CODES = (7, 18)
+"""Low noise and high noise (ASPRS LAS 1.4 R16, table 17)."""
 _MAX_CLASSES = 127  # class indices are int8
 
 
@@ -71,6 +73,12 @@ class LabelScheme:
     def colours(self) -> tuple[str, ...]:
         """The colours of the classes, by class index."""
         return tuple(c.colour for c in self.classes)
+
+    @property
+    def noise_codes(self) -> tuple[int, ...]:
+        """The codes that mark noise: those of `NOISE_CODES` that no class of this scheme has."""
+        learned = {code for label in self.classes for code in label.source_codes}
+        return tuple(code for code in NOISE_CODES if code not in learned)
 
     def to_indices(self, codes: np.ndarray) -> np.ndarray:
         """Class indices (P,) int8 of the source codes (P,), `IGNORE` where the scheme has no class."""

@@ -14,18 +14,21 @@ import numpy as np
 import pyarrow as pa
 from pyproj import CRS
 
-from pointcloud.cloud import Cloud
+from pointcloud.cloud import WITHHELD, Cloud
 from pointcloud.errors import ScanError
 from pointcloud.formats.columns import COLOURS, MAY_BE_UNFILLED, RETURNS
 from pointcloud.formats.reader import NO_RETURNS, Window, colour_scale, iterate_clouds, never_filled
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
-from pointcloud.grid.height import lowest_points
 from pointcloud.grid.kernels import coded_runs, nearest_to_centre
+from pointcloud.grid.noise import height_profile, merge_profiles
 from pointcloud.grid.voxels import check_extent, group_by_cell, occupied_cells
+from pointcloud.labels import NOISE_CODES
 
 _CHUNKS_ADDED_UP = 8
+"""So many tables of chunks are joined at a time: it bounds memory, and joining after each chunk would take longer."""
 _WORTH_THINNING = 0.7
+"""Chunks are thinned while at most this share of their points is left: above, sorting costs more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,17 @@ class DecodedScan:
         scan: its name.
         path: of the Arrow file.
         crs: of the scan.
-        num_points: decoded.
+        num_points: decoded, those left out included.
         extent: (2, 3) float64, smallest and largest coordinates, CRS units.
         attributes: that the scan carries, colours only where they were filled.
         colour_scale: what its colours are multiplied with to be 16 bits.
         regions: (B, 2) int64, the region of each record batch.
         cells: (T, 3) int64, occupied cells of the grid with each class code in them (0 in a scan without
-            classification); cell_points: (T,) int64 decoded points of each.
-        ground_cells: (G, 2) int64; ground_lowest: (G,) lowest z in each.
+            classification); cell_points: (T,) int64 points of each. Points marked as noise are not in them.
+        bins: (K, 3) int64, occupied bins of height of the ground cells, sorted; bin_points: (K,) int64 points in
+            each; bin_lowest: (K,) float64 lowest z in each. See `pointcloud.grid.noise`.
+        noise_codes: class codes that mark noise.
+        num_marked: points that were left out because the scan marks them as noise or as withheld.
         notes: what was mended, left out or assumed.
     """
 
@@ -57,8 +63,11 @@ class DecodedScan:
     regions: np.ndarray
     cells: np.ndarray
     cell_points: np.ndarray
-    ground_cells: np.ndarray
-    ground_lowest: np.ndarray
+    bins: np.ndarray
+    bin_points: np.ndarray
+    bin_lowest: np.ndarray
+    noise_codes: tuple[int, ...] = ()
+    num_marked: int = 0
     notes: tuple[str, ...] = ()
 
     def batches_of(self, region: tuple[int, int]) -> list[int]:
@@ -73,6 +82,7 @@ def decode_scan(
     config: BlockConfig,
     window: Window | None = None,
     every_point: bool = False,
+    noise_codes: tuple[int, ...] = NOISE_CODES,
     crs: CRS | None = None,
 ) -> DecodedScan:
     """Decode a scan chunk by chunk into an Arrow file at a local path; memory does not grow with the scan.
@@ -80,55 +90,71 @@ def decode_scan(
     Args:
         window: only points inside, as in `reader.iterate_clouds`.
         every_point: keep all, also where thinning will take most of them away: each is to get a label.
+        noise_codes: class codes that mark noise. Points that have one, or the flag withheld, are left out where the
+            config excludes noise; they count in `num_points`, so that `point_index` is the place in the scan.
         crs: of the scan, in place of what its file says.
 
     Raises:
-        ScanError: as `reader.iterate_clouds`, no point in the window, or stray points far from the others.
+        ScanError: as `reader.iterate_clouds`, no point in the window, none that is not marked as noise, or stray points
+            far from the others.
         StorageError: the scan cannot be reached.
     """
     notes: list[str] = []
-    found: _Found | None = None
+    sums: _Sums | None = None
     with pa.OSFile(str(path), "wb") as sink:
         writer: pa.RecordBatchFileWriter | None = None
         try:
             for cloud in iterate_clouds(uri, window, notes.append, crs):
-                if found is None:
-                    found = _Found(
-                        cloud.crs, Grid.of(config, cloud.crs), config, thins=config.thin and not every_point
-                    )
-                for batch in found.take(cloud):
+                if sums is None:
+                    grid = Grid.of(config, cloud.crs)
+                    thins = config.thin and not every_point
+                    sums = _Sums(cloud.crs, grid, config, noise_codes, thins)
+                for batch in sums.add(cloud):
                     writer = writer or pa.ipc.new_file(sink, batch.schema)
                     writer.write_batch(batch)
         finally:
             if writer is not None:
                 writer.close()
-    if found is None:
+    if sums is None:
         raise ScanError(
             f"scan {uri!r} has no point in the window {window}; leave it out or choose another window."
         )
-    return found.decoded_scan(scan, path, tuple(notes))
+    if not sums.corners:
+        raise ScanError(
+            f"scan {uri!r} marks all of its {sums.num_points:,} points as noise or as withheld; leave it out, or use them "
+            "with noise 'use'."
+        )
+    return sums.decoded_scan(scan, path, tuple(notes))
 
 
 @dataclass
-class _Found:
+class _Sums:
     """What adds up over the chunks of a scan."""
 
     crs: CRS | None
     grid: Grid
     config: BlockConfig
-    thins: bool = False
+    noise_codes: tuple[int, ...]
+    thins: bool
     num_points: int = 0
+    num_marked: int = 0
     largest: dict[str, int] = field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     corners: list[np.ndarray] = field(default_factory=list)
     regions: list[np.ndarray] = field(default_factory=list)
     cells: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    ground: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    profiles: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
 
-    def take(self, cloud: Cloud) -> Sequence[pa.RecordBatch]:
-        """One record batch for each region that needs points of a chunk."""
-        self._take_extent(cloud)
-        self._take_cells(cloud)
+    def add(self, chunk: Cloud) -> Sequence[pa.RecordBatch]:
+        """Add a chunk of the scan to the sums; one record batch for each region that needs points of it."""
+        cloud, places = self._without_marked(chunk)
+        first = self.num_points
+        self.num_points += len(chunk)
+        self.num_marked += len(chunk) - len(cloud)
+        if not len(cloud):
+            return []
+        self._add_extent(cloud)
+        self._add_cells(cloud)
         kept: np.ndarray | None = None
         xyz = cloud.xyz
         if self.thins:
@@ -142,8 +168,7 @@ class _Found:
         rows = regions.points if kept is None else kept[regions.points]
         columns = [cloud.xyz[:, axis].take(rows) for axis in range(3)]
         columns += [values.take(rows) for values in cloud.attributes.values()]
-        columns.append(rows + self.num_points)
-        self.num_points += len(cloud)
+        columns.append((rows if places is None else places[rows]) + first)
         self.attributes = tuple(cloud.attributes)
         table = pa.RecordBatch.from_arrays(
             [pa.array(column) for column in columns], ["x", "y", "z", *cloud.attributes, "point_index"]
@@ -153,26 +178,51 @@ class _Found:
             table.slice(start, end - start) for start, end in zip(regions.starts.tolist(), ends, strict=True)
         ]
 
-    def _take_extent(self, cloud: Cloud) -> None:
+    def _without_marked(self, cloud: Cloud) -> tuple[Cloud, np.ndarray | None]:
+        """A chunk without the points that are marked as noise; their places in it (n,), None where all are left."""
+        attributes = dict(cloud.attributes)
+        marked = attributes.pop(WITHHELD, None)
+        if marked is not None:
+            cloud = Cloud(cloud.xyz, attributes, cloud.crs)
+        if not self.config.excludes_noise:
+            return cloud, None
+        if "classification" in attributes and self.noise_codes:
+            is_noise = np.zeros(256, bool)
+            is_noise[list(self.noise_codes)] = True
+            by_code = is_noise[attributes["classification"]]
+            marked = by_code if marked is None else marked | by_code
+        if marked is None or not marked.any():
+            return cloud, None
+        places = np.flatnonzero(~marked)
+        return cloud[places], places
+
+    def _add_extent(self, cloud: Cloud) -> None:
         self.corners.append(cloud.corners())
         check_extent(np.concatenate(self.corners), self.grid.voxel_size, self.config.voxel_size_m)
         for name in MAY_BE_UNFILLED:
             if name in cloud.attributes:
                 self.largest[name] = max(self.largest.get(name, 0), int(cloud.attributes[name].max()))
 
-    def _take_cells(self, cloud: Cloud) -> None:
+    def _add_cells(self, cloud: Cloud) -> None:
         x, y = cloud.xyz.T[:2]
         code = cloud.attributes.get("classification", np.zeros(len(cloud), np.uint8))
         cell, count = coded_runs(x, y, code, self.grid.voxel_size[0], self.grid.cell_voxels)
         self.cells.append(occupied_cells(cell, count, np.add))
-        self.ground.append(lowest_points(cloud.xyz, 3 * self.grid.ground_size))
+        self.profiles.append(height_profile(cloud.xyz, self.grid.ground_size, self.grid.bin_size))
         if len(self.cells) >= _CHUNKS_ADDED_UP:
-            self.cells, self.ground = [_add_up(self.cells, np.add)], [_add_up(self.ground, np.minimum)]
+            self.cells, self.profiles = [self._all_cells()], [self._whole_profile()]
+
+    def _all_cells(self) -> tuple[np.ndarray, np.ndarray]:
+        cells, counts = (np.concatenate(column) for column in zip(*self.cells, strict=True))
+        return occupied_cells(cells, counts, np.add)
+
+    def _whole_profile(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return merge_profiles(*(np.concatenate(column) for column in zip(*self.profiles, strict=True)))
 
     def decoded_scan(self, scan: str, path: Path, notes: tuple[str, ...]) -> DecodedScan:
         corners = np.concatenate(self.corners)
-        cells, counts = _add_up(self.cells, np.add)
-        ground_cells, lowest = _add_up(self.ground, np.minimum)
+        cells, counts = self._all_cells()
+        bins, bin_points, bin_lowest = self._whole_profile()
         scale = colour_scale(max((self.largest.get(name, 0) for name in COLOURS), default=0))
         unfilled = never_filled(self.largest)
         if not unfilled.isdisjoint(RETURNS):
@@ -189,13 +239,10 @@ class _Found:
             regions=np.concatenate(self.regions),
             cells=cells,
             cell_points=counts,
-            ground_cells=ground_cells,
-            ground_lowest=lowest,
+            bins=bins,
+            bin_points=bin_points,
+            bin_lowest=bin_lowest,
+            noise_codes=self.noise_codes,
+            num_marked=self.num_marked,
             notes=notes,
         )
-
-
-def _add_up(found: list[tuple[np.ndarray, np.ndarray]], how: np.ufunc) -> tuple[np.ndarray, np.ndarray]:
-    """The cells of several chunks, each once."""
-    cells, values = (np.concatenate(column) for column in zip(*found, strict=True))
-    return occupied_cells(cells, values, how)

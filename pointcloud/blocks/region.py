@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from pointcloud.blocks.decoded import DecodedScan
+from pointcloud.blocks.ground import Ground
 from pointcloud.blocks.tiles import ThinnedPoints
 from pointcloud.formats.columns import COLOURS
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.grid.height import height_above
 from pointcloud.grid.kernels import nearest_to_centre
-from pointcloud.grid.voxels import group_by_cell, occupied_cells
+from pointcloud.grid.voxels import group_by_cell
 from pointcloud.labels import IGNORE, LabelScheme
 
 
@@ -29,6 +30,7 @@ class Region:
             stands for.
         index: (n,) int64, places in their scans.
         is_own: (n,) bool, whether a point is of the scan whose tiles are to be cut.
+        outliers: (m,) int64, places in the scan of its own points that were left out as outliers.
         axes: x, y and z, (n,) float64 each, CRS units; None where points are to train, not to be labelled.
     """
 
@@ -37,6 +39,7 @@ class Region:
     starts: np.ndarray
     index: np.ndarray
     is_own: np.ndarray
+    outliers: np.ndarray
     axes: tuple[np.ndarray, ...] | None
 
     def own_points(self, region: tuple[int, int], grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -52,21 +55,31 @@ class Region:
 def read_region(
     region: tuple[int, int],
     decoded_scans: Sequence[DecodedScan],
+    ground: Ground,
     scan: str,
     config: BlockConfig,
     scheme: LabelScheme | None,
 ) -> Region:
-    """The points of a region and around it.
+    """The points of a region and around it, without outliers.
 
     Args:
         region: place on the grid.
         decoded_scans: the scan and its neighbours, in the order of their names: the same points for every reader.
+        ground: of these scans.
         scan: whose tiles are to be cut.
         scheme: of the labels, None for none.
     """
     own = next(n for n, decoded in enumerate(decoded_scans) if decoded.scan == scan)
     grid = Grid.of(config, decoded_scans[own].crs)
-    tables = [(n, table) for n, decoded in enumerate(decoded_scans) for table in _read(decoded, region)]
+    tables, outliers = [], [np.empty(0, np.int64)]
+    for n, decoded in enumerate(decoded_scans):
+        for table in _read(decoded, region):
+            is_outlier = ground.is_outlier(table["x"], table["y"], table["z"])
+            if is_outlier is not None:
+                if n == own:
+                    outliers.append(table["point_index"][is_outlier])
+                table = {name: values[~is_outlier] for name, values in table.items()}
+            tables.append((n, table))
     counts = [len(table["x"]) for _, table in tables]
     source = np.repeat(np.array([n for n, _ in tables], np.uint16), counts)
     index = _joined([table["point_index"] for _, table in tables])
@@ -92,15 +105,10 @@ def read_region(
     for axis, column in zip(xyz, axes, strict=True):
         column.take(kept, out=axis, mode="clip")  # the default mode would go through another copy
     xyz = xyz.T
-    ground = occupied_cells(
-        np.concatenate([decoded.ground_cells for decoded in decoded_scans]),
-        np.concatenate([decoded.ground_lowest for decoded in decoded_scans]),
-        np.minimum,
-    )
     thinned = ThinnedPoints(
         scan=scan,
         xyz=xyz,
-        height=height_above(xyz, 3 * grid.ground_size, *ground),
+        height=height_above(xyz, 3 * grid.ground_size, ground.cells, ground.lowest),
         attributes=attributes,
         label=label,
         voxel_size=grid.voxel_size,
@@ -110,7 +118,9 @@ def read_region(
         scans=tuple(decoded.scan for decoded in decoded_scans),
         source=source[kept] if len(decoded_scans) > 1 else None,
     )
-    return Region(thinned, order, starts, index, is_own, axes if scheme is None else None)
+    return Region(
+        thinned, order, starts, index, is_own, np.concatenate(outliers), axes if scheme is None else None
+    )
 
 
 def _read(decoded: DecodedScan, region: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:

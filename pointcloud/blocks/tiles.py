@@ -102,6 +102,8 @@ class ThinnedPoints:
         self, config: BlockConfig, wanted: Mapping[tuple[int, int], Collection[tuple[int, int]]] | None = None
     ) -> Iterator[Block]:
         """Blocks as `iterate_blocks` gives them; of each shift only the tiles wanted, None: all."""
+        if not len(self.xyz):
+            return
         step = config.voxels_per_tile // config.overlap
         metres = metres_per_unit(self.crs)
         for a in range(config.overlap):

@@ -9,6 +9,7 @@ import numpy as np
 
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.decoded import DecodedScan
+from pointcloud.blocks.ground import Ground
 from pointcloud.blocks.region import read_region
 from pointcloud.dataset.splits import TRAIN, UNUSED, SplitRule, is_mixed, plan_split, split_of_shifted
 from pointcloud.grid.block_config import BlockConfig
@@ -32,6 +33,7 @@ class Cutting:
         decoded_scans: the scan and its neighbours, in the order of their names: the same points for every reader.
         config, scheme: how to cut.
         splits: shift -> tile -> split, of the scan's own tiles.
+        ground: below the decoded scans.
     """
 
     scan: str
@@ -39,6 +41,13 @@ class Cutting:
     config: BlockConfig
     scheme: LabelScheme
     splits: dict[Shift, dict[Tile, str]]
+    ground: Ground
+
+    @property
+    def num_outliers(self) -> int:
+        """Isolated points of the scan, which are in no block."""
+        own = next(decoded for decoded in self.decoded_scans if decoded.scan == self.scan)
+        return self.ground.num_outliers(own)
 
     def regions(self) -> Iterator[tuple[list[Block], list[str]]]:
         """The blocks of each region, and their splits, in the order of the regions.
@@ -53,7 +62,9 @@ class Cutting:
                 region = grid.region_of_tile(tile, shift)
                 wanted.setdefault(region, {}).setdefault(shift, set()).add(tile)
         for region in sorted(wanted):
-            points = read_region(region, self.decoded_scans, self.scan, self.config, self.scheme).thinned
+            points = read_region(
+                region, self.decoded_scans, self.ground, self.scan, self.config, self.scheme
+            ).thinned
             blocks = list(points.cut(self.config, wanted[region]))
             yield blocks, [self.splits[block.shift][block.tile] for block in blocks]
 
@@ -101,7 +112,7 @@ def plan_cutting(
                     decoded_scans, position, _holders(decoded_scans, position, (a, b), config)
                 )
                 splits[a, b] = {tile: split_of_shifted(tile, (a, b), around) for tile in sorted(shifted)}
-    return Cutting(decoded.scan, decoded_scans, config, scheme, splits)
+    return Cutting(decoded.scan, decoded_scans, config, scheme, splits, Ground.of(decoded_scans, config))
 
 
 def _holders(

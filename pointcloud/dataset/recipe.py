@@ -155,7 +155,10 @@ def read_scan(source: storage.Source, recipe: Recipe, folder: Path, crs: CRS | N
     """
     path = folder / f"{ledger.key_of(source.name)}.arrow"
     try:
-        decoded = decode_scan(source.name, source.uri, path, recipe.config, recipe.window, crs=crs)
+        decoded = decode_scan(
+            source.name, source.uri, path, recipe.config, recipe.window,
+            noise_codes=recipe.scheme.noise_codes, crs=crs,
+        )  # fmt: skip
         missing = {
             name: feature for feature in recipe.required for name in FEATURES[feature][0]
             if name not in decoded.attributes

@@ -25,12 +25,14 @@ class ShardSums:
     Attributes:
         num_blocks: by split.
         num_core: points of the base grid's tiles, which is points kept.
+        num_outliers: isolated points of the scan, which are in no block.
         class_counts: split -> labelled core points by class.
         moments: standardised column -> number, sum and sum of squares over the training split.
     """
 
     num_blocks: Counter[str] = field(default_factory=Counter)
     num_core: int = 0
+    num_outliers: int = 0
     class_counts: dict[str, np.ndarray] = field(default_factory=dict)
     moments: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -68,7 +70,7 @@ def write_shard(
         ScanError: more than `max_points` points that no cut can part.
         StorageError: `uri` cannot be written.
     """
-    sums, num_classes = ShardSums(), len(cutting.scheme)
+    sums, num_classes = ShardSums(num_outliers=cutting.num_outliers), len(cutting.scheme)
     waiting: list[tuple[Block, str]] = []
     with ShardWriter(uri, num_classes, crs) as writer:
         for blocks, splits in cutting.regions():

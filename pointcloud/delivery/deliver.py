@@ -43,13 +43,13 @@ def decode_for_labels(
     if uri.lower().endswith(SUFFIXES):
         with open_scan(uri) as reader:
             check_copy(uri, reader.header, scheme, options)
-    return decode_scan(scan, uri, path, config, every_point=True, crs=crs)
+    return decode_scan(scan, uri, path, config, every_point=True, noise_codes=scheme.noise_codes, crs=crs)
 
 
 def decode_beside(
     scan: str, uri: str, path: Path, config: BlockConfig, decoded: DecodedScan, crs: CRS | None = None
 ) -> DecodedScan:
-    """The points of a neighbouring scan that the tiles, halos and heights of a decoded scan may reach.
+    """The points of a neighbouring scan that the tiles, halos, heights and outliers of a decoded scan may depend on.
 
     Args:
         scan, uri: the neighbour's.
@@ -62,10 +62,12 @@ def decode_beside(
         ScanError: it cannot be read, or has no point there.
     """
     metres = metres_per_unit(decoded.crs)[0]
-    reach = (2 * config.tile_size_m + config.halo_m + config.ground_window_m) / metres
+    # Two ground cells, each a third of the window wide, tell a height; outliers there depend on the next ones.
+    window_m = config.ground_window_m * (2 if config.excludes_noise else 1)
+    reach = (2 * config.tile_size_m + config.halo_m + window_m) / metres
     (x_min, y_min), (x_max, y_max) = decoded.extent[:, :2].tolist()
     window = (x_min - reach, y_min - reach, x_max + reach, y_max + reach)
-    return decode_scan(scan, uri, path, config, window, crs=crs)
+    return decode_scan(scan, uri, path, config, window, noise_codes=decoded.noise_codes, crs=crs)
 
 
 def write_labels(
@@ -85,4 +87,4 @@ def write_labels(
     for at in range(0, len(classes), CHUNK_POINTS):
         codes[at : at + CHUNK_POINTS] = scheme.to_codes(classes[at : at + CHUNK_POINTS])
     write = write_exported if out_uri.lower().endswith(table_copy.SUFFIXES) else write_labelled
-    return write(scan_uri, out_uri, codes, found["confidence"], options, measures)
+    return write(scan_uri, out_uri, codes, found["confidence"], options, measures, found.get("noise"))

@@ -96,6 +96,7 @@ def write_labelled(
     confidence: np.ndarray,
     options: LabelOptions | None = None,
     measures: Mapping[AddedDimension, np.ndarray] | None = None,
+    noise: np.ndarray | None = None,
 ) -> Written:
     """Copy a scan with new class codes, and the file of its waveform packets where that lies beside it.
 
@@ -107,6 +108,7 @@ def write_labelled(
         options: which points may change, what is kept of the delivered classes, and whether the point format may be
             a newer one; None: the defaults.
         measures: further extra dimensions, (P,) uint8 each, in the steps of the dimension.
+        noise: (P,) uint8, which points are noise and keep their class, see `LabelOptions.new_codes`.
 
     Returns:
         The number of points written with each class code, and the proof that all else is the scan's.
@@ -132,6 +134,7 @@ def write_labelled(
                     confidence=confidence,
                     options=options,
                     measures=measures or {},
+                    noise=noise,
                 )
         copy_raw_parts(scan_uri, local_path)
         copy_descriptors(scan_uri, local_path)
@@ -178,6 +181,7 @@ def _copy(
     confidence: np.ndarray,
     options: LabelOptions,
     measures: Mapping[AddedDimension, np.ndarray],
+    noise: np.ndarray | None,
 ) -> tuple[list[str], np.ndarray]:
     """Write points and placeholders of the records.
 
@@ -206,7 +210,9 @@ def _copy(
             copy_points(chunk, record)
             now = slice(start, start + len(chunk))
             before = np.asarray(chunk.classification)
-            after = options.new_codes(before, codes[now], confidence[now])
+            after = options.new_codes(
+                before, codes[now], confidence[now], noise=None if noise is None else noise[now]
+            )
             counts += np.bincount(after, minlength=256)
             record.classification = after
             record.array[names[CONFIDENCE_DIMENSION]] = np.rint(confidence[now] / CONFIDENCE_STEP)

@@ -36,6 +36,7 @@ def write_exported(
     confidence: np.ndarray,
     options: LabelOptions,
     measures: Mapping[AddedDimension, np.ndarray],
+    noise: np.ndarray | None = None,
 ) -> Written:
     """Write a labelled cloud as PLY or Parquet, by the suffix of its URI.
 
@@ -57,7 +58,10 @@ def write_exported(
             at = now.stop
             if at <= len(codes):
                 some = {dimension: values[now] for dimension, values in measures.items()}
-                yield _label(made, delivered, codes[now], confidence[now], some, options, scan, written)
+                yield _label(
+                    made, delivered, codes[now], confidence[now], some, options, scan, written,
+                    None if noise is None else noise[now],
+                )  # fmt: skip
         if at != len(codes):
             raise ScanError(f"scan {scan_uri!r} has {at} points, expected {len(codes)}.")
 
@@ -106,10 +110,11 @@ def _proof(scan: StoredScan, out_uri: str, part: Path, num_points: int, names: t
 def _label(
     stored: Columns, delivered: np.ndarray | None, codes: np.ndarray, confidence: np.ndarray,
     measures: Mapping[AddedDimension, np.ndarray], options: LabelOptions, scan: StoredScan, written: dict[str, None],
+    noise: np.ndarray | None,
 ) -> Columns:  # fmt: skip
     """The columns of some points, n of them, of the labelled cloud; `written` takes the names of those that are new."""
     before = np.full(len(codes), columns.NO_CLASS, np.uint8) if delivered is None else delivered
-    made = _with_classes(stored, options.new_codes(before, codes, confidence, scan.no_class))
+    made = _with_classes(stored, options.new_codes(before, codes, confidence, scan.no_class, noise))
     added = {CONFIDENCE: confidence.astype(np.float32)}
     added |= {d: values * np.float32(d.step or 1) for d, values in measures.items()}
     written.update(dict.fromkeys((_CLASS, *sorted(scan.ours))))

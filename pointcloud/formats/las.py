@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from laspy import DecompressionSelection
 
-from pointcloud.cloud import ATTRIBUTES, CHUNK_POINTS, Columns, ScanHeader
+from pointcloud.cloud import ATTRIBUTES, CHUNK_POINTS, WITHHELD, Columns, ScanHeader
 from pointcloud.compiling import compiled
 from pointcloud.errors import ScanError
 from pointcloud.formats import las_header
@@ -35,10 +35,10 @@ _ATTRIBUTES_ONLY = reduce(
     or_,
     (
         getattr(DecompressionSelection, name)
-        for name in ("XY_RETURNS_CHANNEL", "Z", "CLASSIFICATION", "INTENSITY", "RGB")
+        for name in ("XY_RETURNS_CHANNEL", "Z", "CLASSIFICATION", "FLAGS", "INTENSITY", "RGB")
     ),
 )
-"""The layers of a LAZ 1.4 chunk that hold coordinates and `ATTRIBUTES`; older point formats have no layers."""
+"""The layers of a LAZ 1.4 chunk that hold coordinates, `ATTRIBUTES` and `WITHHELD`; older point formats have no layers."""
 
 
 @contextmanager
@@ -229,8 +229,12 @@ def iterate_columns(header: ScanHeader) -> Iterator[Columns]:
 
 
 def columns_of(points: laspy.ScaleAwarePointRecord, header: ScanHeader) -> Columns:
-    """Scaled coordinates and attributes of decoded points."""
-    return _coordinates(points).T, {name: np.asarray(points[name]) for name in header.attributes}
+    """Scaled coordinates and attributes of decoded points, and the flag `WITHHELD` where one of them has it."""
+    attributes = {name: np.asarray(points[name]) for name in header.attributes}
+    withheld = np.asarray(points[WITHHELD])
+    if withheld.any():
+        attributes[WITHHELD] = withheld.astype(bool)
+    return _coordinates(points).T, attributes
 
 
 def _coordinates(points: laspy.ScaleAwarePointRecord) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from pyproj import CRS
 
-from pointcloud.cloud import CHUNK_POINTS, Cloud, Columns, ScanHeader
+from pointcloud.cloud import CHUNK_POINTS, WITHHELD, Cloud, Columns, ScanHeader
 from pointcloud.crs import metres_per_unit, name_of, unit_names
 from pointcloud.errors import ScanError
 from pointcloud.formats import arrays, columns, copc, e57, las, ply, s3dis
@@ -111,7 +111,8 @@ def iterate_clouds(
 ) -> Iterator[Cloud]:
     """The points of a scan in the order of the file, at most `CHUNK_POINTS` at a time, none of them empty.
 
-    Every cloud has the attributes that the header names. Colours are as they are stored: see `colour_scale`.
+    Every cloud has the attributes that the header names, and `WITHHELD` where it holds such points. Colours are as they
+    are stored: see `colour_scale`.
 
     Args:
         uri: the scan.
@@ -219,9 +220,9 @@ NO_RETURNS = "its return numbers are all 0: it carries none, and every point cou
 
 
 def read_cloud(uri: str, report: Callable[[str], None] | None = None) -> Cloud:
-    """A whole scan as one cloud, its colours settled. Raises as `iterate_clouds`."""
+    """A whole scan as one cloud, its colours settled, without the flag `WITHHELD`. Raises as `iterate_clouds`."""
     chunks = list(iterate_clouds(uri, report=report))
-    names = list(chunks[0].attributes)
+    names = [name for name in chunks[0].attributes if name != WITHHELD]
     attributes = {name: np.concatenate([chunk.attributes[name] for chunk in chunks]) for name in names}
     largest = {name: int(attributes[name].max()) for name in columns.MAY_BE_UNFILLED if name in attributes}
     for name in never_filled(largest):

@@ -8,6 +8,8 @@ from typing import Any
 
 from pointcloud.errors import PointloomError, SchemaError
 
+NOISE_CHOICES = ("exclude", "use")
+
 
 @dataclass(frozen=True)
 class BlockConfig:
@@ -23,6 +25,8 @@ class BlockConfig:
         max_points: a tile with more points than this, halo included, is cut into quarters.
         across_scans: tiles and halos go on in the neighbouring scans of the same CRS; off where scans are of
             different times, or each in coordinates of its own.
+        noise: "exclude" leaves out points that the scan marks as noise or as withheld, and isolated ones far below or
+            above all others; "use" takes them like any other point.
 
     Raises:
         PointloomError: sizes that do not fit together.
@@ -36,6 +40,7 @@ class BlockConfig:
     ground_window_m: float = 30.0
     max_points: int = 12288
     across_scans: bool = True
+    noise: str = "exclude"
 
     def __post_init__(self) -> None:
         sizes = (self.tile_size_m, self.voxel_size_m, self.ground_window_m)
@@ -46,6 +51,8 @@ class BlockConfig:
             )
         if self.overlap < 1 or self.max_points < 64:
             raise PointloomError("overlap must be 1 or more and max_points 64 or more.")
+        if self.noise not in NOISE_CHOICES:
+            raise PointloomError(f"noise {self.noise!r} is not known; expected {' or '.join(NOISE_CHOICES)}.")
         per_step = self.tile_size_m / self.voxel_size_m / self.overlap
         if round(per_step) < 1 or abs(per_step - round(per_step)) > 1e-6 * per_step:
             raise PointloomError(
@@ -57,6 +64,11 @@ class BlockConfig:
     def voxels_per_tile(self) -> int:
         """Voxels along the side of a tile."""
         return round(self.tile_size_m / self.voxel_size_m)
+
+    @property
+    def excludes_noise(self) -> bool:
+        """Whether `noise` is "exclude"."""
+        return self.noise == "exclude"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""

@@ -16,6 +16,7 @@ from pyproj import CRS
 from pointcloud.crs import metres_per_unit
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.kernels import squares_reached
+from pointcloud.grid.noise import BIN_M
 from pointcloud.grid.voxels import group
 
 _REGION_TILES = 8
@@ -28,6 +29,7 @@ class Grid:
     Attributes:
         voxel_size: edge of a voxel in CRS units, horizontal and vertical.
         ground_size: edge of the cells whose lowest point heights count from, CRS units.
+        bin_size: height of the bins in which points of a ground cell are counted, CRS units.
         cell_voxels: voxels along a cell.
         tile_cells: cells along a tile; as many as there are shifts along an axis.
         region_cells: cells along a region.
@@ -36,6 +38,7 @@ class Grid:
 
     voxel_size: tuple[float, float]
     ground_size: float
+    bin_size: float
     cell_voxels: int
     tile_cells: int
     region_cells: int
@@ -51,6 +54,7 @@ class Grid:
         return Grid(
             voxel_size=(config.voxel_size_m / horizontal, config.voxel_size_m / vertical),
             ground_size=config.ground_window_m / 3 / horizontal,
+            bin_size=BIN_M / vertical,
             cell_voxels=cell_voxels,
             tile_cells=config.overlap,
             region_cells=_REGION_TILES * config.overlap,

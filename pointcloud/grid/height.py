@@ -21,6 +21,8 @@ def height_above(xyz: np.ndarray, window: float, cells: np.ndarray, lowest: np.n
     around most buildings. Cells and lowest as from `lowest_points`; the points' own cells must be among them.
     """
     size = window / 3
+    if not len(xyz):
+        return np.empty(0)
     corners = np.array([[axis.min(), axis.max()] for axis in xyz.T[:2]])
     low, high = np.floor(corners / size).astype(np.int64).T
     beside = ((cells >= low - 1) & (cells <= high + 1)).all(axis=1)

@@ -11,8 +11,11 @@ import numpy as np
 from pointcloud.errors import PointloomError
 from pointcloud.labels import LabelScheme
 
+MARKED, OUTLIER = 1, 2
+"""Why a point is noise: the scan marks it as noise or as withheld, or it was found to be isolated."""
 UNCLASSIFIED = 1  # ASPRS LAS 1.4 R16, table 17; 0 is "created, never classified"
 CONFIDENCE_STEP = 0.01
+_LARGEST_NOISE_CODE = 31  # what every LAS point format can hold
 FORMATS = ("same", "las", "laz", "ply", "parquet")
 """The scan's own (PLY where that has no writer), LAS or LAZ with all that a LAS file holds, or every point with all its
 dimensions and the CRS."""
@@ -34,6 +37,8 @@ class LabelOptions:
         codes: (class name, code written for it), instead of the label scheme's.
         format: of the labelled clouds, one of `FORMATS`.
         upgrade: a scan of point format 0 to 5 becomes 6 to 10 where its codes do not fit.
+        noise: "exclude" or "use", see `BlockConfig`; None: as in training.
+        noise_code: written for isolated points that were found; None: they keep their class.
 
     Raises:
         PointloomError: a number out of its range, or a class with two codes.
@@ -51,11 +56,18 @@ class LabelOptions:
     codes: tuple[tuple[str, int], ...] = ()
     format: str = "same"
     upgrade: bool = False
+    noise: str | None = None
+    noise_code: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_confidence <= 1 or self.rotations < 1 or self.smoothing < 0:
             raise PointloomError(
                 "min_confidence must be from 0 to 1, rotations 1 or more, smoothing 0 or more."
+            )
+        if self.noise_code is not None and not 0 <= self.noise_code <= _LARGEST_NOISE_CODE:
+            raise PointloomError(
+                f"noise_code {self.noise_code} cannot be written, expected a code from 0 to {_LARGEST_NOISE_CODE}; ASPRS "
+                "has 7 for low and 18 for high noise."
             )
         beyond = [
             code for code in (*self.preserve, *(code for _, code in self.codes)) if not 0 <= code <= 255
@@ -91,18 +103,24 @@ class LabelOptions:
         return table[codes]
 
     def new_codes(
-        self, codes: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, no_class: int | None = None
-    ) -> np.ndarray:
+        self, codes: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, no_class: int | None = None,
+        noise: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """Codes to write (P,) uint8, from the scan's (P,), the predicted ones (P,) and confidences (P,) in [0, 1].
 
         Args:
             no_class: the code of points that the scan gives none; unless it is preserved they get one.
+            noise: (P,) uint8, not 0 for points that keep their code because they are noise; of these the ones with
+                `OUTLIER` get `noise_code`, if there is one.
         """
         doubtful = np.rint(confidence / CONFIDENCE_STEP) < self.min_confidence / CONFIDENCE_STEP - 1e-6
         new = np.where(doubtful, np.uint8(UNCLASSIFIED), predicted)
         may_change = self.may_change(codes)
         if no_class is not None and no_class not in self.preserve:
             may_change |= codes == no_class
+        if noise is not None:
+            may_change &= (noise == 0) | ((noise == OUTLIER) & (self.noise_code is not None))
+            new = np.where(noise == OUTLIER, np.uint8(self.noise_code or 0), new)
         return np.where(may_change, new, codes)
 
     def to_dict(self) -> dict[str, Any]:

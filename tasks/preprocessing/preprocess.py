@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.blocks.features import FeatureStatistics
+from pointcloud.blocks.ground import describe_noise
 from pointcloud.crs import metres_per_unit, name_of
 from pointcloud.dataset import splits, store
 from pointcloud.dataset.filling import values_to_fill
@@ -60,10 +61,12 @@ def preprocess_scan(
             output=uri,
             details={
                 "path": path, "tiles": tiles.to_dict(), **sums.to_dict(), **_details(decoded, neighbours, recipe),
+                "noise": {"marked": decoded.num_marked, "outliers": sums.num_outliers},
+                "notes": [*decoded.notes, *describe_noise(decoded.num_marked, sums.num_outliers)],
             },
         )  # fmt: skip
         logger.info("%s: %s points in %.1f s", scan, f"{record.points_in:,}", record.seconds)
-        for note in decoded.notes:
+        for note in record.details["notes"]:
             logger.info("%s: %s", scan, note)
     except ScanError as error:
         sentence = str(error) if scan in str(error) else f"scan {survey.sources[scan].uri!r}: {error}"
@@ -98,7 +101,6 @@ def _details(decoded: DecodedScan, neighbours: list[DecodedScan], recipe: Recipe
         "crs": name_of(decoded.crs) if decoded.crs is not None else None,
         "extent": decoded.extent.tolist(),
         "neighbours": [other.scan for other in neighbours],
-        "notes": list(decoded.notes),
     }
 
 

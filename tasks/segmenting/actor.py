@@ -21,6 +21,7 @@ from models.predictor import Predictor
 from models.weights.checkpoint import read_checkpoint
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.decoded import DecodedScan
+from pointcloud.blocks.ground import describe_noise
 from pointcloud.cloud import CHUNK_POINTS
 from pointcloud.crs import metres_per_unit
 from pointcloud.delivery.deliver import decode_beside, decode_for_labels, write_labels
@@ -28,6 +29,7 @@ from pointcloud.delivery.las_copy import output_name
 from pointcloud.errors import PointloomError, ScanError, StorageError
 from pointcloud.labelling.label_points import label_points
 from pointcloud.labelling.measures import summarise
+from pointcloud.labelling.options import OUTLIER
 from pointcloud.quality.doubtful_tiles import TileDoubts
 from pointcloud.quality.drift import Sampler
 from pointcloud.simulate.files import write_tile
@@ -138,7 +140,7 @@ class ScanSegmenter:
             decoded, neighbours, self._job.config, partial(self._predict, sampler), partial(summarise, options=options),
             doubts.take, folder,
         )  # fmt: skip
-        class_counts = _class_counts(found["classes"], len(scheme))
+        class_counts, num_outliers = _count(found, len(scheme))
         labelled, in_network = time.monotonic(), self._predictor.network_seconds - in_network
         looks = self._looks(sampler, decoded)
         if looks["drift"] and self._job.quarantine_drift:
@@ -173,7 +175,8 @@ class ScanSegmenter:
                 "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
                 "settings": self._job.settings,
                 **looks,
-                "notes": list(decoded.notes),
+                "noise": {"marked": decoded.num_marked, "outliers": num_outliers},
+                "notes": [*decoded.notes, *describe_noise(decoded.num_marked, num_outliers)],
                 "proof": proof.to_dict(),
                 "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
             },
@@ -237,9 +240,14 @@ class ScanSegmenter:
         return decoded, neighbours
 
 
-def _class_counts(classes: np.ndarray, num_classes: int) -> list[int]:
-    """Points of each class, of (P,) uint8 in a file that may be larger than memory."""
-    counts = np.zeros(num_classes, np.int64)
-    for at in range(0, len(classes), CHUNK_POINTS):
-        counts += np.bincount(classes[at : at + CHUNK_POINTS], minlength=num_classes)
-    return counts.tolist()
+def _count(found: Mapping[str, np.ndarray], num_classes: int) -> tuple[list[int], int]:
+    """Points of each class, and outliers, of what `label_points` returned in files that may be larger than memory."""
+    counts, num_outliers, noise = np.zeros(num_classes, np.int64), 0, found.get("noise")
+    for at in range(0, len(found["classes"]), CHUNK_POINTS):
+        classes = found["classes"][at : at + CHUNK_POINTS]
+        if noise is not None:
+            of_chunk = noise[at : at + CHUNK_POINTS]
+            num_outliers += int(np.count_nonzero(of_chunk == OUTLIER))
+            classes = classes[of_chunk == 0]
+        counts += np.bincount(classes, minlength=num_classes)
+    return counts.tolist(), num_outliers

@@ -64,7 +64,7 @@ def find_scans(
     patterns: list[str],
     out: str,
     format: str = "same",
-    report: Callable[[str], None] = lambda _: None,  # noqa: A002
+    report: Callable[[str], None] = lambda _: None,
 ) -> list[files.Source]:
     """The scans of any format that paths, folders and globs mean, but those of an out folder within such a folder.
 

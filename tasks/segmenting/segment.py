@@ -51,6 +51,8 @@ def plan_segmenting(
     config = record.block_config
     if options.overlap is not None:
         config = replace(config, overlap=options.overlap)
+    if options.noise is not None:
+        config = replace(config, noise=options.noise)
     cpus = cpus_per_actor or max(1, usable_cpus() // num_actors)
     return SegmentJob(
         checkpoint, fingerprint(checkpoint), out, num_actors, cpus, memory_mb, time_limit_s, config, options,

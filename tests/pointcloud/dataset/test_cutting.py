@@ -27,6 +27,7 @@ from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 from tests.support import broken_files
 from tests.support.clouds import SCHEME, SMALL, crop, write_las
+from tests.support.noise import below_ground, with_points
 
 CONFIG = replace(SMALL, voxel_size_m=0.5)
 ALL = SplitRule(val_fraction=0.0)
@@ -287,3 +288,20 @@ def test_neighbours_and_their_order(nine: list[Path], tmp_path: Path) -> None:
         assert scan not in others
         assert all(scan in found[other] for other in others)
     assert sorted(reading_order(headers)) == sorted(headers)
+
+
+@pytest.mark.parametrize(("code", "withheld"), [(2, False), (7, False), (6, True)])
+def test_noise_is_in_no_block_and_changes_none(
+    whole: Path, tmp_path: Path, code: int, withheld: bool
+) -> None:
+    config = replace(CONFIG, ground_window_m=30.0)
+    noisy = with_points(whole, tmp_path / whole.name, below_ground(whole, 40.0, 5), code, withheld)
+    blocks = by_place(preprocess([noisy], config, tmp_path / "noisy"))
+    expected = by_place(preprocess([whole], config, tmp_path / "plain"))
+    assert blocks.keys() == expected.keys()
+    for place, block in expected.items():
+        for name in ("position", "height", "label", "point_index", "is_core"):
+            np.testing.assert_array_equal(getattr(blocks[place], name), getattr(block, name))
+    (decoded,) = decode_all([noisy], config, tmp_path / "again").values()
+    cutting = plan_cutting(decoded, [], config, SCHEME, ALL)
+    assert (decoded.num_marked, cutting.num_outliers) == ((0, 5) if code == 2 else (5, 0))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import laspy
 import numpy as np
 import pytest
 
@@ -17,8 +18,10 @@ from pointcloud.errors import ScanError
 from pointcloud.formats.reader import read_cloud, read_header
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labelling.label_points import label_points
+from pointcloud.labelling.options import MARKED, OUTLIER
 from tests.pointcloud.dataset.test_cutting import CONFIG, nine, whole
-from tests.support.clouds import assert_one_sentence
+from tests.support.clouds import assert_one_sentence, crop
+from tests.support.noise import below_ground, with_points
 from tests.support.voxel_votes import VoxelVotes
 
 __all__ = ["nine", "whole"]
@@ -105,7 +108,7 @@ def test_files_of_labels_have_their_blocks_before_they_are_written_to(whole: Pat
 
 
 @pytest.mark.parametrize("strange", [np.nan, np.inf])
-def test_logits_that_are_no_numbers_are_said(whole: Path, tmp_path: Path, strange: float) -> None:
+def test_logits_that_are_nan_or_infinite_are_said(whole: Path, tmp_path: Path, strange: float) -> None:
     decoded = decode_scan(whole.name, str(whole), tmp_path / "decoded.arrow", CONFIG, every_point=True)
 
     def spoilt(blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
@@ -113,6 +116,59 @@ def test_logits_that_are_no_numbers_are_said(whole: Path, tmp_path: Path, strang
             logits[np.flatnonzero(block.is_core)[:1], 0] = strange
             yield block, logits
 
-    with pytest.raises(ScanError, match="logits that are no numbers") as error:
+    with pytest.raises(ScanError, match="NaN or infinite logits") as error:
         label_points(decoded, [], CONFIG, spoilt, summarise)
     assert_one_sentence(error, whole.name)
+
+
+NOISY = replace(CONFIG, ground_window_m=30.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "withheld", "kind"),
+    [(1, False, OUTLIER), (7, False, MARKED), (18, False, MARKED), (2, True, MARKED)],
+)
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_noise_changes_no_other_label(
+    whole: Path, tmp_path: Path, code: int, withheld: bool, kind: int, overlap: int
+) -> None:
+    config = replace(NOISY, overlap=overlap)
+    noise = np.concatenate([below_ground(whole, 30.0, 3), below_ground(whole, -300.0, 2, seed=1)])
+    noisy = with_points(whole, tmp_path / whole.name, noise, code, withheld)
+    expected = label_all([whole], config, tmp_path / "plain")[whole.name]
+    found = label_all([noisy], config, tmp_path / "noisy")[whole.name]
+    num = len(expected["class"])
+    assert "noise" not in expected
+    np.testing.assert_array_equal(found["mean"][:num], expected["mean"])
+    assert found["noise"].tolist() == [0] * num + [kind] * len(noise)
+    assert not found["mean"][num:].any(), "noise gets no label"
+    used = label_all([noisy], replace(config, noise="use"), tmp_path / "used")[whole.name]
+    assert "noise" not in used
+    assert (used["class"][:num] != expected["class"]).any(), "or it would not show what noise does"
+
+
+def test_noise_is_the_same_in_one_file_and_in_nine(whole: Path, tmp_path: Path) -> None:
+    noisy = with_points(whole, tmp_path / whole.name, below_ground(whole, 25.0, 6, seed=2))
+    pieces = crop(noisy, tmp_path / "nine", [652_030.3, 652_061.1], [6_600_029.9, 6_600_060.2])
+    one = label_all([noisy], NOISY, tmp_path / "one")[noisy.name]
+    other = label_all(pieces, NOISY, tmp_path / "other")
+    noise_of = {scan: labels.get("noise", np.zeros(1)) for scan, labels in other.items()}
+    assert sum(np.count_nonzero(noise) for noise in noise_of.values()) == np.count_nonzero(one["noise"]) == 6
+    apart = by_place([noisy], {noisy.name: one})
+    assert np.mean([apart[place] == label for place, label in by_place(pieces, other).items()]) >= 0.999
+
+
+def test_a_scan_of_one_point_far_below_its_neighbours_is_refused(whole: Path, tmp_path: Path) -> None:
+    lonely = with_points(whole, tmp_path / "b.laz", below_ground(whole, 50.0))
+    (piece,) = crop(lonely, tmp_path / "low", [], [])[:1]
+    las = laspy.read(piece)
+    las.points = las.points[-1:]
+    las.update_header()
+    las.write(tmp_path / "b.laz")
+    decoded = [
+        decode_scan(path.name, str(path), tmp_path / f"{path.name}.arrow", NOISY, every_point=True)
+        for path in (tmp_path / "b.laz", whole)
+    ]
+    with pytest.raises(ScanError, match="holds only isolated points") as error:
+        label_points(decoded[0], decoded[1:], NOISY, predict, summarise)
+    assert_one_sentence(error, "b.laz")

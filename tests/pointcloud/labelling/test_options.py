@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import laspy
 import numpy as np
@@ -15,7 +16,7 @@ from pointcloud.delivery.proof import find_difference
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.formats.reader import iterate_clouds
 from pointcloud.labelling.measures import STEP, class_and_confidence, summarise
-from pointcloud.labelling.options import LabelOptions, parse_codes
+from pointcloud.labelling.options import MARKED, OUTLIER, LabelOptions, parse_codes
 from pointcloud.labels import PRESETS, ClassLabel, LabelScheme
 from tests.support.clouds import assert_one_sentence, real_files, write_las
 
@@ -238,3 +239,25 @@ def test_codes_of_the_user_s_own() -> None:
     for text in ("vegetation", "vegetation=x", "=4", "a=b=-1"):
         with pytest.raises(PointloomError, match="expected name=code"):
             parse_codes([text])
+
+
+def test_noise_keeps_its_code_and_outliers_get_another_where_wanted() -> None:
+    codes, predicted = np.array([1, 7, 2, 5], np.uint8), np.full(4, 6, np.uint8)
+    noise = np.array([0, MARKED, OUTLIER, OUTLIER], np.uint8)
+    sure = np.array([1.0, 0.0, 0.0, 0.0])
+
+    def new(**choices: Any) -> list[int]:
+        return LabelOptions(**choices).new_codes(codes, predicted, sure, noise=noise).tolist()
+
+    assert new() == [6, 7, 2, 5]
+    assert new(min_confidence=0.5) == [6, 7, 2, 5], "noise is not unclassified"
+    assert new(noise_code=18) == [6, 7, 18, 18]
+    assert new(noise_code=18, preserve=(5,)) == [6, 7, 18, 5]
+    assert new(noise_code=0, only_unclassified=True) == [6, 7, 2, 5]
+
+
+@pytest.mark.parametrize("code", [-1, 32])
+def test_a_noise_code_that_old_formats_cannot_hold_is_refused(code: int) -> None:
+    with pytest.raises(PointloomError, match=f"noise_code {code} cannot be written") as error:
+        LabelOptions(noise_code=code)
+    assert_one_sentence(error, str(code))
