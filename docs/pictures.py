@@ -147,13 +147,13 @@ def _eye_dome(picture: np.ndarray, depth: np.ndarray) -> np.ndarray:
     return np.where(filled[..., None], picture * light, picture).astype(np.uint8)
 
 
-def write_png(path: Path, picture: Any) -> None:
-    """Write a Pillow picture as a PNG below 300 kB, with 256 colours and then fewer pixels where it takes that."""
+def write_png(path: Path, picture: Any, max_bytes: int = MAX_BYTES) -> None:
+    """Write a Pillow picture as a PNG of at most so many bytes, with 256 colours and then fewer pixels where it takes that."""
     from PIL import Image
 
     buffer = _png(picture.convert("RGB"))
     share = 1.0
-    while buffer.tell() > MAX_BYTES:
+    while buffer.tell() > max_bytes:
         size = round(picture.width * share), round(picture.height * share)
         smaller = picture if share == 1 else picture.resize(size, Image.Resampling.LANCZOS)
         buffer = _png(
