@@ -58,7 +58,10 @@ def local_segmenter(scans: Sequence[Path], checkpoint: str, out: Path, across_sc
     from tasks.segmenting.actor import ScanSegmenter
     from tasks.segmenting.segment import examine_collection, plan_segmenting
 
-    job = plan_segmenting(checkpoint, str(out), LabelOptions(), 1, 1, 3000, 3600)
+    job = plan_segmenting(
+        checkpoint=checkpoint, out=str(out), options=LabelOptions(), num_actors=1, cpus_per_actor=1, memory_mb=3000,
+        time_limit_s=3600,
+    )  # fmt: skip
     job = replace(job, config=replace(job.config, across_scans=across_scans))
     with isolated(1, job.memory_mb, job.time_limit_s) as processes:
         sources = [Source(str(scan), scan.name) for scan in scans]

@@ -18,14 +18,9 @@ from tasks.runtime.isolation import isolated
 from tasks.runtime.quarantine import check_quarantine
 from tasks.segmenting.collection import choose, find_scans
 from tasks.segmenting.estimate import estimate
+from tasks.segmenting.job import SegmentJob
 from tasks.segmenting.morning_report import REPORT, ReviewOptions, write_report
-from tasks.segmenting.segment import (
-    SegmentJob,
-    examine_collection,
-    foresee,
-    plan_segmenting,
-    segment_scans,
-)  # fmt: skip
+from tasks.segmenting.segment import examine_collection, foresee, plan_segmenting, segment_scans
 
 
 class SegmentParameters(FlowParameters):
@@ -133,14 +128,33 @@ class SegmentParameters(FlowParameters):
     def job(self) -> SegmentJob:
         """The job these parameters describe. Raises PointloomError for a checkpoint or options that cannot be used."""
         options = LabelOptions(
-            self.overlap, self.rotations, self.smoothing, self.min_confidence, tuple(sorted(set(self.preserve))),
-            self.only_unclassified, self.keep_original, self.entropy, self.probabilities, parse_codes(self.codes),
-            self.format, self.upgrade_format, self.noise, self.noise_code,
-        )  # fmt: skip
+            overlap=self.overlap,
+            rotations=self.rotations,
+            smoothing=self.smoothing,
+            min_confidence=self.min_confidence,
+            preserve=tuple(sorted(set(self.preserve))),
+            only_unclassified=self.only_unclassified,
+            keep_original=self.keep_original,
+            entropy=self.entropy,
+            probabilities=self.probabilities,
+            codes=parse_codes(self.codes),
+            format=self.format,
+            upgrade=self.upgrade_format,
+            noise=self.noise,
+            noise_code=self.noise_code,
+        )
         return plan_segmenting(
-            self.checkpoint, self.out, options, self.num_actors, self.cpus_per_actor, self.memory_mb, self.time_limit_s,
-            self.drift == "quarantine", self.gpu, self.cluster_wait_s,
-        )  # fmt: skip
+            checkpoint=self.checkpoint,
+            out=self.out,
+            options=options,
+            num_actors=self.num_actors,
+            cpus_per_actor=self.cpus_per_actor,
+            memory_mb=self.memory_mb,
+            time_limit_s=self.time_limit_s,
+            quarantine_drift=self.drift == "quarantine",
+            gpu=self.gpu,
+            wait_s=self.cluster_wait_s,
+        )
 
 
 def check(parameters: SegmentParameters) -> None:
@@ -168,10 +182,12 @@ def segment(parameters: SegmentParameters) -> list[str]:
             )
             lines = [
                 collection.plan.to_markdown(),
+                job.warning,
                 estimate(collection, job, may_sample=True),
                 foresee(collection, job),
+                *collection.unreached.values(),
             ]
-            text = "\n".join([*lines, *collection.unreached.values()])
+            text = "\n".join(filter(None, lines))
             show_markdown(f"plan-{out}", text, f"What would be done in {out}")
             return [text]
         with held(out, parameters.wait_s):
@@ -179,11 +195,11 @@ def segment(parameters: SegmentParameters) -> list[str]:
                 sources, job, processes, num_readers, parameters.retry_quarantined, only
             )
             logger.info("%s; %s", collection.plan, estimate(collection, job))
-            if said := foresee(collection, job):
-                logger.warning(said)
+            for sentence in filter(None, [job.warning, foresee(collection, job)]):
+                logger.warning(sentence)
             began = time.monotonic()
             records = segment_scans(collection, job)
-            review = ReviewOptions(parameters.review_below, parameters.price_per_hour)
+            review = ReviewOptions(below=parameters.review_below, price_per_hour=parameters.price_per_hour)
             try:
                 write_report(collection, records, job, review, time.monotonic() - began)
             finally:

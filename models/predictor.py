@@ -22,22 +22,29 @@ _BATCH_POINTS = 16_384  # enough to fill two cores; more only needs more memory
 
 
 class Predictor:
-    """Runs the network of a checkpoint on blocks, on a GPU where there is one.
+    """Runs the network of a checkpoint on blocks.
 
     Attributes:
         network_seconds: wall time spent inside the network and its graph so far.
     """
 
-    def __init__(self, checkpoint: Checkpoint, rotations: int = 1, smoothing: int = 0) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        rotations: int = 1,
+        smoothing: int = 0,
+        device: torch.device | None = None,
+    ) -> None:
         """A network, and what is done beyond running it once.
 
         Args:
             rotations: turns of each block about the vertical, by 360° / rotations, whose logits are averaged.
             smoothing: nearest points of the block in space, the point itself among them, whose logits are averaged
                 for a point's; 0 or 1: none.
+            device: where the network runs; None: a GPU where there is one.
         """
         self.checkpoint = checkpoint
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = checkpoint.build_network().to(self.device)
         self._rotations, self._smoothing = rotations, smoothing
         self.network_seconds = 0.0

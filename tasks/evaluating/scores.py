@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from models.metrics import Scores
 from pointcloud.storage import files
 from tasks.report.content import Table
-from tasks.report.words import grouped, per_cent
+from tasks.report.figures import grouped, per_cent
 
 ALL = "all scans"
 _SCORES = pa.schema(

@@ -49,6 +49,7 @@ class Review:
         seen: what the checkpoint's training saw; None where it is not known.
         figures: label, value and a few words for the head of the page.
         facts: further ones for its end.
+        warnings: sentences that stand out at the head of the page.
     """
 
     title: str
@@ -63,6 +64,7 @@ class Review:
     seen: Seen | None = None
     figures: tuple[Tile, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from tasks.report import words
+from tasks.report.figures import grouped, per_cent
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -18,6 +18,6 @@ def render_page(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(grouped=words.grouped, per_cent=words.per_cent)
+    environment.filters.update(grouped=grouped, per_cent=per_cent)
     styles = Markup(here.joinpath("page.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(styles=styles, **values)

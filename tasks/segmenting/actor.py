@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,30 +17,21 @@ import numpy as np
 import ray
 import torch
 
-from models.predictor import Predictor
-from models.weights.checkpoint import read_checkpoint
-from pointcloud.blocks.block import Block
-from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.blocks.ground import describe_noise
 from pointcloud.cloud import CHUNK_POINTS
-from pointcloud.crs import metres_per_unit
-from pointcloud.delivery.deliver import decode_beside, decode_for_labels, write_labels
-from pointcloud.delivery.las_copy import output_name
 from pointcloud.errors import PointloomError, ScanError, StorageError
-from pointcloud.labelling.label_points import label_points
-from pointcloud.labelling.measures import summarise
 from pointcloud.labelling.options import OUTLIER
 from pointcloud.quality.doubtful_tiles import TileDoubts
 from pointcloud.quality.drift import Sampler
-from pointcloud.simulate.files import write_tile
-from pointcloud.simulate.survey import SurveyConfig
 from pointcloud.storage import files, ledger
 from pointcloud.storage.ledger import UNREACHED
-from tasks.runtime.isolation import IsolatedProcesses, scratch_sentence
+from tasks.runtime.isolation import scratch_sentence
 from tasks.segmenting.job import STAGE, SegmentJob
+from tasks.segmenting.labeller import ScanLabeller
 
-_IMPORT_SECONDS = 30.0  # to wait for what takes one or two; the first scan waits for the rest
-_REHEARSED = SurveyConfig(tiles=(1, 1), tile_size_m=30.0, points_per_m2=10.0)
+CANNOT_BEGIN = "cannot begin"
+"""State of a scan whose actor has no network: nothing is wrong with the scan, and the run ends."""
+
 _ATTEMPTS, _PAUSE_SECONDS = 2, 5.0  # on top of the minute that `pointcloud.storage.filesystem` waits
 _LIVES = 3  # actors that may end over one scan, before the scan is taken for the cause
 
@@ -51,19 +42,24 @@ class ScanSegmenter:
     def __init__(self, job: SegmentJob) -> None:
         torch.set_num_threads(job.cpus_per_actor)
         self._job = job
-        self._isolated = IsolatedProcesses(1, job.memory_mb, job.time_limit_s)
-        importing = self._isolated.prepare(decode_for_labels.__module__)
-        checkpoint = replace(read_checkpoint(job.checkpoint), block_config=job.config)
-        self._scheme = job.options.scheme(checkpoint.label_scheme)
-        self._predictor = Predictor(checkpoint, job.options.rotations, job.options.smoothing)
-        self._predictor.warm_up()
-        importing.join(_IMPORT_SECONDS)
-        self._rehearse()
+        try:
+            self._labeller = ScanLabeller(job)
+        except PointloomError as error:
+            # The first scan brings it to the flow. Ray would begin anew with an actor that raises here, several times,
+            # and put the sentence at the end of a traceback.
+            self._cannot_begin = str(error)
+        else:
+            self._cannot_begin = ""
+            self._labeller.rehearse()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Label the scan that the one row of a batch names; a row of what came of it."""
         uri, name, key, beside = (str(batch[column][0]) for column in ("uri", "name", "key", "neighbours"))
         began = time.monotonic()
+        if self._cannot_begin:
+            return {
+                "record": [asdict(ledger.Record(STAGE, name, key, CANNOT_BEGIN, error=self._cannot_begin))]
+            }
         for attempt in range(_ATTEMPTS):
             try:
                 if self._begin(name):
@@ -130,19 +126,17 @@ class ScanSegmenter:
     def _label(
         self, uri: str, name: str, key: str, beside: Mapping[str, str], began: float, folder: Path
     ) -> ledger.Record:
-        scheme, options, output = self._scheme, self._job.options, self._job.output(name)
-        begun, in_network = time.time(), self._predictor.network_seconds
-        decoded, neighbours = self._decode(name, uri, beside, folder)
+        labeller, output = self._labeller, self._job.output(name)
+        scheme, predictor = labeller.scheme, labeller.predictor
+        begun, in_network = time.time(), predictor.network_seconds
+        decoded, neighbours = labeller.decode(name, uri, beside, folder)
         decoded_at = time.monotonic()
         doubts = TileDoubts(name, self._job.config, decoded.crs, decoded.extent, len(scheme))
         sampler = Sampler(self._job.config.tile_size_m)
-        found = label_points(
-            decoded, neighbours, self._job.config, partial(self._predict, sampler), partial(summarise, options=options),
-            doubts.take, folder,
-        )  # fmt: skip
+        found = labeller.label(decoded, neighbours, partial(labeller.logits, sampler), folder, doubts.take)
         class_counts, num_outliers = _count(found, len(scheme))
-        labelled, in_network = time.monotonic(), self._predictor.network_seconds - in_network
-        looks = self._looks(sampler, decoded)
+        labelled, in_network = time.monotonic(), predictor.network_seconds - in_network
+        looks = labeller.looks(sampler, decoded)
         if looks["drift"] and self._job.quarantine_drift:
             why = f"scan {uri!r} is unlike what the network was trained on: {' '.join(looks['drift'])}"
             return replace(
@@ -150,7 +144,7 @@ class ScanSegmenter:
                 points_in=decoded.num_points,
                 details=looks,
             )
-        codes, proof = self._isolated.call(write_labels, uri, output, folder, scheme, options)
+        codes, proof = labeller.write(uri, output, folder)
         doubts.write(self._job.tiles(name))
         written = time.monotonic()
         stages = {
@@ -181,63 +175,6 @@ class ScanSegmenter:
                 "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
             },
         )  # fmt: skip
-
-    def _predict(self, sampler: Sampler, blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
-        """Logits of blocks that are looked at on their way."""
-
-        def looked_at() -> Iterator[Block]:
-            for block in blocks:
-                sampler.take(block)
-                yield block
-
-        yield from self._predictor.logits(looked_at())
-
-    def _rehearse(self) -> None:
-        """Label a small simulated scan: what is loaded on first use is then no part of the first scan's time.
-
-        A network whose features it lacks, as colour, has been warmed up without it; whatever else is wrong the first
-        scan will say.
-        """
-        with (
-            tempfile.TemporaryDirectory(prefix="pointloom-rehearsal-") as name,
-            suppress(Exception),
-        ):
-            folder = Path(name)
-            scan = write_tile(_REHEARSED, 0, 0, folder)
-            decoded, _ = self._decode(scan.name, str(scan), {}, folder)
-            label_points(
-                decoded, [], self._job.config, self._predictor.logits, partial(summarise, options=self._job.options),
-                folder=folder,
-            )  # fmt: skip
-            out = folder / "labelled" / output_name(scan.name, self._job.options.format)
-            self._isolated.call(write_labels, str(scan), str(out), folder, self._scheme, self._job.options)
-        self._predictor.network_seconds = 0.0
-
-    def _looks(self, sampler: Sampler, decoded: DecodedScan) -> dict[str, Any]:
-        """What a scan looks like and how it is unlike the training, for its record."""
-        checkpoint = self._predictor.checkpoint
-        thinning = {decoded.scan: decoded.num_points / max(sampler.num_kept, 1)}
-        seen, drift = sampler.seen(thinning), []
-        if checkpoint.seen is not None:
-            units = metres_per_unit(decoded.crs)
-            drift = sampler.drift(checkpoint.seen, checkpoint.features, thinning, units)
-        return {"seen": None if seen is None else seen.to_dict(), "drift": drift}
-
-    def _decode(
-        self, name: str, uri: str, beside: Mapping[str, str], folder: Path
-    ) -> tuple[DecodedScan, list[DecodedScan]]:
-        """A scan and its neighbours (name -> URI), decoded where a decoder may crash."""
-        config, neighbours = self._job.config, []
-        decoded: DecodedScan = self._isolated.call(
-            decode_for_labels, name, uri, folder / "scan.arrow", config, self._scheme, self._job.options
-        )
-        for number, (other, at) in enumerate(sorted(beside.items())):
-            # A neighbour that cannot be read, or has no point so near, gives no context; its own record says why.
-            with suppress(ScanError):
-                neighbours.append(
-                    self._isolated.call(decode_beside, other, at, folder / f"{number}.arrow", config, decoded)
-                )
-        return decoded, neighbours
 
 
 def _count(found: Mapping[str, np.ndarray], num_classes: int) -> tuple[list[int], int]:

@@ -15,10 +15,11 @@ from pointcloud.formats import reader
 from pointcloud.formats.las import SUFFIXES
 from pointcloud.storage import files, ledger
 from pointcloud.storage.ledger import UNCHANGED, UNREACHED, WAITING
+from tasks.report.figures import counted
 from tasks.segmenting.job import STAGE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Collection:
     """The scans of one run, looked at from outside.
 
@@ -63,13 +64,13 @@ class Collection:
 def find_scans(
     patterns: list[str],
     out: str,
-    format: str = "same",
+    cloud_format: str = "same",
     report: Callable[[str], None] = lambda _: None,
 ) -> list[files.Source]:
     """The scans of any format that paths, folders and globs mean, but those of an out folder within such a folder.
 
     Args:
-        format: of the labelled clouds, one of `label_options.FORMATS`.
+        cloud_format: of the labelled clouds, one of `pointcloud.labelling.options.FORMATS`.
         report: is told in one sentence what is left out.
 
     Raises:
@@ -87,17 +88,17 @@ def find_scans(
         )
     if len(sources) < len(found):
         report(
-            f"{len(found) - len(sources)} files below the out folder {out!r} are left out: they are labelled clouds, "
-            "no scans."
+            f"left out as labelled clouds, not scans: {counted(len(found) - len(sources), 'file', 'files')} below the out "
+            f"folder {out!r}."
         )
     others = [source for source in sources if not source.name.lower().endswith(SUFFIXES)]
-    if others and format in ("las", "laz"):
+    if others and cloud_format in ("las", "laz"):
         raise PointloomError(
-            f"scan {others[0].uri!r} is neither LAS nor LAZ, and so its labelled cloud cannot be {format}; choose the "
+            f"scan {others[0].uri!r} is neither LAS nor LAZ, so its labelled cloud cannot be {cloud_format}; choose the "
             "format same (PLY for such scans), ply or parquet, or leave it out."
         )
     for source in sources:
-        name = output_name(source.name, format)
+        name = output_name(source.name, cloud_format)
         other = outputs.setdefault(name, source)
         if other is not source:
             raise PointloomError(

@@ -1,4 +1,4 @@
-"""How long labelling will take: by the records there are, or by labelling a sample as an actor does, kept nowhere."""
+"""How long labelling will take: from the records of scans labelled before, or from labelling a sample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +20,20 @@ from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.errors import PointloomError
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
-from pointcloud.labelling.label_points import label_points
-from pointcloud.labelling.measures import summarise
 from pointcloud.quality.drift import Sampler
 from pointcloud.storage import ledger
+from tasks.report.figures import counted
 from tasks.runtime.isolation import scratch_sentence
-from tasks.segmenting.actor import ScanSegmenter
 from tasks.segmenting.collection import Collection
 from tasks.segmenting.job import SegmentJob
+from tasks.segmenting.labeller import ScanLabeller
 
 _SAMPLE_SECONDS = 20.0
 _SAMPLES = 3  # scans that are tried
 _ENOUGH_POINTS = 50_000  # with fewer, what every scan costs once is most of what is measured
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
     """What was measured on one scan.
 
@@ -60,10 +58,11 @@ def estimate(collection: Collection, job: SegmentJob, may_sample: bool = False) 
             in this process, for about 20 s; nothing of it is kept.
     """
     sizes = _sizes(collection)
-    what = f"{sum(sizes.values()):,} points in {len(sizes)} scans to label"
+    what = f"{sum(sizes.values()):,} points in {counted(len(sizes), 'scan', 'scans')} to label"
     unknown = sum(collection.headers[scan].num_points is None for scan in _readable(collection))
     if unknown:  # rooms
-        what += f", and {unknown} scans that tell no number of points, which no estimate counts"
+        header = "whose header tells" if unknown == 1 else "whose headers tell"
+        what += f", and {counted(unknown, 'scan', 'scans')} {header} no number of points and which no estimate counts"
     if not sizes:
         return f"{what}."
     measured = [
@@ -75,8 +74,8 @@ def estimate(collection: Collection, job: SegmentJob, may_sample: bool = False) 
     if measured:
         rate = sum(record.points_in for record in measured) / sum(record.seconds for record in measured)
         return (
-            f"{what}: {_how_long(list(sizes.values()), rate, job)} as measured on {len(measured)} scans here; start-up "
-            "comes on top."
+            f"{what}: {_how_long(list(sizes.values()), rate, job)} as measured on "
+            f"{counted(len(measured), 'scan', 'scans')} here; start-up comes on top."
         )
     none = f"{what}; no estimate of time, because"
     if not may_sample:
@@ -104,10 +103,14 @@ def measure_sample(collection: Collection, job: SegmentJob) -> Sample | str:
     why = "no scan has a header that tells its points."
     logger.info("No scan is labelled yet with this checkpoint and these settings: a sample is measured.")
     try:
-        with closing(_Sampling(job)) as sampling:
+        torch.set_num_threads(job.cpus_per_actor)
+        # Several actors without GPUs of their own see none.
+        device = torch.device("cpu") if job.num_actors > 1 and not job.gpu else None
+        with closing(ScanLabeller(job, device)) as labeller:
+            labeller.rehearse()
             for scan in order[:_SAMPLES]:
                 try:
-                    return sampling.measure(collection.row(scan))
+                    return _measure(labeller, collection.row(scan), job.config)
                 except PointloomError as error:
                     why = str(error) if scan in str(error) else f"scan {scan!r}: {error}"
                 logger.warning("No sample: %s", why)
@@ -137,7 +140,8 @@ def _readable(collection: Collection) -> list[str]:
 def _how_long(sizes: list[int], rate: float, job: SegmentJob) -> str:
     # However many actors there are, one of them has the largest scan to itself.
     seconds = max(sum(sizes) / min(job.num_actors, len(sizes)), max(sizes)) / rate
-    return f"about {_duration(seconds)} with {job.num_actors} actors, at {rate:,.0f} points/s each"
+    actors = counted(job.num_actors, "actor", "actors")
+    return f"about {_duration(seconds)} with {actors}, at {rate:,.0f} points/s each"
 
 
 def _duration(seconds: float) -> str:
@@ -150,54 +154,45 @@ class _Enough(Exception):
     """Long enough was measured."""
 
 
-class _Sampling(ScanSegmenter):
-    """An actor in this process, which labels a part of a scan and forgets it."""
+def _measure(labeller: ScanLabeller, row: dict[str, str], config: BlockConfig) -> Sample:
+    """What labelling some blocks of a scan took, at least one of the network's batches.
 
-    def __init__(self, job: SegmentJob) -> None:
-        super().__init__(job)
-        if job.num_actors > 1 and not job.gpu:  # such actors see none
-            self._predictor.device = torch.device("cpu")
-            self._predictor.network.cpu()
+    Raises:
+        ScanError, StorageError: the scan cannot be read or labelled.
+        OSError: no room for its points on this machine's disk.
+    """
+    sampler, labelled = Sampler(config.tile_size_m), 0.0
+    with tempfile.TemporaryDirectory(prefix="pointloom-sample-") as name:
+        folder, began = Path(name), time.monotonic()
+        scan, beside = labeller.decode(row["name"], row["uri"], json.loads(row["neighbours"]), folder)
+        decoded = time.monotonic()
 
-    def close(self) -> None:
-        self._isolated.close()
+        def until_enough(blocks: Iterable[Block]) -> Iterator[Block]:
+            for block in blocks:
+                if labelled and time.monotonic() - decoded > _SAMPLE_SECONDS:
+                    raise _Enough
+                yield block
 
-    def measure(self, row: dict[str, str]) -> Sample:
-        """What blocks of a scan took, at least one of the network's batches.
+        def predict(blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
+            nonlocal labelled
+            for block, logits in labeller.logits(sampler, until_enough(blocks)):
+                labelled += _points_of(block, scan, config)
+                yield block, logits
 
-        Raises:
-            ScanError, StorageError: the scan cannot be read or labelled.
-            OSError: no room for its points on this machine's disk.
-        """
-        config, labelled = self._job.config, 0.0
-        sampler = Sampler(config.tile_size_m)
-        with tempfile.TemporaryDirectory(prefix="pointloom-sample-") as name:
-            folder, began = Path(name), time.monotonic()
-            decoded, beside = self._decode(row["name"], row["uri"], json.loads(row["neighbours"]), folder)
-            decoded_at = time.monotonic()
-
-            def until_enough(blocks: Iterable[Block]) -> Iterator[Block]:
-                for block in blocks:
-                    if labelled and time.monotonic() - decoded_at > _SAMPLE_SECONDS:
-                        raise _Enough
-                    yield block
-
-            def predict(blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
-                nonlocal labelled
-                for block, logits in self._predict(sampler, until_enough(blocks)):
-                    labelled += _points_of(block, decoded, config)
-                    yield block, logits
-
-            try:
-                label_points(decoded, beside, config, predict, partial(summarise, options=self._job.options),
-                             folder=folder)  # fmt: skip
-                labelled = decoded.num_points
-            except _Enough:
-                pass
-            ended = time.monotonic()
-        share = min(1.0, labelled / decoded.num_points)
-        device = "GPU" if self._predictor.device.type == "cuda" else "CPUs"
-        return Sample(decoded.scan, labelled, ended - decoded_at + share * (decoded_at - began), device)
+        try:
+            labeller.label(scan, beside, predict, folder)
+            labelled = scan.num_points
+        except _Enough:
+            pass
+        ended = time.monotonic()
+    share = min(1.0, labelled / scan.num_points)
+    device = "GPU" if labeller.predictor.device.type == "cuda" else "CPUs"
+    return Sample(
+        scan=row["name"],
+        points=labelled,
+        seconds=ended - decoded + share * (decoded - began),
+        device=device,
+    )
 
 
 def _points_of(block: Block, decoded: DecodedScan, config: BlockConfig) -> float:

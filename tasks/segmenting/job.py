@@ -5,25 +5,28 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pointcloud.delivery.las_copy import output_name
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.storage import files, ledger
 
+if TYPE_CHECKING:  # finding scans needs STAGE, and no torch
+    from models.weights.checkpoint import Checkpoint
+
 STAGE = "segment"
-
-
 _WAY = "interpolated"  # how voxels label points: clouds labelled another way are labelled again
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentJob:
     """One checkpoint, one place for the labelled clouds, and how the work is shared out.
 
     Attributes:
         checkpoint: its folder or URI.
-        identity: `models.weights.checkpoint.fingerprint` of it.
+        identity: `models.weights.checkpoint.fingerprint` of it when the run was planned: no other is used.
+        record: what it says of itself, without weights.
         out: folder or URI of the labelled clouds.
         num_actors, cpus_per_actor: how many, and the CPUs of each.
         memory_mb, time_limit_s: what decoding a scan may take, see `tasks.runtime.isolation`.
@@ -37,6 +40,7 @@ class SegmentJob:
 
     checkpoint: str
     identity: str
+    record: Checkpoint
     out: str
     num_actors: int
     cpus_per_actor: int
@@ -62,18 +66,30 @@ class SegmentJob:
         )
 
     @property
+    def warning(self) -> str:
+        """A sentence on a checkpoint whose training has not finished; empty for one that has."""
+        if not self.record.unfinished:
+            return ""
+        epoch, miou = (self.record.metrics.get(name) for name in ("epoch", "val_miou"))
+        score = "" if miou is None else f", validation mIoU {miou:.3f}"
+        return (
+            f"checkpoint {self.checkpoint!r} is unfinished: {self.record.unfinished} (best epoch so far: {epoch}{score}); "
+            "when it has, scans labelled now will be labelled again."
+        )
+
+    @property
     def settings(self) -> str:
         """Hash of what the points/s of an actor depend on, besides the machine."""
         return ledger.key_of(self.identity, self.options.to_dict(), self.cpus_per_actor, self.gpu)
 
     def output(self, scan: str) -> str:
-        """Where the labelled cloud of a scan goes."""
+        """The URI of a scan's labelled cloud."""
         return files.join(self.out, output_name(scan, self.options.format))
 
     def attempts(self, scan: str) -> str:
-        """Where the times are counted that an actor began with a scan and did not get to the end."""
+        """The file that counts how often an actor began with a scan and did not get to its end."""
         return files.join(self.out, "ledger", "attempts", f"{scan}.json")
 
     def tiles(self, scan: str) -> str:
-        """Where a scan's doubt by tile is kept."""
+        """The file of a scan's tiles with their confidence."""
         return files.join(self.out, "tiles", f"{scan}.parquet")

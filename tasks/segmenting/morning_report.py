@@ -12,7 +12,6 @@ import pyarrow as pa
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from models.weights.checkpoint import read_checkpoint
 from pointcloud.cloud import ScanHeader
 from pointcloud.errors import StorageError
 from pointcloud.quality import review_polygons
@@ -20,10 +19,11 @@ from pointcloud.quality.doubtful_tiles import LEAST_POINTS, NUM_PLACES, Place, r
 from pointcloud.storage import files, ledger
 from tasks.prefect_ui.scan_states import show_markdown
 from tasks.prefect_ui.survey_map import Box, boxes_of
+from tasks.report.figures import counted, grouped, per_cent
 from tasks.report.review import Doubtful, Review, class_shares, render
-from tasks.report.words import Tile, counted, grouped, per_cent
+from tasks.report.words import Tile
+from tasks.segmenting.collection import Collection
 from tasks.segmenting.job import SegmentJob
-from tasks.segmenting.segment import Collection
 
 REPORT = "report.html"
 _MOST_TILES = 6_000
@@ -33,7 +33,7 @@ _SHOWN_ROWS = 20
 _READERS = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewOptions:
     """What is worth a look, and what the machines cost.
 
@@ -74,8 +74,7 @@ def write_report(
     Raises:
         StorageError: it cannot be written.
     """
-    checkpoint = read_checkpoint(job.checkpoint, weights=False)
-    scheme = checkpoint.label_scheme
+    scheme = job.record.label_scheme
     boxes = boxes_of(collection.headers)
     done = [r for r in records if r.state == ledger.DONE]
     bad = [r for r in records if r.state != ledger.DONE]
@@ -98,7 +97,8 @@ def write_report(
         tiles=tuple(found.tiles if len(found.tiles) <= _MOST_TILES else found.scans),
         places=tuple(places),
         crs=found.crs,
-        seen=checkpoint.seen,
+        seen=job.record.seen,
+        warnings=tuple(filter(None, [job.warning])),
         figures=tuple(_figures(done, bad, now, options.price_per_hour, seconds, num_tiles)),
         facts={
             "checkpoint": job.checkpoint,
@@ -232,7 +232,8 @@ def _stages(now: Sequence[ledger.Record]) -> str:
 
 def _to_markdown(page: Review, bad: Sequence[ledger.Record]) -> str:
     """What the Prefect UI shows of the page."""
-    lines = ["| | | |", "| --- | ---: | --- |"]
+    lines = [line for sentence in page.warnings for line in (f"**Note:** {_cell(sentence)}", "")]
+    lines += ["| | | |", "| --- | ---: | --- |"]
     lines += [f"| {tile.label} | {tile.value} | {tile.note} |" for tile in page.figures]
     if bad:
         lines += ["", "**Scans that need a look**", "", "| scan | why |", "| --- | --- |"]

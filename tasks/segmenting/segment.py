@@ -23,10 +23,11 @@ from pointcloud.storage import files, ledger
 from pointcloud.storage.ledger import UNREACHED
 from tasks.prefect_ui.scan_states import ScanStates
 from tasks.prefect_ui.survey_map import boxes_of
+from tasks.report.figures import counted
 from tasks.runtime.cluster import await_room, ray_session, usable_cpus
 from tasks.runtime.examining import examine_all
 from tasks.runtime.isolation import HEAP, IsolatedProcesses
-from tasks.segmenting.actor import ScanSegmenter
+from tasks.segmenting.actor import CANNOT_BEGIN, ScanSegmenter
 from tasks.segmenting.collection import Collection, choose
 from tasks.segmenting.job import STAGE, SegmentJob
 
@@ -37,27 +38,42 @@ _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def plan_segmenting(
-    checkpoint: str, out: str, options: LabelOptions, num_actors: int, cpus_per_actor: int, memory_mb: int,
+    *, checkpoint: str, out: str, options: LabelOptions, num_actors: int, cpus_per_actor: int, memory_mb: int,
     time_limit_s: float, quarantine_drift: bool = False, gpu: bool = False, wait_s: float = 120.0,
 ) -> SegmentJob:  # fmt: skip
-    """A job whose checkpoint is there and readable; 0 CPUs per actor shares out what this machine has.
+    """A job whose checkpoint is there and readable.
+
+    Args:
+        checkpoint, out, options, num_actors, memory_mb, time_limit_s, quarantine_drift, gpu, wait_s: as `SegmentJob`.
+        cpus_per_actor: 0 shares out what this machine has.
 
     Raises:
         StorageError, SchemaError: no checkpoint there, or of another schema.
         PointloomError: options that do not fit the checkpoint's tiles or classes.
     """
-    record = read_checkpoint(checkpoint, weights=False)
+    identity = fingerprint(checkpoint)
+    record = read_checkpoint(checkpoint, weights=False, expect=identity)
     _check_doubtful(options.scheme(record.label_scheme), options)
     config = record.block_config
     if options.overlap is not None:
         config = replace(config, overlap=options.overlap)
     if options.noise is not None:
         config = replace(config, noise=options.noise)
-    cpus = cpus_per_actor or max(1, usable_cpus() // num_actors)
     return SegmentJob(
-        checkpoint, fingerprint(checkpoint), out, num_actors, cpus, memory_mb, time_limit_s, config, options,
-        quarantine_drift, gpu, wait_s,
-    )  # fmt: skip
+        checkpoint=checkpoint,
+        identity=identity,
+        record=record,
+        out=out,
+        num_actors=num_actors,
+        cpus_per_actor=cpus_per_actor or max(1, usable_cpus() // num_actors),
+        memory_mb=memory_mb,
+        time_limit_s=time_limit_s,
+        config=config,
+        options=options,
+        quarantine_drift=quarantine_drift,
+        gpu=gpu,
+        wait_s=wait_s,
+    )
 
 
 def _check_doubtful(scheme: LabelScheme, options: LabelOptions) -> None:
@@ -72,15 +88,15 @@ def _check_doubtful(scheme: LabelScheme, options: LabelOptions) -> None:
 
 def foresee(collection: Collection, job: SegmentJob) -> str:
     """What the headers tell of scans that cannot be labelled with these codes, a sentence; empty when all can."""
-    scheme = job.options.scheme(read_checkpoint(job.checkpoint, weights=False).label_scheme)
+    scheme = job.options.scheme(job.record.label_scheme)
     headers = [collection.headers[scan] for scan in collection.plan.todo if scan in collection.headers]
     small = [header.uri for header in headers if not fits(header.dimensions, scheme, job.options)]
     if not small:
         return ""
     largest = max(label.code for label in scheme.classes)
     return (
-        f"{len(small)} scans, such as {small[0]!r}, will be quarantined: their point formats end at class code "
-        f"{LAST_SHORT_CODE} and the largest to write is {largest}; ask for upgrade_format, or other codes."
+        f"{counted(len(small), 'scan', 'scans')} ({small[0]!r} first) will be quarantined: the point format ends at class "
+        f"code {LAST_SHORT_CODE} and the largest to write is {largest}; ask for upgrade_format, or other codes."
     )
 
 
@@ -131,7 +147,7 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
     Where several scans in a row cannot be reached or written the rest is left, without records.
 
     Raises:
-        PointloomError: the Ray cluster has no room for an actor.
+        PointloomError: the Ray cluster has no room for an actor, or the checkpoint is not the one of the plan any more.
     """
     logger = get_run_logger()
     keys, todo = collection.keys, list(collection.plan.todo)
@@ -171,6 +187,8 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
         )
         for row in rows.iter_rows():
             record = ledger.Record(**row["record"])
+            if record.state == CANNOT_BEGIN:
+                raise PointloomError(record.error)
             records[record.scan] = record
             states.set(record.scan, record.state, record)
             unreached = unreached + 1 if record.state == UNREACHED else 0

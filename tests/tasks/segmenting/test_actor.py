@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models.network.deepgcn import DeepGCN
-from models.weights.checkpoint import read_checkpoint, save_checkpoint
+from models.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from pointcloud.blocks.features import num_channels
 from pointcloud.delivery.las_copy import output_name
 from pointcloud.errors import PointloomError
@@ -24,7 +24,8 @@ from pointcloud.labels import PRESETS, LabelScheme
 from pointcloud.quality.drift import Range, Seen
 from pointcloud.storage.ledger import DONE, QUARANTINED, UNREACHED
 from tasks.segmenting import actor as segmenter
-from tasks.segmenting.actor import ScanSegmenter
+from tasks.segmenting import labeller
+from tasks.segmenting.actor import CANNOT_BEGIN, ScanSegmenter
 from tasks.segmenting.job import SegmentJob
 from tasks.segmenting.segment import plan_segmenting
 from tests.models.test_predictor import CLOUD, make_predictor
@@ -40,9 +41,20 @@ LIDARHD = "lidarhd_50m/*.laz"
 @pytest.fixture
 def job(tmp_path: Path) -> SegmentJob:
     save_checkpoint(str(tmp_path / "checkpoint"), make_predictor(voxel_size_m=1.0).checkpoint)
+    return planned(str(tmp_path / "checkpoint"), str(tmp_path / "labelled"))
+
+
+def planned(checkpoint: str, out: str, **options: Any) -> SegmentJob:
     return plan_segmenting(
-        str(tmp_path / "checkpoint"), str(tmp_path / "labelled"), LabelOptions(), 1, 1, 1500, 30.0
-    )
+        checkpoint=checkpoint, out=out, options=LabelOptions(**options), num_actors=1, cpus_per_actor=1, memory_mb=1500,
+        time_limit_s=30.0,
+    )  # fmt: skip
+
+
+def published(job: SegmentJob, checkpoint: Checkpoint) -> SegmentJob:
+    """A job like that with another checkpoint in the same place."""
+    save_checkpoint(job.checkpoint, checkpoint)
+    return planned(job.checkpoint, job.out)
 
 
 def run(actor: ScanSegmenter, scan: Path, beside: dict[str, str] | None = None) -> dict[str, Any]:
@@ -66,7 +78,7 @@ def test_a_decoder_that_dies_ends_its_scan_only(
     decoder: Callable[..., object],
     said: str,
 ) -> None:
-    monkeypatch.setattr(segmenter, "decode_for_labels", decoder)
+    monkeypatch.setattr(labeller, "decode_for_labels", decoder)
     actor = ScanSegmenter(job)
     for name, state in (("a.las", DONE), ("bad.las", QUARANTINED), ("b.las", DONE)):
         record = run(actor, write_las(tmp_path / name, 300))
@@ -95,16 +107,31 @@ def test_the_rehearsal_counts_for_nothing_and_leaves_nothing(
     checkpoint = make_predictor(voxel_size_m=1.0).checkpoint
     network = replace(checkpoint.network, in_channels=num_channels(features))
     drawn = replace(checkpoint, network=network, state=DeepGCN(network).state_dict(), features=features)
-    save_checkpoint(job.checkpoint, drawn)
+    job = published(job, drawn)
     (tmp_path / "parts").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "parts"))
     rehearsed = []
-    monkeypatch.setattr(segmenter, "label_points", lambda *a, **k: rehearsed.append(label_points(*a, **k)))
+    monkeypatch.setattr(labeller, "label_points", lambda *a, **k: rehearsed.append(label_points(*a, **k)))
     actor = ScanSegmenter(job)
-    assert len(rehearsed) == ("rgb" not in features)  # which no simulated survey has
-    assert actor._predictor.network_seconds == 0.0
+    assert len(rehearsed) == 1
+    assert actor._labeller.predictor.network_seconds == 0.0
     assert not list((tmp_path / "parts").glob("pointloom-*"))
     assert not (tmp_path / "labelled").exists()
+
+
+@pytest.mark.parametrize("when", ["before the actor begins", "before it is started again"])
+def test_no_label_comes_from_another_checkpoint_than_that_of_the_plan(
+    job: SegmentJob, tmp_path: Path, when: str
+) -> None:
+    scan = write_las(tmp_path / "a.las", 300)
+    if when == "before it is started again":
+        assert run(ScanSegmenter(job), scan)["state"] == DONE
+        (tmp_path / "labelled" / "a.las").unlink()
+    save_checkpoint(job.checkpoint, make_predictor(seed=1, voxel_size_m=1.0).checkpoint)
+    record = run(ScanSegmenter(job), scan)
+    assert record["state"] == CANNOT_BEGIN
+    assert "was replaced after this run had begun" in record["error"]
+    assert not (tmp_path / "labelled" / "a.las").exists()
 
 
 @pytest.mark.parametrize("make", [arrays, scanned, annotated])
@@ -113,10 +140,10 @@ def test_scans_of_other_formats_are_labelled_and_bad_ones_quarantined(
 ) -> None:
     checkpoint = make_predictor(voxel_size_m=1.0).checkpoint
     network = replace(checkpoint.network, in_channels=num_channels(("xyz", "rgb")))
-    save_checkpoint(
-        job.checkpoint,
-        replace(checkpoint, network=network, state=DeepGCN(network).state_dict(), features=("xyz", "rgb")),
+    coloured = replace(
+        checkpoint, network=network, state=DeepGCN(network).state_dict(), features=("xyz", "rgb")
     )
+    job = published(job, coloured)
     scan, actor = make(tmp_path), ScanSegmenter(job)
     record = run(actor, scan)
     assert record["state"] == DONE, record["error"]
@@ -144,20 +171,16 @@ def test_doubtful_points_are_no_floor(job: SegmentJob) -> None:
     checkpoint = make_predictor(voxel_size_m=1.0).checkpoint
     rooms = LabelScheme("rooms", PRESETS["s3dis"].classes[: len(checkpoint.label_scheme)])
     save_checkpoint(job.checkpoint, replace(checkpoint, label_scheme=rooms))
-
-    def planned(**options: Any) -> SegmentJob:
-        return plan_segmenting(job.checkpoint, job.out, LabelOptions(**options), 1, 1, 1500, 30.0)
-
     with pytest.raises(PointloomError, match="code 1, which is the class 'floor'"):
-        planned(min_confidence=0.5)
-    planned(min_confidence=0.5, codes=(("floor", 101),))
-    planned()
+        planned(job.checkpoint, job.out, min_confidence=0.5)
+    planned(job.checkpoint, job.out, min_confidence=0.5, codes=(("floor", 101),))
+    planned(job.checkpoint, job.out)
 
 
 def test_a_scan_that_takes_too_long_to_decode(
     job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmenter, "decode_for_labels", lethal_decoders.hang)
+    monkeypatch.setattr(labeller, "decode_for_labels", lethal_decoders.hang)
     record = run(ScanSegmenter(replace(job, time_limit_s=0.5)), write_las(tmp_path / "bad.las", 300))
     assert "took more than the limit" in record["error"]
 
@@ -221,7 +244,7 @@ def test_storage_that_comes_back_is_waited_for(
 def test_a_writer_that_dies_ends_its_scan_only(
     job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmenter, "write_labels", lethal_decoders.crash)
+    monkeypatch.setattr(labeller, "write_labels", lethal_decoders.crash)
     record = run(ScanSegmenter(job), write_las(tmp_path / "bad.las", 300))
     assert record["state"] == QUARANTINED
     assert "its decoder crashed" in record["error"]
@@ -232,7 +255,7 @@ def test_a_scan_unlike_the_training_is_labelled_with_a_warning_or_quarantined(
 ) -> None:
     checkpoint = read_checkpoint(job.checkpoint)
     dense = Seen(Range(500.0, 600.0, 700.0), {"intensity": Range(0.0, 9.0, 10.0)})
-    save_checkpoint(job.checkpoint, replace(checkpoint, seen=dense))
+    job = published(job, replace(checkpoint, seen=dense))
     scan = write_las(tmp_path / "a.las", 300)
     record = run(ScanSegmenter(job), scan)
     assert record["state"] == DONE
@@ -252,7 +275,7 @@ def test_what_nobody_foresaw_ends_its_scan_only_and_its_traceback_is_kept(
     job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     actor = ScanSegmenter(job)
-    network = actor._predictor.network
+    network = actor._labeller.predictor.network
 
     def fail(*_: Any) -> None:
         raise kind("out of memory,\nsays the network.")
@@ -320,9 +343,7 @@ def test_a_wrong_unit_is_said_or_quarantined_whatever_the_features(
     first, second = sorted(REAL.glob(pattern))[:2] if pattern else simulated(tmp_path)
     looks = run(ScanSegmenter(job), first)["details"]
     assert looks["drift"] == [], "this checkpoint knows nothing"
-    save_checkpoint(
-        job.checkpoint, replace(read_checkpoint(job.checkpoint), seen=Seen.from_dict(looks["seen"]))
-    )
+    job = published(job, replace(read_checkpoint(job.checkpoint), seen=Seen.from_dict(looks["seen"])))
     assert Seen.from_dict(looks["seen"]).delivered is not None
     warning, strict = ScanSegmenter(job), ScanSegmenter(replace(job, quarantine_drift=True))
     right = run(strict, second)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from pointcloud.storage.files import Source
 from tasks.segmenting.collection import Collection, find_scans
 from tasks.segmenting.estimate import estimate
 from tasks.segmenting.job import STAGE, SegmentJob
+from tests.models.test_predictor import make_predictor
 from tests.pointcloud.formats.test_s3dis import room
 from tests.support.clouds import SMALL, assert_one_sentence, read_labelled, write_las
 from tests.support.scan_files import ply_bytes
@@ -135,14 +138,32 @@ def test_a_room_is_known_by_the_content_of_its_files(scans: Path) -> None:
 
 def test_an_estimate_says_which_scans_it_does_not_count(scans: Path) -> None:
     headers = {name: read_header(str(scans / name)) for name in ("Area_1/room_1", "b.ply")}
-    job = SegmentJob("checkpoint", "identity", "out", 1, 1, 1000, 10.0, SMALL, LabelOptions())
+    job = SegmentJob(
+        checkpoint="checkpoint", identity="identity", record=make_predictor().checkpoint, out="out", num_actors=1,
+        cpus_per_actor=1, memory_mb=1000, time_limit_s=10.0, config=SMALL, options=LabelOptions(),
+    )  # fmt: skip
     for chosen, expected in (
         (
             ("Area_1/room_1", "b.ply"),
-            "3 points in 1 scans to label, and 1 scans that tell no number of points",
+            "3 points in 1 scan to label, and 1 scan whose header tells no number of points",
         ),
-        (("Area_1/room_1",), "0 points in 0 scans to label, and 1 scans that tell no number of points"),
+        (
+            ("Area_1/room_1",),
+            "0 points in 0 scans to label, and 1 scan whose header tells no number of points",
+        ),
     ):
         some = {name: headers[name] for name in chosen}
-        collection = Collection({}, dict.fromkeys(some, "key"), some, {}, {}, ledger.Plan(new=chosen))
+        collection = Collection(
+            sources={}, keys=dict.fromkeys(some, "key"), headers=some, neighbours={}, records={},
+            plan=ledger.Plan(new=chosen),
+        )  # fmt: skip
         assert expected in estimate(collection, job)
+
+
+def test_finding_scans_loads_neither_torch_nor_ray_nor_prefect() -> None:
+    code = (
+        "import sys, tasks.segmenting.collection\n"
+        "assert not {'torch', 'ray', 'prefect'} & set(sys.modules), 'finding scans loads more than it needs'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ from pointcloud.labelling.options import LabelOptions
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 from tasks.segmenting import estimate
+from tasks.segmenting.labeller import ScanLabeller
 from tasks.segmenting.segment import plan_segmenting
 from tests.models.test_predictor import make_predictor
 
@@ -32,7 +33,10 @@ def test_a_sample_counts_the_points_of_its_blocks_and_leaves_nothing(
     made = replace(made, block_config=replace(made.block_config, max_points=64, halo_m=0.0))
     save_checkpoint(str(tmp_path / "checkpoint"), made)
     options = LabelOptions(overlap=overlap)
-    job = plan_segmenting(str(tmp_path / "checkpoint"), str(tmp_path / "out"), options, 2, 1, 1500, 60.0)
+    job = plan_segmenting(
+        checkpoint=str(tmp_path / "checkpoint"), out=str(tmp_path / "out"), options=options, num_actors=2,
+        cpus_per_actor=1, memory_mb=1500, time_limit_s=60.0,
+    )  # fmt: skip
     counted: list[float] = []
 
     def count(*arguments: object) -> float:
@@ -45,8 +49,9 @@ def test_a_sample_counts_the_points_of_its_blocks_and_leaves_nothing(
     monkeypatch.setattr(predictor, "_BATCH_POINTS", 200)
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-    with closing(estimate._Sampling(job)) as sampling:
-        sample = sampling.measure({"uri": str(scan), "name": scan.name, "neighbours": "{}"})
+    with closing(ScanLabeller(job)) as labeller:
+        row = {"uri": str(scan), "name": scan.name, "neighbours": "{}"}
+        sample = estimate._measure(labeller, row, job.config)
     whole = len(laspy.read(scan).points)
     assert sample.scan == scan.name
     assert 0 < sample.seconds < 60

@@ -1,0 +1,156 @@
+"""One scan from its file to its labelled cloud: what an actor and the measuring of a sample have in common."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.predictor import Predictor
+from models.weights.checkpoint import read_checkpoint
+from pointcloud.blocks.block import Block
+from pointcloud.blocks.decoded import DecodedScan
+from pointcloud.crs import metres_per_unit
+from pointcloud.delivery.deliver import decode_beside, decode_for_labels, write_labels
+from pointcloud.delivery.las_copy import output_name
+from pointcloud.errors import PointloomError, ScanError
+from pointcloud.labelling.label_points import Observe, Predict, label_points
+from pointcloud.labelling.measures import summarise
+from pointcloud.quality.drift import Sampler
+from tasks.runtime.isolation import IsolatedProcesses
+from tasks.segmenting.job import SegmentJob
+from tasks.segmenting.rehearsal import write_scan
+
+_IMPORT_SECONDS = 30.0  # to wait for what takes one or two; the first scan waits for the rest
+
+
+class ScanLabeller:
+    """Keeps the network of a job; decodes scans, labels their points and writes their labelled clouds.
+
+    The network runs in this process, decoding and writing in one of their own, where a decoder may crash.
+
+    Args:
+        job: its checkpoint is read here, and must still be the one that the job was planned with.
+        device: where the network runs; None: a GPU where there is one.
+
+    Attributes:
+        scheme: the classes and the codes that are written.
+        predictor: the network.
+
+    Raises:
+        StorageError: the checkpoint cannot be read.
+        SchemaError: it is another one by now.
+    """
+
+    def __init__(self, job: SegmentJob, device: torch.device | None = None) -> None:
+        self._job = job
+        self._isolated = IsolatedProcesses(1, job.memory_mb, job.time_limit_s)
+        importing = self._isolated.prepare(decode_for_labels.__module__)
+        try:
+            checkpoint = read_checkpoint(job.checkpoint, expect=job.identity)
+            self.scheme = job.options.scheme(checkpoint.label_scheme)
+            self.predictor = Predictor(
+                replace(checkpoint, block_config=job.config),
+                job.options.rotations,
+                job.options.smoothing,
+                device,
+            )
+        except BaseException:
+            self.close()
+            raise
+        self.predictor.warm_up()
+        importing.join(_IMPORT_SECONDS)
+
+    def close(self) -> None:
+        """End the process that decodes."""
+        self._isolated.close()
+
+    def decode(
+        self, name: str, uri: str, beside: Mapping[str, str], folder: Path
+    ) -> tuple[DecodedScan, list[DecodedScan]]:
+        """A scan and its neighbours (name -> URI), decoded into a local folder.
+
+        Raises:
+            ScanError, StorageError: the scan cannot be read, or not be reached.
+        """
+        config, neighbours = self._job.config, []
+        decoded: DecodedScan = self._isolated.call(
+            decode_for_labels, name, uri, folder / "scan.arrow", config, self.scheme, self._job.options
+        )
+        for number, (other, at) in enumerate(sorted(beside.items())):
+            # A neighbour that cannot be read, or has no point so near, gives no context; its own record says why.
+            with suppress(ScanError):
+                neighbours.append(
+                    self._isolated.call(decode_beside, other, at, folder / f"{number}.arrow", config, decoded)
+                )
+        return decoded, neighbours
+
+    def logits(self, sampler: Sampler, blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
+        """Each block with its (N, C) logits; the sampler looks at the blocks on their way."""
+
+        def looked_at() -> Iterator[Block]:
+            for block in blocks:
+                sampler.take(block)
+                yield block
+
+        yield from self.predictor.logits(looked_at())
+
+    def label(
+        self,
+        decoded: DecodedScan,
+        neighbours: list[DecodedScan],
+        predict: Predict,
+        folder: Path,
+        observe: Observe = lambda *_: None,
+    ) -> dict[str, np.ndarray]:
+        """What is written of every point, see `pointcloud.labelling.label_points`, in files of the folder.
+
+        Raises:
+            ScanError: the scan lacks an attribute that the network needs, or cannot be cut into blocks.
+        """
+        found = partial(summarise, options=self._job.options)
+        return label_points(decoded, neighbours, self._job.config, predict, found, observe, folder)
+
+    def write(self, uri: str, output: str, folder: Path) -> tuple[np.ndarray, Any]:
+        """Write the labelled cloud of what `label` left in the folder; points by class code, and the proof.
+
+        Raises:
+            ScanError: the labelled cloud is not the scan, or cannot hold the codes.
+            StorageError: it cannot be written.
+        """
+        codes, proof = self._isolated.call(write_labels, uri, output, folder, self.scheme, self._job.options)
+        return codes, proof
+
+    def looks(self, sampler: Sampler, decoded: DecodedScan) -> dict[str, Any]:
+        """What a scan looks like and how it is unlike the training, for its record."""
+        checkpoint = self.predictor.checkpoint
+        thinning = {decoded.scan: decoded.num_points / max(sampler.num_kept, 1)}
+        seen, drift = sampler.seen(thinning), []
+        if checkpoint.seen is not None:
+            units = metres_per_unit(decoded.crs)
+            drift = sampler.drift(checkpoint.seen, checkpoint.features, thinning, units)
+        return {"seen": None if seen is None else seen.to_dict(), "drift": drift}
+
+    def rehearse(self) -> None:
+        """Label a small scan and forget it: what is loaded on first use is then no part of the first scan's time.
+
+        What is wrong with it, as on a full disk, the first scan will say.
+        """
+        with (
+            suppress(PointloomError, OSError),
+            tempfile.TemporaryDirectory(prefix="pointloom-rehearsal-") as name,
+        ):
+            folder = Path(name)
+            scan = write_scan(folder)
+            decoded, _ = self.decode(scan.name, str(scan), {}, folder)
+            self.label(decoded, [], self.predictor.logits, folder)
+            output = folder / "labelled" / output_name(scan.name, self._job.options.format)
+            self.write(str(scan), str(output), folder)
+        self.predictor.network_seconds = 0.0
