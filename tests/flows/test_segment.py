@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import laspy
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
@@ -25,6 +27,9 @@ from pointcloud.errors import PointloomError, StorageError
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 from pointcloud.storage import files, lock
+from pointcloud.storage.files import Source
+from tasks.runtime.isolation import isolated
+from tasks.segmenting.segment import examine_collection, segment_scans
 from tests.models.test_predictor import make_predictor
 from tests.support import broken_files
 from tests.support.clouds import write_las
@@ -42,8 +47,8 @@ def test_labelled_clouds_in_another_format(survey: Path, checkpoint: Path, tmp_p
     assert 64 in table["classification"].to_pylist()
     laspy.convert(laspy.read(scan), point_format_id=1, file_version="1.2").write(str(tmp_path / "old.las"))
     old = segmenting(tmp_path / "old.las", checkpoint, tmp_path / "out", codes=["building=64"], dry_run=True)
-    assert "1 scans, such as" in segment(old)[0]
-    assert "such as" not in segment(old.model_copy(update={"upgrade_format": True}))[0]
+    assert "1 scan (" in segment(old)[0]
+    assert "will be quarantined" not in segment(old.model_copy(update={"upgrade_format": True}))[0]
     shutil.copy(scan, tmp_path / "a.laz")
     laspy.read(scan).write(str(tmp_path / "a.las"))
     with pytest.raises(PointloomError, match="would both become"):
@@ -337,3 +342,41 @@ def test_a_run_that_ends_early_has_its_page(
         segment(segmenting(scans, checkpoint, out))
     assert written(out).keys() == {"large.laz"}, "the largest is the first"
     assert "nothing at" in (out / "report.html").read_text()
+
+
+def test_a_checkpoint_that_is_still_training_is_named_as_such(
+    survey: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    record = make_predictor(voxel_size_m=1.0).checkpoint
+    save_checkpoint(str(checkpoint), replace(record, provenance={"unfinished": "key"}))
+    out, said = (
+        tmp_path / "out",
+        f"checkpoint {str(checkpoint)!r} is unfinished: its training has not finished",
+    )
+    scan = sorted(survey.glob("*.la[sz]"))[0]
+    (plan,) = segment(segmenting(scan, checkpoint, out, dry_run=True))
+    assert said in plan
+    segment(segmenting(scan, checkpoint, out))
+    assert said in caplog.text
+    assert "its training has not finished" in (out / "report.html").read_text()
+
+
+def test_a_checkpoint_replaced_after_the_plan_ends_the_run_with_one_sentence(
+    survey: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, mine)
+    (scan,) = write_survey(SurveyConfig(seed=5, tile_size_m=20.0, tiles=(1, 1), points_per_m2=2.0), tmp_path)
+
+    @flow
+    def replaced() -> None:
+        job = segmenting(scan, mine, tmp_path / "out").job()
+        with isolated(1, 1500, 60.0) as processes:
+            collection = examine_collection([Source(str(scan), scan.name)], job, processes, 1)
+        save_checkpoint(str(mine), make_predictor(seed=1, voxel_size_m=1.0).checkpoint)
+        segment_scans(collection, job)
+
+    with pytest.raises(PointloomError, match=r"^checkpoint .* was replaced after this run had begun with it"):
+        replaced()
+    assert not list((tmp_path / "out").rglob("*.la[sz]"))
