@@ -21,7 +21,7 @@ from pointcloud.crs import metres_per_unit
 from pointcloud.delivery.deliver import decode_beside, decode_for_labels, write_labels
 from pointcloud.delivery.las_copy import output_name
 from pointcloud.errors import PointloomError, ScanError
-from pointcloud.labelling.label_points import Observe, Predict, label_points
+from pointcloud.labelling.label_points import Predict, ShowVoxels, label_points
 from pointcloud.labelling.measures import summarise
 from pointcloud.quality.drift import Sampler
 from tasks.runtime.isolation import IsolatedProcesses
@@ -108,7 +108,7 @@ class ScanLabeller:
         neighbours: list[DecodedScan],
         predict: Predict,
         folder: Path,
-        observe: Observe = lambda *_: None,
+        show_voxels: ShowVoxels = lambda *_: None,
     ) -> dict[str, np.ndarray]:
         """What is written of every point, see `pointcloud.labelling.label_points`, in files of the folder.
 
@@ -116,7 +116,7 @@ class ScanLabeller:
             ScanError: the scan lacks an attribute that the network needs, or cannot be cut into blocks.
         """
         found = partial(summarise, options=self._job.options)
-        return label_points(decoded, neighbours, self._job.config, predict, found, observe, folder)
+        return label_points(decoded, neighbours, self._job.config, predict, found, show_voxels, folder)
 
     def write(self, uri: str, output: str, folder: Path) -> tuple[np.ndarray, Any]:
         """Write the labelled cloud of what `label` left in the folder; points by class code, and the proof.
