@@ -108,7 +108,8 @@ class SegmentParameters(FlowParameters):
         0.6,
         ge=0,
         le=1,
-        description="Tiles with a smaller mean confidence are polygons in review/review.gpkg.",
+        description="Tiles with a smaller mean confidence, and places where points with a smaller one lie close "
+        "together, are polygons in review/review.gpkg.",
     )
     price_per_hour: float = Field(
         0, ge=0, description="Of all machines together, for the report's cost per km²; 0: not known."

@@ -1,4 +1,8 @@
-"""How sure labelling was, tile by tile, and what the most doubtful tiles look like: one small file per scan."""
+"""How sure labelling was, tile by tile, and what the most doubtful tiles look like: one small file per scan.
+
+A tile is divided into `CELLS` × `CELLS` cells, 2 m wide in a tile of 16 m. Where a tile as a whole is sure, its cells
+still tell where doubtful points lie close together.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,11 @@ from pointcloud.storage import files, geoparquet
 NUM_PLACES = 3
 """Tiles of a scan whose points are kept."""
 LEAST_POINTS = 30
-"""A tile with fewer is no place to send somebody to."""
+"""A tile, or a cluster of doubtful points, with fewer is no place to send somebody to."""
+CELLS = 8
+"""Cells along a tile."""
+LEVELS = np.arange(1, 10) / 10
+"""Confidences below which the points of a cell are counted."""
 
 _PLACE = {
     "x": pa.float64(),
@@ -46,6 +54,18 @@ _SCHEMA = pa.schema(
             for axis in "xyz"
         ),
         pa.field("footprint", pa.binary()),
+        # The cells that hold points below the highest level; of n cells.
+        pa.field("cell", pa.list_(pa.int16()), metadata={"doc": "CELLS · row + column, (n,)"}),
+        pa.field("cell_points", pa.list_(pa.int64()), metadata={"doc": "all points of each, (n,)"}),
+        pa.field(
+            "cell_below", pa.list_(pa.int64()), metadata={"doc": "points below each of LEVELS, (n · 9,)"}
+        ),
+        pa.field("cell_confidence", pa.list_(pa.float32()), metadata={"doc": "mean of all points, (n,)"}),
+        pa.field(
+            "cell_class",
+            pa.list_(pa.int16()),
+            metadata={"doc": "most frequent class below the highest level, (n,)"},
+        ),
         # The thinned points of the most doubtful tiles; null elsewhere.
         *(pa.field(f"place_{name}", pa.list_(kind)) for name, kind in _PLACE.items()),
     ]
@@ -72,7 +92,7 @@ class Place:
 
 
 class TileDoubts:
-    """Takes labels region by region; a tile lies in one region, so nothing but its row is kept.
+    """Adds up the labels of a scan by tile, region by region; a tile lies in one region, so only its row is kept.
 
     Args:
         extent: (2, 3) smallest and largest coordinates of the scan: tiles end there, so that no ground counts twice.
@@ -94,10 +114,10 @@ class TileDoubts:
         self._rows: list[dict[str, Any]] = []
         self._places: list[tuple[float, int, dict[str, np.ndarray]]] = []
 
-    def take(
+    def add(
         self, xyz: np.ndarray, voxel: np.ndarray, num_points: np.ndarray, labels: dict[str, np.ndarray]
     ) -> None:
-        """The labelled voxels of a region.
+        """Add the labelled voxels of a region.
 
         Args:
             xyz: (V, 3) float64, CRS units; voxel: (V, 3) int64; num_points: (V,) points each stands for.
@@ -110,13 +130,13 @@ class TileDoubts:
         order = np.argsort(key, kind="stable")
         starts = np.flatnonzero(np.diff(key[order], prepend=-1))
         for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-            self._take_tile(xyz, tile, num_points, labels, order[start:end])
+            self._add_tile(xyz, voxel, num_points, labels, order[start:end])
 
-    def _take_tile(
-        self, xyz: np.ndarray, tile: np.ndarray, num_points: np.ndarray, labels: dict[str, np.ndarray], rows: np.ndarray
+    def _add_tile(
+        self, xyz: np.ndarray, voxel: np.ndarray, num_points: np.ndarray, labels: dict[str, np.ndarray], rows: np.ndarray
     ) -> None:  # fmt: skip
         weight, classes, sure = num_points[rows], labels["classes"][rows], labels["confidence"][rows]
-        (i, j), total = tile[rows[0]].tolist(), int(weight.sum())
+        (i, j), total = (voxel[rows[0], :2] // self._voxels_per_tile).tolist(), int(weight.sum())
         confidence = float(np.average(sure, weights=weight))
         x, y, z = np.average(xyz[rows], axis=0, weights=weight).tolist()
         corner = np.array([i, j]) * self._tile_size
@@ -128,6 +148,7 @@ class TileDoubts:
                 "class_points": np.bincount(classes, weight, self._num_classes).astype(np.int64),
                 "x": x, "y": y, "z": z,
                 "footprint": geoparquet.rectangle((*low.tolist(), *high.tolist())),
+                **self._cells(voxel[rows, :2] - np.array([i, j]) * self._voxels_per_tile, weight, classes, sure),
             }
         )  # fmt: skip
         if total < LEAST_POINTS:
@@ -145,6 +166,28 @@ class TileDoubts:
             self._places.sort(key=lambda place: place[:2])
             del self._places[NUM_PLACES:]
 
+    def _cells(
+        self, place: np.ndarray, weight: np.ndarray, classes: np.ndarray, sure: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The columns on the cells of one tile, from its voxels: places in the tile (V, 2), points, class, confidence."""
+        row, column = (place * CELLS // self._voxels_per_tile).T
+        cell, num_cells = row * CELLS + column, CELLS**2
+        level = np.searchsorted(LEVELS, sure, side="right")
+        by_level = np.bincount(cell * 10 + level, weight, num_cells * 10).reshape(num_cells, 10)
+        below = by_level.cumsum(axis=1)[:, :-1].astype(np.int64)
+        points = by_level.sum(axis=1)
+        doubtful = weight * (level < len(LEVELS))
+        by_class = np.bincount(cell * self._num_classes + classes, doubtful, num_cells * self._num_classes)
+        kept = np.flatnonzero(below[:, -1])
+        confidence = np.bincount(cell, weight * sure, num_cells)[kept] / points[kept]
+        return {
+            "cell": kept.astype(np.int16),
+            "cell_points": points[kept].astype(np.int64),
+            "cell_below": below[kept].ravel(),
+            "cell_confidence": confidence.astype(np.float32),
+            "cell_class": by_class.reshape(num_cells, -1).argmax(axis=1)[kept].astype(np.int16),
+        }
+
     @property
     def confidence(self) -> float:
         """Mean over all points."""
@@ -155,16 +198,26 @@ class TileDoubts:
         """One row per tile as GeoParquet. Raises StorageError."""
         for _, row, seen in self._places:
             self._rows[row] |= {f"place_{name}": seen[name] for name in _PLACE}
-        schema = _SCHEMA.with_metadata(geoparquet.metadata("footprint", self._crs))
-        with files.staged(uri) as part:
-            pq.write_table(pa.Table.from_pylist(self._rows, schema), part, compression="zstd")
+        metadata = geoparquet.metadata("footprint", self._crs)
+        metadata["tile_size"], metadata["metres_per_unit"] = repr(self._tile_size), repr(self._metres)
+        schema = _SCHEMA.with_metadata(metadata)
+        with files.staged(uri) as local_path:
+            pq.write_table(pa.Table.from_pylist(self._rows, schema), local_path, compression="zstd")
 
 
 def read_tiles(uri: str) -> pa.Table:
-    """A scan's tiles, without the points of the doubtful ones; the schema's metadata says the CRS."""
-    names = [name for name in _SCHEMA.names if not name.startswith("place_")]
+    """A scan's tiles, without the points of the doubtful ones.
+
+    The schema's metadata says the CRS, the edge of a tile in CRS units and the metres in such a unit.
+
+    Raises:
+        StorageError: nothing there.
+    """
     with files.open_input(uri) as stream:
-        return pq.read_table(stream, columns=names)
+        file = pq.ParquetFile(stream)
+        # A file that was written before there were cells has none.
+        names = [name for name in file.schema_arrow.names if not name.startswith("place_")]
+        return file.read(columns=names)
 
 
 def read_places(uri: str) -> list[Place]:

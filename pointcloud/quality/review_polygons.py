@@ -1,21 +1,32 @@
-"""The places that a person should look at, as polygons that a GIS opens: doubtful tiles, quarantined scans."""
+"""The places that a person should look at, as polygons that a GIS opens.
+
+They are tiles with a low mean confidence, clusters of doubtful points, and whole scans that were not labelled or are
+unlike the training.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyproj import CRS
 
 from pointcloud.crs import name_of
+from pointcloud.quality.doubtful_tiles import CELLS, LEAST_POINTS, LEVELS
 from pointcloud.storage import files, geopackage, geoparquet
 
 NAME = "review"
+MOST_CLUSTERS = 100
+"""Of one scan: somebody has to look at them."""
+_OF_TILE = ("scan", "i", "j", "z", "footprint")
+_OF_CELLS = ("cell", "cell_points", "cell_below", "cell_confidence", "cell_class")
 _FURTHER = re.compile(r"review-(\d+)\.parquet")
 _SCHEMA = pa.schema(
     [
@@ -25,6 +36,9 @@ _SCHEMA = pa.schema(
         ("j", pa.int64()),
         ("num_points", pa.int64()),
         ("confidence", pa.float32()),
+        ("doubtful_points", pa.int64()),
+        ("area_m2", pa.float64()),
+        ("class", pa.string()),
         ("x", pa.float64()),
         ("y", pa.float64()),
         ("z", pa.float64()),
@@ -34,13 +48,97 @@ _SCHEMA = pa.schema(
 
 
 def doubtful(tiles: pa.Table, below: float) -> pa.Table:
-    """The rows of `doubt.read_tiles` with a mean confidence below a limit, as rows to review."""
-    found = tiles.filter(pc.less(tiles["confidence"], below))
-    reason = pa.array(
-        [f"mean confidence {sure:.2f}" for sure in found["confidence"].to_pylist()], pa.string()
-    )
-    columns = [reason if name == "reason" else found[name] for name in _SCHEMA.names]
-    return pa.Table.from_arrays(columns, schema=_SCHEMA.with_metadata(tiles.schema.metadata))
+    """The rows of `doubtful_tiles.read_tiles` with a mean confidence below a limit, as rows to review."""
+    chosen = tiles.filter(pc.less(tiles["confidence"], below))
+    reason = [f"mean confidence {sure:.2f}" for sure in chosen["confidence"].to_pylist()]
+    columns: dict[str, Any] = {name: chosen[name] for name in _SCHEMA.names if name in chosen.column_names}
+    return _table({**columns, "reason": reason}, len(chosen), tiles)
+
+
+def clusters(tiles: pa.Table, below: float, class_names: Sequence[str]) -> pa.Table:
+    """Places where doubtful points lie close together, also in tiles whose mean confidence is high.
+
+    A cell of a tile is doubtful where half of its points have a confidence below the limit. Doubtful cells of a tile that
+    touch, at a side or a corner, are one cluster; one with at least `LEAST_POINTS` doubtful points becomes a rectangle
+    around its cells. Tiles that `doubtful` returns as a whole are left out. Of each scan the `MOST_CLUSTERS` with
+    most doubtful points are returned, most first.
+
+    Args:
+        tiles: of one scan, as `doubtful_tiles.read_tiles` returns them.
+        below: the limit, which is rounded down to a tenth.
+        class_names: of the checkpoint.
+    """
+    level = min(int(below * 10 + 1e-9), len(LEVELS)) - 1
+    rows: list[dict[str, Any]] = []
+    if level >= 0 and "cell" in tiles.column_names:
+        metadata = tiles.schema.metadata
+        size, metres = float(metadata[b"tile_size"]) / CELLS, float(metadata[b"metres_per_unit"])
+        sure = tiles.filter(pc.greater_equal(tiles["confidence"], below))
+        for tile in sure.select([*_OF_TILE, *_OF_CELLS]).to_pylist():
+            rows += _clusters_of_tile(tile, level, size, metres, class_names)
+    rows = sorted(rows, key=lambda row: (-row["doubtful_points"], row["i"], row["j"]))[:MOST_CLUSTERS]
+    return _table({name: [row.get(name) for row in rows] for name in _SCHEMA.names}, len(rows), tiles)
+
+
+def _clusters_of_tile(
+    tile: Mapping[str, Any], level: int, size: float, metres: float, class_names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """The clusters of one tile; `size` is the edge of a cell in CRS units."""
+    points = np.array(tile["cell_points"], np.int64)
+    below = np.array(tile["cell_below"], np.int64).reshape(len(points), len(LEVELS))[:, level]
+    doubtful = np.flatnonzero((below > 0) & (2 * below >= points))
+    cells = np.array(tile["cell"], np.int64)
+    confidence = np.array(tile["cell_confidence"], np.float64)
+    classes = np.array(tile["cell_class"], np.int64)
+    clipped = geoparquet.bounds([tile["footprint"]])[0]
+    for cluster in _touching(cells[doubtful]):
+        chosen = doubtful[cluster]
+        num_doubtful = int(below[chosen].sum())
+        if num_doubtful < LEAST_POINTS:
+            continue
+        place = np.array([tile["i"], tile["j"]]) * CELLS + np.stack(divmod(cells[chosen], CELLS), axis=1)
+        low, high = place.min(axis=0) * size, (place.max(axis=0) + 1) * size
+        box = *np.maximum(low, clipped[:2]).tolist(), *np.minimum(high, clipped[2:]).tolist()
+        label = int(np.bincount(classes[chosen], below[chosen]).argmax())
+        mean = float(np.average(confidence[chosen], weights=points[chosen]))
+        yield {
+            "scan": tile["scan"], "i": tile["i"], "j": tile["j"],
+            "reason": f"{num_doubtful:,} doubtful points close together, most of them {class_names[label]}",
+            "num_points": int(points[chosen].sum()),
+            "confidence": mean,
+            "doubtful_points": num_doubtful,
+            "area_m2": len(chosen) * (size * metres) ** 2,
+            "class": class_names[label],
+            "x": (box[0] + box[2]) / 2, "y": (box[1] + box[3]) / 2, "z": tile["z"],
+            "footprint": geoparquet.rectangle(box),
+        }  # fmt: skip
+
+
+def _touching(cells: np.ndarray) -> Iterator[list[int]]:
+    """Cells (n,), `CELLS` · row + column, in groups that touch at a side or a corner; positions in `cells`."""
+    left = {int(cell): position for position, cell in enumerate(cells)}
+    while left:
+        cell, position = left.popitem()
+        pending, group = [cell], [position]
+        while pending:
+            row, column = divmod(pending.pop(), CELLS)
+            for i, j in product((row - 1, row, row + 1), (column - 1, column, column + 1)):
+                other = i * CELLS + j
+                if 0 <= j < CELLS and other in left:
+                    group.append(left.pop(other))
+                    pending.append(other)
+        yield sorted(group)
+
+
+def _table(columns: Mapping[str, Any], num_rows: int, tiles: pa.Table) -> pa.Table:
+    """Rows to review in the CRS of some tiles; a column that is not given is null."""
+    arrays = [columns.get(name, [None] * num_rows) for name in _SCHEMA.names]
+    arrays = [
+        values.combine_chunks() if isinstance(values, pa.ChunkedArray) else pa.array(values, kind)
+        for values, kind in zip(arrays, _SCHEMA.types, strict=True)
+    ]
+    schema = _SCHEMA.with_metadata({b"geo": tiles.schema.metadata[b"geo"]})
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def whole_scan(scan: str, reason: str, box: Sequence[float], crs: CRS | None) -> pa.Table:
@@ -65,8 +163,8 @@ def write(folder: str, found: Sequence[pa.Table]) -> list[str]:
     geopackage.write(uris[0], layers)
     for name, table in layers:
         uris.append(files.join(folder, f"{name}.parquet"))
-        with files.staged(uris[-1]) as part:
-            pq.write_table(table, part, compression="zstd")
+        with files.staged(uris[-1]) as local_path:
+            pq.write_table(table, local_path, compression="zstd")
     for file in files.list_files(folder, recursive=False):
         further = _FURTHER.fullmatch(file.name)
         if further and int(further[1]) > len(layers):

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pyproj import CRS
 
 
@@ -17,6 +18,12 @@ def metadata(column: str, crs: CRS | None) -> dict[str, str]:
     geometry["crs"] = crs.to_json_dict() if crs is not None else None
     geo = {"version": "1.1.0", "primary_column": column, "columns": {column: geometry}}
     return {"geo": json.dumps(geo, sort_keys=True)}
+
+
+def bounds(rectangles: Sequence[bytes]) -> np.ndarray:
+    """x_min, y_min, x_max, y_max (n, 4) float64 of polygons that `rectangle` has made."""
+    corners = [struct.unpack_from("<10d", wkb, struct.calcsize("<BIII")) for wkb in rectangles]
+    return np.array(corners).reshape(-1, 10)[:, [0, 1, 4, 5]]
 
 
 def rectangle(box: Sequence[float]) -> bytes:

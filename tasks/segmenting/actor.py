@@ -133,7 +133,7 @@ class ScanSegmenter:
         decoded_at = time.monotonic()
         doubts = TileDoubts(name, self._job.config, decoded.crs, decoded.extent, len(scheme))
         sampler = Sampler(self._job.config.tile_size_m)
-        found = labeller.label(decoded, neighbours, partial(labeller.logits, sampler), folder, doubts.take)
+        found = labeller.label(decoded, neighbours, partial(labeller.logits, sampler), folder, doubts.add)
         class_counts, num_outliers = _count(found, len(scheme))
         labelled, in_network = time.monotonic(), predictor.network_seconds - in_network
         looks = labeller.looks(sampler, decoded)

@@ -16,7 +16,7 @@ from pointcloud.cloud import ScanHeader
 from pointcloud.errors import StorageError
 from pointcloud.quality import review_polygons
 from pointcloud.quality.doubtful_tiles import LEAST_POINTS, NUM_PLACES, Place, read_places, read_tiles
-from pointcloud.storage import files, ledger
+from pointcloud.storage import files, geoparquet, ledger
 from tasks.prefect_ui.scan_states import show_markdown
 from tasks.prefect_ui.survey_map import Box, boxes_of
 from tasks.report.figures import counted, grouped, per_cent
@@ -78,7 +78,7 @@ def write_report(
     boxes = boxes_of(collection.headers)
     done = [r for r in records if r.state == ledger.DONE]
     bad = [r for r in records if r.state != ledger.DONE]
-    found = _gather(done, job, options.below)
+    found = _gather(done, job, options.below, scheme.names)
     found.to_review += _whole_scans(records, boxes, collection.headers)
     folder = files.join(job.out, "review")
     polygons = review_polygons.write(folder, found.to_review)
@@ -103,8 +103,8 @@ def write_report(
         facts={
             "checkpoint": job.checkpoint,
             "polygons to review": "\n".join(polygons)
-            + f"\ntiles with a mean confidence below {options.below:g}, scans that are quarantined or unlike the "
-            "training; for QGIS, GDAL, geopandas",
+            + f"\ntiles with a mean confidence below {options.below:g}, places where points below it lie close together, scans "
+            "that are quarantined or unlike the training; for QGIS, GDAL, geopandas",
             "ledger": files.join(job.out, "ledger", "segment"),
             "time of the stages": _stages(now),
         },
@@ -127,12 +127,14 @@ def _whole_scans(
     ]
 
 
-def _gather(done: Sequence[ledger.Record], job: SegmentJob, below: float) -> _Gathered:
+def _gather(
+    done: Sequence[ledger.Record], job: SegmentJob, below: float, class_names: Sequence[str]
+) -> _Gathered:
     """What the tiles of all labelled scans say, scan after scan; those labelled before there were such are left out."""
     found = _Gathered([], [], [], [], {})
     with ThreadPoolExecutor(_READERS) as readers:
         for record, scan in zip(
-            done, readers.map(lambda r: _look(job.tiles(r.scan), below), done), strict=True
+            done, readers.map(lambda r: _look(job.tiles(r.scan), below, class_names), done), strict=True
         ):
             if scan is None:
                 continue
@@ -165,7 +167,7 @@ class _Looked:
     confidences: np.ndarray
 
 
-def _look(uri: str, below: float) -> _Looked | None:
+def _look(uri: str, below: float, class_names: Sequence[str]) -> _Looked | None:
     try:
         tiles = read_tiles(uri)
     except StorageError:
@@ -176,18 +178,13 @@ def _look(uri: str, below: float) -> _Looked | None:
     enough = np.sort(sure[tiles["num_points"].to_numpy() >= LEAST_POINTS])[:NUM_PLACES]
     return _Looked(
         review_polygons.crs_name(tiles),
-        review_polygons.doubtful(tiles, below),
+        pa.concat_tables(
+            [review_polygons.doubtful(tiles, below), review_polygons.clusters(tiles, below, class_names)]
+        ),
         enough.tolist(),
-        _rectangles(tiles),
+        geoparquet.bounds(tiles["footprint"].to_pylist()),
         sure,
     )
-
-
-def _rectangles(tiles: pa.Table) -> np.ndarray:
-    """The footprints, (n, 4): the first and the third corner of WKB polygons, all of a size."""
-    wkb = np.frombuffer(b"".join(tiles["footprint"].to_pylist()), np.uint8).reshape(len(tiles), -1)
-    corners = wkb[:, 13:].copy().view("<f8")
-    return corners[:, [0, 1, 4, 5]]
 
 
 def _worst_places(found: _Gathered, job: SegmentJob) -> list[Place]:
@@ -202,7 +199,7 @@ def _figures(
 ) -> Iterator[Tile]:  # fmt: skip
     yield Tile("Labelled", grouped(len(done)), f"{counted(len(now), 'scan', 'scans')} in this run")
     yield Tile("Need a look", grouped(len(bad)), "scans not labelled")
-    yield Tile("To review", grouped(num_tiles), "polygons: doubtful tiles and scans")
+    yield Tile("To review", grouped(num_tiles), "polygons: doubtful places and scans")
     points, area = sum(r.points_in for r in now), sum(r.details.get("area_km2", 0.0) for r in now)
     yield Tile("Points", grouped(sum(r.points_in for r in done)), f"{grouped(points)} in this run")
     if done:

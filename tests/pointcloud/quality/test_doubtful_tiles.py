@@ -11,7 +11,15 @@ import pytest
 from pyproj import CRS
 
 from pointcloud.grid.block_config import BlockConfig
-from pointcloud.quality.doubtful_tiles import LEAST_POINTS, NUM_PLACES, TileDoubts, read_places, read_tiles
+from pointcloud.quality.doubtful_tiles import (
+    CELLS,
+    LEAST_POINTS,
+    LEVELS,
+    NUM_PLACES,
+    TileDoubts,
+    read_places,
+    read_tiles,
+)
 
 CONFIG = BlockConfig(tile_size_m=4, halo_m=1, voxel_size_m=1)
 EXTENT = np.array([[0.0, 0.0, 0.0], [24.0, 3.0, 5.0]])
@@ -27,7 +35,7 @@ def make_doubts(num_tiles: int = 6, seed: int = 0) -> tuple[TileDoubts, dict[str
     labels = {"classes": (tile % 3).astype(np.uint8), "confidence": (0.4 + tile / 10).astype(np.float32)}
     doubts = TileDoubts("a.laz", CONFIG, CRS_M, EXTENT, 3)
     for rows in (np.flatnonzero(tile < 2), np.flatnonzero(tile >= 2)):
-        doubts.take(xyz[rows], voxel[rows], counts[rows], {name: v[rows] for name, v in labels.items()})
+        doubts.add(xyz[rows], voxel[rows], counts[rows], {name: v[rows] for name, v in labels.items()})
     return doubts, {"xyz": xyz, "tile": tile, "counts": counts, **labels}
 
 
@@ -62,7 +70,7 @@ def test_a_tile_with_a_few_points_is_no_place_to_go_to(tmp_path: Path) -> None:
     doubts = TileDoubts("a.laz", CONFIG, None, EXTENT, 2)
     few = LEAST_POINTS - 1
     labels = {"classes": np.zeros(few, np.uint8), "confidence": np.full(few, 0.1, np.float32)}
-    doubts.take(np.ones((few, 3)), np.ones((few, 3), np.int64), np.ones(few, np.int64), labels)
+    doubts.add(np.ones((few, 3)), np.ones((few, 3), np.int64), np.ones(few, np.int64), labels)
     doubts.write(uri := str(tmp_path / "a.parquet"))
     assert len(read_tiles(uri)) == 1
     assert read_places(uri) == []
@@ -74,3 +82,35 @@ def test_the_file_is_geoparquet(tmp_path: Path) -> None:
     geo = json.loads(pq.read_schema(tmp_path / "a.parquet").metadata[b"geo"])
     assert geo["primary_column"] == "footprint"
     assert CRS.from_json_dict(geo["columns"]["footprint"]["crs"]) == CRS_M
+
+
+def test_cells_count_the_points_below_each_level(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    config = BlockConfig(tile_size_m=16, halo_m=1, voxel_size_m=0.5)
+    xyz = rng.uniform((-16, 0, 0), (16, 16, 5), (3000, 3))
+    voxel, counts = np.floor(xyz / 0.5).astype(np.int64), rng.integers(1, 4, len(xyz))
+    labels = {
+        "classes": rng.integers(0, 3, len(xyz)).astype(np.uint8),
+        "confidence": np.where(xyz[:, 0] < 4, rng.uniform(0.3, 1, len(xyz)), 0.95).astype(np.float32),
+    }
+    doubts = TileDoubts("a.laz", config, CRS_M, np.array([[-16, 0, 0], [16, 16, 5.0]]), 3)
+    doubts.add(xyz, voxel, counts, labels)
+    doubts.write(uri := str(tmp_path / "a.parquet"))
+    tiles = read_tiles(uri)
+    assert float(tiles.schema.metadata[b"tile_size"]) == 16
+    west, east = tiles.to_pylist()
+    assert len(west["cell"]) == CELLS**2
+    assert set(east["cell"]) == {CELLS * i + j for i in (0, 1) for j in range(CELLS)}, "2 m wide, below 4 m"
+    for tile, corner in ((west, -16), (east, 0)):
+        below = np.array(tile["cell_below"]).reshape(-1, len(LEVELS))
+        for n, cell in enumerate(tile["cell"]):
+            i, j = divmod(cell, CELLS)
+            here = (np.floor((xyz[:, 0] - corner) / 2) == i) & (np.floor(xyz[:, 1] / 2) == j)
+            sure = labels["confidence"][here]
+            assert tile["cell_points"][n] == counts[here].sum()
+            assert below[n].tolist() == [counts[here][sure < level].sum() for level in LEVELS]
+            assert tile["cell_confidence"][n] == pytest.approx(
+                np.average(sure, weights=counts[here]), rel=1e-5
+            )
+            of_class = np.bincount(labels["classes"][here], counts[here] * (sure < 0.9), 3)
+            assert tile["cell_class"][n] == of_class.argmax()

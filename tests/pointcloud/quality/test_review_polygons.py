@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pyogrio
 import pytest
 from pyproj import CRS
 
+from pointcloud.grid.block_config import BlockConfig
 from pointcloud.quality import review_polygons
-from pointcloud.quality.doubtful_tiles import read_tiles
+from pointcloud.quality.doubtful_tiles import TileDoubts, read_tiles
+from pointcloud.storage import geoparquet
 from tests.pointcloud.quality.test_doubtful_tiles import CRS_M, make_doubts
 from tests.pointcloud.test_crs import UNUSUAL
 
@@ -80,3 +85,77 @@ def test_a_crs_of_any_kind_is_named_and_written(tmp_path: Path, kind: str) -> No
     package, parquet = review_polygons.write(str(tmp_path), [row])
     assert pyogrio.read_bounds(package)[1].ravel().tolist() == [1, 2, 3, 4]
     assert pq.read_table(parquet)["scan"].to_pylist() == ["a.laz"]
+
+
+CONFIG = BlockConfig(tile_size_m=16, halo_m=1, voxel_size_m=0.5)
+CLASSES = ("ground", "vegetation", "building")
+
+
+def tiles_with(doubtful_at: Sequence[tuple[float, float]], folder: Path, crs: CRS | None = CRS_M) -> pa.Table:
+    """The tiles of a scan of 32 m × 32 m, sure but within 2 m of some places."""
+    rng = np.random.default_rng(4)
+    xyz = rng.uniform((0, 0, 0), (31.5, 32, 5), (8000, 3))
+    near = np.zeros(len(xyz), bool)
+    for place in doubtful_at:
+        near |= np.abs(xyz[:, :2] - place).max(axis=1) < 2
+    labels = {
+        "classes": np.where(near, 2, 0).astype(np.uint8),
+        "confidence": np.where(near, 0.5, 0.99).astype(np.float32),
+    }
+    doubts = TileDoubts("a.laz", CONFIG, crs, np.array([xyz.min(axis=0), xyz.max(axis=0)]), len(CLASSES))
+    doubts.add(xyz, np.floor(xyz / 0.5).astype(np.int64), np.ones(len(xyz), np.int64), labels)
+    doubts.write(uri := str(folder / "a.parquet"))
+    return read_tiles(uri)
+
+
+def test_doubtful_points_close_together_in_a_sure_tile_are_a_polygon(tmp_path: Path) -> None:
+    tiles = tiles_with([(8, 8), (24, 6)], tmp_path)
+    assert min(tiles["confidence"].to_pylist()) > 0.9
+    assert len(review_polygons.doubtful(tiles, 0.6)) == 0
+    rows = review_polygons.clusters(tiles, 0.6, CLASSES).to_pylist()
+    assert {(row["i"], row["j"]) for row in rows} == {(0, 0), (1, 0)}
+    for row, place in zip(sorted(rows, key=lambda row: row["i"]), ((8, 8), (24, 6)), strict=True):
+        box = [place[0] - 2, place[1] - 2, place[0] + 2, place[1] + 2]
+        assert geoparquet.bounds([row["footprint"]])[0].tolist() == box
+        assert row["area_m2"] == 16
+        assert row["doubtful_points"] == row["num_points"] > 100
+        assert row["confidence"] == pytest.approx(0.5)
+        assert row["class"] == "building"
+        assert (
+            f"{row['doubtful_points']} doubtful points close together, most of them building" == row["reason"]
+        )
+    assert len(review_polygons.clusters(tiles, 0.5, CLASSES)) == 0, "none is below"
+    assert len(review_polygons.clusters(tiles, 0.0, CLASSES)) == 0
+    # GDAL opens it as any other row.
+    package, _ = review_polygons.write(
+        str(tmp_path / "review"), [review_polygons.clusters(tiles, 0.6, CLASSES)]
+    )
+    assert pyogrio.read_info(package)["features"] == 2
+
+
+def test_area_is_square_metres_also_in_feet(tmp_path: Path) -> None:
+    feet = tiles_with([(8, 8)], tmp_path, CRS.from_epsg(2225))
+    (row, *_) = review_polygons.clusters(feet, 0.6, CLASSES).to_pylist()
+    metres = tiles_with([(8, 8)], tmp_path)
+    assert row["area_m2"] <= review_polygons.clusters(metres, 0.6, CLASSES).to_pylist()[0]["area_m2"]
+
+
+def test_a_cluster_ends_with_the_scan_and_few_points_are_none(tmp_path: Path) -> None:
+    (row,) = review_polygons.clusters(tiles_with([(31, 24)], tmp_path), 0.6, CLASSES).to_pylist()
+    assert geoparquet.bounds([row["footprint"]])[0][2] < 31.5
+    tiles = tiles_with([(8, 8)], tmp_path)
+    column = tiles.column_names.index("cell_below")
+    few = pa.array([[below // 20 for below in of_tile] for of_tile in tiles["cell_below"].to_pylist()])
+    fewer = tiles.set_column(column, tiles.field(column), few.cast(tiles.field(column).type))
+    assert len(review_polygons.clusters(fewer, 0.6, CLASSES)) == 0
+
+
+def test_so_many_clusters_of_a_scan_the_largest_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles = tiles_with([(4, 4), (20, 4), (20, 8), (4, 20), (20, 20)], tmp_path)
+    counts = review_polygons.clusters(tiles, 0.6, CLASSES)["doubtful_points"].to_pylist()
+    assert counts == sorted(counts, reverse=True)
+    assert len(counts) == 4
+    monkeypatch.setattr(review_polygons, "MOST_CLUSTERS", 2)
+    assert review_polygons.clusters(tiles, 0.6, CLASSES)["doubtful_points"].to_pylist() == counts[:2]

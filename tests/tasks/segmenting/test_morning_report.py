@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,18 @@ import numpy as np
 import pytest
 from pyproj import CRS
 
+from models.predictor import Predictor
+from models.weights.checkpoint import read_checkpoint
+from pointcloud.blocks.decoded import decode_scan
 from pointcloud.grid.block_config import BlockConfig
-from pointcloud.quality.doubtful_tiles import TileDoubts
+from pointcloud.labelling.label_points import label_points
+from pointcloud.labelling.measures import summarise
+from pointcloud.labelling.options import LabelOptions
+from pointcloud.quality.doubtful_tiles import LEAST_POINTS, TileDoubts
+from pointcloud.quality.review_polygons import MOST_CLUSTERS
 from pointcloud.storage import geoparquet, ledger
 from tasks.segmenting import morning_report
+from tests.support.clouds import real_files
 
 CONFIG = BlockConfig(tile_size_m=8.0, voxel_size_m=0.5, halo_m=0.0)
 
@@ -26,7 +35,7 @@ def write_tiles(folder: Path, scan: str, confidences: list[float], east: float) 
     for n, confidence in enumerate(confidences):
         xyz = rng.uniform((east + 8 * n, 0, 0), (east + 8 * n + 8, 8, 1), (40, 3))
         labels = {"classes": np.zeros(40, np.int16), "confidence": np.full(40, confidence, np.float32)}
-        doubts.take(xyz, np.floor(xyz / 0.5).astype(np.int64), np.ones(40, np.int64), labels)
+        doubts.add(xyz, np.floor(xyz / 0.5).astype(np.int64), np.ones(40, np.int64), labels)
     doubts.write(str(folder / f"{scan}.parquet"))
     return ledger.Record("segment", scan, "k", ledger.DONE, details={"mean_confidence": doubts.confidence})
 
@@ -41,7 +50,7 @@ def test_the_tiles_of_all_scans_are_gathered(tmp_path: Path) -> None:
         ledger.Record("segment", "before there were tiles.laz", "k", ledger.DONE),
         write_tiles(tmp_path, "b.laz", [0.95], 80.0),
     ]
-    found = morning_report._gather(done, job(tmp_path), below=0.6)
+    found = morning_report._gather(done, job(tmp_path), 0.6, ("ground", "building"))
     assert [(tile.box, tile.name) for tile in found.tiles[:2]] == [
         ((0.0, 0.0, 8.0, 8.0), "a.laz"), ((8.0, 0.0, 16.0, 8.0), "a.laz")
     ]  # fmt: skip
@@ -61,10 +70,33 @@ def test_the_tiles_of_all_scans_are_gathered(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("scan", real_files("lidarhd_50m/*77050*.laz"))
+def test_a_real_scan_has_something_to_review_though_every_tile_is_sure(scan: Path, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(str(Path(__file__).parents[3] / "pretrained" / "airborne"))
+    scheme, config = checkpoint.label_scheme, checkpoint.block_config
+    decoded = decode_scan(scan.name, str(scan), tmp_path / "scan.arrow", config, every_point=True)
+    doubts = TileDoubts(scan.name, config, decoded.crs, decoded.extent, len(scheme))
+    label_points(
+        decoded,
+        [],
+        config,
+        Predictor(checkpoint).logits,
+        partial(summarise, options=LabelOptions()),
+        doubts.add,
+    )
+    doubts.write(str(tmp_path / f"{scan.name}.parquet"))
+    record = ledger.Record("segment", scan.name, "k", ledger.DONE, details={"mean_confidence": 0.9})
+    (table,) = morning_report._gather([record], job(tmp_path), 0.6, scheme.names).to_review
+    assert min(morning_report.read_tiles(job(tmp_path).tiles(scan.name))["confidence"].to_pylist()) > 0.6
+    assert 0 < len(table) <= MOST_CLUSTERS
+    assert min(table["doubtful_points"].to_pylist()) >= LEAST_POINTS
+
+
 def test_tiles_that_nobody_draws_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(morning_report, "_MOST_TILES", 3)
     done = [write_tiles(tmp_path, f"{n}.laz", [0.5, 0.9], 16.0 * n) for n in range(4)]
-    found = morning_report._gather(done, job(tmp_path), below=0.6)
+    found = morning_report._gather(done, job(tmp_path), 0.6, ("ground", "building"))
     assert len(found.tiles) == 4, "one more than are drawn, so that it shows"
     assert len(found.scans) == len(found.to_review) == 4
 
