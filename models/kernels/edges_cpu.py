@@ -4,7 +4,8 @@ Whatever the thread count, every sum is made in the same order: forward sums ove
 backward by channels.
 """
 
-# mypy: disallow-untyped-defs=False, check-untyped-defs=False
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+# mypy: check-untyped-defs=False
 # numba finds the types of what it compiles; docstrings tell them.
 
 from __future__ import annotations

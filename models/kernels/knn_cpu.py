@@ -6,7 +6,8 @@ the kept, a little over k·d, a histogram finds the bins that hold the wanted ra
 sorted. The N × N matrix never exists.
 """
 
-# mypy: disallow-untyped-defs=False, check-untyped-defs=False
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+# mypy: check-untyped-defs=False
 # numba finds the types of what it compiles; docstrings tell them.
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ the lower column is nearer. Distances are float32 ("ieee": no TF32). Not measure
 chosen by what the compiler reports of registers and shared memory (tests/models/kernels/test_knn_triton.py).
 """
 
-# mypy: disallow-untyped-defs=False, check-untyped-defs=False
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+# mypy: check-untyped-defs=False
 # Triton finds the types of what it compiles; docstrings tell them.
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Parts of the GPU's kernels: a tile of distances, float32 as integers that compare alike, a sort in registers."""
 
-# mypy: disallow-untyped-defs=False, check-untyped-defs=False
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+# mypy: check-untyped-defs=False
 # Triton finds the types of what it compiles; docstrings tell them.
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ from pointcloud.simulate.rays import Pulses
 GROUND, BUILDING, LOW_NOISE, WATER, WIRE, TOWER, HIGH_NOISE = 2, 6, 7, 9, 14, 15, 18
 """ASPRS codes (LAS 1.4 R16, table 17); vegetation's 3, 4 and 5 come from `vegetation.height_class`."""
 
+_Layer = tuple[np.ndarray, np.ndarray, np.ndarray | int, np.ndarray | float]
+"""Flat pulse index, height, code, intensity of the points of one layer."""
+
 _RANGE_NOISE_M = 0.015
 _INTENSITY = {WIRE: 5000.0, TOWER: 14000.0, LOW_NOISE: 3000.0, HIGH_NOISE: 2000.0}
 
@@ -44,8 +47,8 @@ def strip_points(flight: Flight, strip: Strip, noise_fraction: float) -> dict[st
             codes[window] = np.where(met, TOWER, codes[window])
             intensity[window] = np.where(met, _INTENSITY[TOWER], intensity[window])
 
-    # Layers from the top down: (flat pulse index, height, code, intensity). A pulse meets each at most once.
-    layers: list[tuple[np.ndarray, np.ndarray, np.ndarray | int, np.ndarray | float]] = []
+    # Layers from the top down. A pulse meets each at most once.
+    layers: list[_Layer] = []
     for line in lines:
         for pulse, height in powerline.wire_hits(line, pulses):
             above = height > surface.ravel()[pulse] + 0.5
@@ -93,14 +96,14 @@ def _open_ground(
     return surface, codes, intensity
 
 
-def _with_noise(layers: list, pulses: Pulses, fraction: float) -> list:
+def _with_noise(layers: list[_Layer], pulses: Pulses, fraction: float) -> list[_Layer]:
     """The layers, where a share of all pulses gives one noise point and nothing else."""
     if not fraction:
         return layers
     keys = pulses.keys.ravel()
     chance, up = draws.uniform_pair(keys, 12)
     noisy = chance < fraction
-    kept = []
+    kept: list[_Layer] = []
     for pulse, z, code, intensity in layers:
         keep = ~noisy[pulse]
         kept.append(
@@ -119,7 +122,7 @@ def _with_noise(layers: list, pulses: Pulses, fraction: float) -> list:
     return kept
 
 
-def _points(flight: Flight, strip: Strip, layers: list) -> dict[str, np.ndarray]:
+def _points(flight: Flight, strip: Strip, layers: list[_Layer]) -> dict[str, np.ndarray]:
     pulses = strip.pulses
     pulse = np.concatenate([layer[0] for layer in layers])
     z = np.concatenate([layer[1] for layer in layers])

@@ -143,8 +143,9 @@ def await_room(num_workers: int, resources: dict[str, int], limit_s: float) -> N
 
 def _room(needed: dict[str, int]) -> int:
     """Ray workers that the nodes alive can hold."""
-    return sum(
+    rooms: list[int] = [
         min(int(node["Resources"].get(name, 0)) // count for name, count in needed.items())
         for node in ray.nodes()
         if node["Alive"]
-    )
+    ]
+    return sum(rooms)

@@ -79,7 +79,7 @@ def test_a_dataset_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     "make", [broken_files.not_a_las, broken_files.truncated_laz, broken_files.zero_bytes]
 )
-def test_a_scan_that_cannot_be_read(make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+def test_a_scan_that_cannot_be_read(make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scan = make(tmp_path)
     out = tmp_path / "blocks"
     assert main(["preprocess", "--scans", str(scan), "--out", str(out), "--processes", "1"]) == 1

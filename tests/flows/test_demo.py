@@ -25,7 +25,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @flow
 def prepare(out: str, source: str) -> DemoData:
-    return prepare_demo_data(out, source)  # type: ignore[arg-type]
+    return prepare_demo_data(out, source)
 
 
 @pytest.mark.usefixtures("offline")

@@ -19,7 +19,7 @@ from pointcloud.labelling.options import LabelOptions
 from tests.support.clouds import read_labelled
 
 
-def relabelled(scan: Path, out: Path, change) -> Path:  # type: ignore[no-untyped-def]
+def relabelled(scan: Path, out: Path, change) -> Path:
     """A copy of a scan with something changed."""
     cloud = laspy.read(scan)
     change(cloud)
@@ -29,7 +29,7 @@ def relabelled(scan: Path, out: Path, change) -> Path:  # type: ignore[no-untype
 
 
 def parameters(labelled: Path, truth: Path, out: Path, **changes: object) -> EvaluateParameters:
-    return EvaluateParameters(labelled=[str(labelled)], truth=[str(truth)], out=str(out), **changes)  # type: ignore[arg-type]
+    return EvaluateParameters(labelled=[str(labelled)], truth=[str(truth)], out=str(out), **changes)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_truth_without_any_class_is_refused(scan: Path, tmp_path: Path) -> Non
 
 
 def test_several_scans_and_two_versions_are_compared_point_by_point(survey: Path, tmp_path: Path) -> None:
-    def spoil(num_points: int):  # type: ignore[no-untyped-def]
+    def spoil(num_points: int):
         def change(cloud: laspy.LasData) -> None:
             codes = np.asarray(cloud.classification).copy()
             codes[np.flatnonzero(codes == 2)[:num_points]] = 6

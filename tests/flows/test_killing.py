@@ -115,7 +115,7 @@ def test_a_scan_that_kills_every_actor_is_quarantined_and_the_others_are_labelle
         return int(json.loads(note.read_text())["attempts"]) if note.exists() else 0
 
     for number in (1, 2, 3):
-        run.until(lambda number=number: attempts() == number)  # type: ignore[misc]
+        run.until(lambda number=number: attempts() == number)
         run.find("ScanSegmenter").kill()
         run.say(f"the actor is killed over {victim}, time {number}")
     assert run.ends() == 1

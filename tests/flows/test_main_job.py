@@ -29,7 +29,7 @@ def preprocessing(scans: list[Path], out: Path, **changes: object) -> Preprocess
         "overlap": 1,
         "processes": 1,
     } | changes
-    return PreprocessParameters(scans=[str(s) for s in scans], out=str(out), **settings)  # type: ignore[arg-type]
+    return PreprocessParameters(scans=[str(s) for s in scans], out=str(out), **settings)
 
 
 def small_training(dataset: Path, out: Path, **changes: object) -> TrainParameters:
@@ -41,7 +41,7 @@ def small_training(dataset: Path, out: Path, **changes: object) -> TrainParamete
         "epochs": 2,
         "cpus_per_worker": 1,
     }
-    return TrainParameters(dataset=str(dataset), out=str(out), **(settings | changes))  # type: ignore[arg-type]
+    return TrainParameters(dataset=str(dataset), out=str(out), **(settings | changes))
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +114,9 @@ def test_another_checkpoint_labels_again(done: Path, survey: Path, tmp_path: Pat
     train(small_training(done / "blocks", tmp_path / "other", seed=1, epochs=1))
     assert fingerprint(str(tmp_path / "other")) != fingerprint(str(done / "checkpoint"))
     parameters = {"scans": [str(scan)], "out": str(tmp_path / "labelled"), "cpus_per_actor": 1}
-    segment(SegmentParameters(checkpoint=str(done / "checkpoint"), **parameters))  # type: ignore[arg-type]
+    segment(SegmentParameters(checkpoint=str(done / "checkpoint"), **parameters))
     first = (tmp_path / "labelled" / scan.name).read_bytes()
-    segment(SegmentParameters(checkpoint=str(tmp_path / "other"), **parameters))  # type: ignore[arg-type]
+    segment(SegmentParameters(checkpoint=str(tmp_path / "other"), **parameters))
     assert (tmp_path / "labelled" / scan.name).read_bytes() != first
 
 

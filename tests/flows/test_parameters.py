@@ -54,7 +54,7 @@ def test_the_schema_of_a_deployment_allows_no_other_name(one: Flow[..., Any]) ->
 def test_parameters_do_not_change_after_they_were_checked() -> None:
     parameters = SegmentParameters(scans=["a"], checkpoint="b", out="c")
     with pytest.raises(ValidationError, match="frozen"):
-        parameters.out = "elsewhere"  # type: ignore[misc]
+        parameters.out = "elsewhere"
 
 
 class _Parameters(FlowParameters):
@@ -68,7 +68,7 @@ def _with_parameters(parameters: _Parameters) -> str:
 
 
 def test_a_flow_run_fails_with_the_sentence() -> None:
-    state = _with_parameters({"min_confidense": 0.9}, return_state=True)  # type: ignore[arg-type]
+    state = _with_parameters({"min_confidense": 0.9}, return_state=True)
     assert state.is_failed()
     assert "unknown parameter 'min_confidense'; did you mean 'min_confidence'?" in (state.message or "")
 

@@ -153,7 +153,7 @@ def test_an_attribute_that_a_scan_lacks_is_filled_and_named(
 
 def test_a_window_is_all_that_is_read(survey: Path, tmp_path: Path) -> None:
     first, _ = sorted(survey.glob("*.laz"))
-    x, y = read_header(str(first)).bounds[0, :2].round()  # type: ignore[index]
+    x, y = read_header(str(first)).bounds[0, :2].round()
     window = (x + 10, y, x + 20, y + 40)
     preprocess(preprocessing([survey], tmp_path, window=window))
     manifest = store.read_manifest(str(tmp_path))

@@ -65,7 +65,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def segmenting(scans: Path, checkpoint: Path, out: Path, **changes: object) -> SegmentParameters:
     settings = {"cpus_per_actor": 1} | changes
-    return SegmentParameters(scans=[str(scans)], checkpoint=str(checkpoint), out=str(out), **settings)  # type: ignore[arg-type]
+    return SegmentParameters(scans=[str(scans)], checkpoint=str(checkpoint), out=str(out), **settings)
 
 
 def written(out: Path) -> dict[str, int]:

@@ -49,7 +49,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def segmenting(root: Path, scans: Path, out: Path, **changes: object) -> SegmentParameters:
     settings = {"cpus_per_actor": 1} | changes
     return SegmentParameters(
-        scans=[str(scans)], checkpoint=str(root / "checkpoint"), out=str(out), **settings  # type: ignore[arg-type]
+        scans=[str(scans)], checkpoint=str(root / "checkpoint"), out=str(out), **settings
     )  # fmt: skip
 
 

@@ -46,11 +46,11 @@ def blocks(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def folds(dataset: Path, out: Path, **changes: object) -> CrossvalParameters:
     settings = SMALL | {"num_folds": 2, "area_size_m": 20.0, "trainings_at_once": 2} | changes
-    return CrossvalParameters(dataset=str(dataset), out=str(out), **settings)  # type: ignore[arg-type]
+    return CrossvalParameters(dataset=str(dataset), out=str(out), **settings)
 
 
 def rows(dataset: Path, out: Path, *names: str, **changes: object) -> AblateParameters:
-    return AblateParameters(dataset=str(dataset), out=str(out), rows=list(names), **(SMALL | changes))  # type: ignore[arg-type]
+    return AblateParameters(dataset=str(dataset), out=str(out), rows=list(names), **(SMALL | changes))
 
 
 def written(out: Path) -> dict[str, int]:

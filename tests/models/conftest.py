@@ -26,7 +26,7 @@ def settle(network: DeepGCN, seed: int = 0) -> DeepGCN:
 def small_config(**changes: object) -> DeepGCNConfig:
     """Five layers of 8 channels: dilations 1, 1, 2, 3, 4."""
     values = {"num_layers": 5, "channels": 8, "k": 6, "fusion_channels": 32, "prediction_channels": (24, 16)}
-    return DeepGCNConfig(**(values | changes))  # type: ignore[arg-type]
+    return DeepGCNConfig(**(values | changes))
 
 
 @pytest.fixture

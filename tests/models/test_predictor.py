@@ -44,7 +44,7 @@ def make_predictor(seed: int = 0, **config: object) -> Predictor:
         network(torch.cat([item.pos / 4, item.extra], dim=1), torch.tensor([0, len(block)]))
     return Predictor(
         Checkpoint(
-            NETWORK, network.state_dict(), replace(SMALL, **config), SCHEME,  # type: ignore[arg-type]
+            NETWORK, network.state_dict(), replace(SMALL, **config), SCHEME,
             ("xyz", "height", "intensity"), STATISTICS,
         )
     )  # fmt: skip

@@ -91,7 +91,7 @@ def test_settings_that_cannot_be(change: dict[str, Any]) -> None:
 
 def test_an_unknown_recipe_is_said() -> None:
     with pytest.raises(PointloomError, match="modern, paper") as error:
-        recipe("future")  # type: ignore[arg-type]
+        recipe("future")
     assert_one_sentence(error, "future")
 
 

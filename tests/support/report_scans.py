@@ -40,4 +40,4 @@ def report(*scans: ScanView, **changes: object) -> Report:
         "facts": {"CRS": "EPSG:6880"},
         "unit": "ft",
     }
-    return Report(**(content | changes))  # type: ignore[arg-type]
+    return Report(**(content | changes))

@@ -33,7 +33,7 @@ def test_the_same_loss_gradients_and_statistics(layer: str, convolution: str) ->
     assert made_loss == kept_loss
     for (name, one), other in zip(kept.named_parameters(), made.parameters(), strict=True):
         assert one.grad is not None
-        assert torch.equal(one.grad, other.grad), name  # type: ignore[arg-type]
+        assert torch.equal(one.grad, other.grad), name
     for (name, one), other in zip(kept.named_buffers(), made.buffers(), strict=True):
         assert torch.equal(one, other), name
     assert all(m.momentum == 0.1 for m in made.modules() if isinstance(m, torch.nn.BatchNorm1d))

@@ -90,7 +90,7 @@ def test_lovasz_softmax_loss_of_hard_answers_is_one_minus_the_iou() -> None:
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighed"])
 def test_gradients_by_finite_differences(loss: str, weights: Tensor | None) -> None:
     logits, labels = points()
-    config = TrainConfig(loss=loss)  # type: ignore[arg-type]
+    config = TrainConfig(loss=loss)
     assert torch.autograd.gradcheck(
         lambda x: loss_of(x, labels, config, weights), (logits.requires_grad_(),), raise_exception=True
     )
@@ -108,7 +108,7 @@ def test_a_point_that_is_quite_sure_has_a_finite_focal_gradient(gamma: float) ->
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighed"])
 def test_parts_weighed_by_their_points_make_the_whole(loss: str, weights: Tensor | None) -> None:
     logits, labels = points(20)
-    config = TrainConfig(loss=loss)  # type: ignore[arg-type]
+    config = TrainConfig(loss=loss)
     whole = loss_of(logits, labels, config, weights)
     parts = [(logits[:7], labels[:7]), (logits[7:], labels[7:])]
     summed = sum(loss_of(x, y, config, weights) * point_weight(y, weights) for x, y in parts)

@@ -115,7 +115,7 @@ def rooms_block() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(("connect", "kind"), CASES)
 def test_the_originals_logits(tmp_path: Path, connect: str, kind: str) -> None:
     variables = made_variables(connect, kind)
-    np.savez(tmp_path / "variables.npz", **variables)  # type: ignore[arg-type]
+    np.savez(tmp_path / "variables.npz", **variables)
     import_weights(
         tmp_path / "variables.npz",
         str(tmp_path / "out"),
@@ -199,7 +199,7 @@ def test_what_is_not_the_originals_is_named(tmp_path: Path) -> None:
             from_tensorflow_variables(made_variables() | {unknown: np.zeros(3)})
     partial = made_variables()
     del partial["adj_conv_final/biases"]
-    np.savez(tmp_path / "partial.npz", **partial)  # type: ignore[arg-type]
+    np.savez(tmp_path / "partial.npz", **partial)
     with pytest.raises(SchemaError, match=r"expected the weight 'fusion.nn.linear.bias'"):
         import_weights(tmp_path / "partial.npz", "out", k=K, layer=None, convolution=None)
 

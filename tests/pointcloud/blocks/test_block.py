@@ -235,4 +235,4 @@ def test_the_config_comes_back_from_its_record() -> None:
     assert BlockConfig.from_dict(SMALL.to_dict()) == SMALL
     for record in ({"tile_size": 3}, [1], {**SMALL.to_dict(), "tile_size_m": "wide"}):
         with pytest.raises(SchemaError, match="not a block config"):
-            BlockConfig.from_dict(record)  # type: ignore[arg-type]
+            BlockConfig.from_dict(record)

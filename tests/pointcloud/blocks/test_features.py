@@ -109,7 +109,7 @@ def test_statistics_come_back_from_their_record() -> None:
     assert FeatureStatistics.from_dict(STATISTICS.to_dict()) == STATISTICS
     for record in ({}, {"mean": {}}, [], {"mean": 3, "std": {}}, {"mean": "ab", "std": {}}):
         with pytest.raises(SchemaError, match="not feature statistics"):
-            FeatureStatistics.from_dict(record)  # type: ignore[arg-type]
+            FeatureStatistics.from_dict(record)
 
 
 RETURNS, COLOURS = {"return_number", "number_of_returns"}, {"red", "green", "blue"}

@@ -66,7 +66,7 @@ def preprocess(
         )
         sums = write_shard(str(folder / f"{name}.parquet"), cutting, decoded.crs)
         shards.append(Shard(f"{name}.parquet", name, dict(sums.num_blocks)))
-    manifest = Manifest(config, SCHEME, {}, tuple(shards), None, {}, (), {})  # type: ignore[arg-type]
+    manifest = Manifest(config, SCHEME, {}, tuple(shards), None, {}, (), {})
     return [b for split in (TRAIN, UNUSED, TEST, "val") for b in read_blocks(str(folder), manifest, split)]
 
 
@@ -158,7 +158,7 @@ def test_kept_and_thinned_are_all_points(whole: Path, nine: list[Path], tmp_path
 
 def test_coordinates_stay_within_the_scans_own_step(whole: Path, nine: list[Path], tmp_path: Path) -> None:
     clouds = {file.name: read_cloud(str(file)) for file in nine}
-    (step,) = set(read_header(str(whole)).resolution.tolist())  # type: ignore[union-attr]
+    (step,) = set(read_header(str(whole)).resolution.tolist())
     for block in preprocess(nine, CONFIG, tmp_path):
         scans = block.scans or (block.scan,)
         source = np.zeros(len(block), int) if block.source is None else block.source

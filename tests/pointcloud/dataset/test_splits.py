@@ -264,7 +264,7 @@ def test_shifted_tiles_train_on_training_ground_alone() -> None:
 )
 def test_rules_that_cannot_be(settings: dict[str, float], word: str) -> None:
     with pytest.raises(PointloomError) as error:
-        SplitRule(**settings)  # type: ignore[arg-type]
+        SplitRule(**settings)
     assert_one_sentence(error, word)
 
 

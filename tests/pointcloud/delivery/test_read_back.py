@@ -45,7 +45,7 @@ def test_rooms_and_files_are_found_and_tables_of_anything_else_are_not(tmp_path:
 
 
 @pytest.mark.parametrize("make", [arrays, annotated])
-def test_truth_of_any_format_is_read(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+def test_truth_of_any_format_is_read(tmp_path: Path, make) -> None:
     scan = make(tmp_path)
     truth, none = read_labelled(str(scan))
     assert none is None
@@ -61,7 +61,7 @@ def test_truth_of_any_format_is_read(tmp_path: Path, make) -> None:  # type: ign
 
 
 @pytest.mark.parametrize("make", [structured, scanned])
-def test_a_scan_without_classes_is_no_truth(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+def test_a_scan_without_classes_is_no_truth(tmp_path: Path, make) -> None:
     with pytest.raises(ScanError, match="has no classification, which is what is scored"):
         next(iterate_classified(str(make(tmp_path))))
 

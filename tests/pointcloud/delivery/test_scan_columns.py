@@ -42,7 +42,7 @@ def vertices(kinds: list[tuple[str, str]], seed: int = 0) -> np.ndarray:
 
 def label(scan: Path, out: Path, codes: np.ndarray = CODES, **options: object) -> Proof:
     """The proof of a labelled cloud; its counts are those of the classes in it."""
-    counts, proof = write_exported(str(scan), str(out), codes, SHARES, LabelOptions(**options), {})  # type: ignore[arg-type]
+    counts, proof = write_exported(str(scan), str(out), codes, SHARES, LabelOptions(**options), {})
     np.testing.assert_array_equal(
         counts, np.bincount(read_cloud_classes(out, len(codes)), minlength=256), err_msg=str(out)
     )
@@ -223,7 +223,7 @@ def annotated(folder: Path) -> Path:
 @pytest.mark.parametrize("suffix", [".ply", ".parquet"])
 def test_what_has_no_writer_comes_back_with_all_that_the_reader_knows(
     tmp_path: Path, make, suffix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     scan, out = make(tmp_path), tmp_path / f"out{suffix}"
     before = read_cloud(str(scan))
     for size in (7, 250_000):

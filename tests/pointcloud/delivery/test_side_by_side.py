@@ -91,7 +91,7 @@ def test_chunks_of_any_size_are_lined_up(
     if labelled == "a.npz":  # no labelled cloud is written as one
         assert sure == [None] * len(found)
     else:
-        np.testing.assert_allclose(np.concatenate(sure), points["confidence"])  # type: ignore[arg-type]
+        np.testing.assert_allclose(np.concatenate(sure), points["confidence"])
     unasked = iterate_same_points(uri, dict.fromkeys(others, "scored against"), with_confidence=False)
     assert all(same.confidence is None for same in unasked)
 

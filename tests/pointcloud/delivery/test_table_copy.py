@@ -101,7 +101,7 @@ def test_a_copy_that_differs_is_not_written(
     name = "read_written" if suffix == ".ply" else "_read_parquet"
     real = getattr(table_copy, name)
 
-    def spoiled(*arguments: object):  # type: ignore[no-untyped-def]
+    def spoiled(*arguments: object):
         for columns in real(*arguments):
             yield columns | {"red": columns["red"] + np.uint16(1)}
 

@@ -90,7 +90,7 @@ def test_without_thinning_each_point_stands_for_itself(cloud: Cloud) -> None:
 def test_an_extent_that_cannot_be_real_is_refused(cut: object, far: float) -> None:
     cloud = Cloud(np.array([[0.0, 0, 0], [1, far, 2]]))
     with pytest.raises(ScanError, match="stray points") as error:
-        cut(cloud, 0.25)  # type: ignore[operator]
+        cut(cloud, 0.25)
     assert_one_sentence(error, "clip the scan")
 
 

@@ -35,7 +35,7 @@ def scan(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def label(scan: Path, out: Path, **changes: object) -> laspy.LasData:
-    options = LabelOptions(**changes)  # type: ignore[arg-type]
+    options = LabelOptions(**changes)
     counts = write_labelled(str(scan), str(out), PREDICTED, SURE, options).counts
     las = laspy.read(out)
     np.testing.assert_array_equal(counts, np.bincount(np.asarray(las.classification), minlength=256))
@@ -65,7 +65,7 @@ def test_which_points_change(
 ) -> None:
     las = label(scan, tmp_path / "out.laz", **choice)
     np.testing.assert_array_equal(np.asarray(las.classification), expected())
-    assert find_difference(str(scan), str(tmp_path / "out.laz"), LabelOptions(**choice)) is None  # type: ignore[arg-type]
+    assert find_difference(str(scan), str(tmp_path / "out.laz"), LabelOptions(**choice)) is None
 
 
 def test_doubt_is_told_by_what_is_written(scan: Path, tmp_path: Path) -> None:
@@ -171,9 +171,9 @@ def test_the_proof_catches_a_class_that_had_to_stay(scan: Path, tmp_path: Path) 
         label(scan, out, **choice)
         free, fixed = (int(np.flatnonzero(code == DELIVERED)[0]) for code in (1, 6))
         change(out, "classification", free, 9)
-        assert find_difference(str(scan), str(out), LabelOptions(**choice)) is None  # type: ignore[arg-type]
+        assert find_difference(str(scan), str(out), LabelOptions(**choice)) is None
         change(out, "classification", fixed, 9)
-        difference = find_difference(str(scan), str(out), LabelOptions(**choice))  # type: ignore[arg-type]
+        difference = find_difference(str(scan), str(out), LabelOptions(**choice))
         assert difference == "the class of points that must keep theirs"
 
 
@@ -223,7 +223,7 @@ def test_what_this_run_does_not_write_is_proven_too(scan: Path, tmp_path: Path) 
 )
 def test_options_that_cannot_be(changes: dict[str, object], said: str) -> None:
     with pytest.raises(PointloomError) as error:
-        LabelOptions(**changes)  # type: ignore[arg-type]
+        LabelOptions(**changes)
     assert_one_sentence(error, said)
 
 

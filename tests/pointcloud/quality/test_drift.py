@@ -40,10 +40,7 @@ def training() -> Seen:
 
 
 def changed(name: str, change: object) -> list[Block]:
-    return [
-        replace(b, attributes=b.attributes | {name: change(b.attributes[name])})  # type: ignore[operator]
-        for b in blocks(seed=1)
-    ]
+    return [replace(b, attributes=b.attributes | {name: change(b.attributes[name])}) for b in blocks(seed=1)]
 
 
 def test_more_of_the_same_is_no_drift() -> None:
@@ -75,7 +72,7 @@ def test_a_density_off_like_a_wrong_unit_is_said_to_be() -> None:
 
 def survey_of(pattern: str, folder: Path) -> tuple[Path, Path]:
     """Two scans: of shared/data, or for want of a pattern simulated."""
-    return simulated(folder) if not pattern else tuple(sorted(REAL.glob(pattern))[:2])  # type: ignore[return-value]
+    return simulated(folder) if not pattern else tuple(sorted(REAL.glob(pattern))[:2])
 
 
 def look_at(scan: Path, config: BlockConfig) -> tuple[Sampler, dict[str, float], tuple[float, float]]:

@@ -66,7 +66,7 @@ def test_paraboloid(x: float, y: float, slope: float) -> None:
     st.sampled_from(["flat", "gabled", "hipped"]),
 )
 def test_buildings_are_their_half_spaces(x: float, y: float, slope: float, angle: float, roof: str) -> None:
-    building = Building(1.0, -2.0, 0.5, angle, 7.0, 4.0, 3.0, 2.5, roof, 20000.0)  # type: ignore[arg-type]
+    building = Building(1.0, -2.0, 0.5, angle, 7.0, 4.0, 3.0, 2.5, roof, 20000.0)
     p = np.stack([x - slope * STEPS - 1.0, np.full_like(STEPS, y + 2.0), STEPS - 0.5], 1)
     u = np.cos(angle) * p[:, 0] + np.sin(angle) * p[:, 1]
     v = -np.sin(angle) * p[:, 0] + np.cos(angle) * p[:, 1]

@@ -54,7 +54,7 @@ def test_a_lost_output_is_not_done(tmp_path: Path, done: Record) -> None:
 def test_quarantined_or_without_output_is_not_done(
     tmp_path: Path, done: Record, change: dict[str, str]
 ) -> None:
-    ledger.write(str(tmp_path), replace(done, **change))  # type: ignore[arg-type]
+    ledger.write(str(tmp_path), replace(done, **change))
     assert not is_kept(tmp_path, done.stage, done.scan, done.key)
 
 

@@ -27,7 +27,7 @@ def test_curves_are_a_whole_svg_at_any_time(history: list[dict[str, Any]]) -> No
 
 def test_the_confusion_shows_the_share_of_every_true_class() -> None:
     picture = draw_confusion([[3, 1, 0], [0, 0, 0]], ["roof & wall", "<ground>"])
-    texts = [t.firstChild.data for t in parseString(picture).getElementsByTagName("text")]  # type: ignore[union-attr]
+    texts = [t.firstChild.data for t in parseString(picture).getElementsByTagName("text")]
     assert {"roof & wall", "<ground>", "other", "75", "25", "0", "–"} <= set(texts)
 
 

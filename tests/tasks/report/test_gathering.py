@@ -17,7 +17,7 @@ def gathered(whole: ScanView, chunk: int, max_points: int) -> ScanView:
     view = GatheredView(whole.name, max_points)
     columns = (whole.xyz, whole.before, whole.after, whole.truth, whole.confidence)
     for start in range(0, len(whole), chunk):
-        view.add(*(None if c is None else c[start : start + chunk] for c in columns))  # type: ignore[arg-type]
+        view.add(*(None if c is None else c[start : start + chunk] for c in columns))
     return view.view()
 
 

@@ -40,7 +40,7 @@ def test_a_sample_counts_the_points_of_its_blocks_and_leaves_nothing(
     counted: list[float] = []
 
     def count(*arguments: object) -> float:
-        counted.append(points_of(*arguments))  # type: ignore[arg-type]
+        counted.append(points_of(*arguments))
         return counted[-1]
 
     points_of = estimate._points_of
