@@ -84,7 +84,7 @@ def test_a_tiny_network_learns_one_tiny_block() -> None:
     assert len(blocks) == 1
     config = TrainConfig(epochs=40, batch_size=1, learning_rate=0.02, augment=False)
     state = start(config, 1)
-    counts = np.bincount(blocks[0].label[blocks[0].is_core]).tolist()  # type: ignore[index]
+    counts = np.bincount(blocks[0].label[blocks[0].is_core]).tolist()
     run(state, blocks, config, weights=class_weights(counts))
     assert [h["epoch"] for h in state.history] == list(range(1, 41))
     losses = [h["train_loss"] for h in state.history]
@@ -104,7 +104,7 @@ def test_the_learning_rate_warms_up_and_decays_to_nothing() -> None:
     blocks = two_class_blocks(4)
     state, rates = start(config, len(blocks)), []
     real = state.scheduler.step
-    state.scheduler.step = lambda: (rates.append(state.optimizer.param_groups[0]["lr"]), real())  # type: ignore[method-assign,assignment]
+    state.scheduler.step = lambda: (rates.append(state.optimizer.param_groups[0]["lr"]), real())
     run(state, blocks, config)
     assert len(rates) == 5 * len(blocks)
     assert max(rates) == pytest.approx(config.learning_rate, rel=0.05)
