@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import re
 import sys
 import textwrap
@@ -141,9 +142,8 @@ def _option(argument: Argument, model: type[BaseModel] | None, app: App) -> list
 
 
 def _documented(text: str, argument: Argument) -> str:
-    name = argument.field_info.names[0] if argument.field_info.names else ""
-    found = re.search(rf"^\s*{re.escape(name)}: (.+)$", text, re.MULTILINE)
-    return found[1] if found else ""
+    described = section_of(text, "Args")
+    return next((described[name] for name in argument.field_info.names if name in described), "")
 
 
 def _value(value: Any) -> str:
@@ -261,12 +261,17 @@ def fields(kind: type) -> str:
 
 
 def attributes_of(kind: type) -> dict[str, str]:
-    """Name -> description, from the section `Attributes` of a docstring in Google style."""
-    text = textwrap.dedent("    " + (kind.__doc__ or ""))
-    section = re.search(r"Attributes:\n(.*?)(?:\n\s*\n|\Z)", text, re.DOTALL)
+    """Name -> description, from the section `Attributes` of a class's docstring in Google style."""
+    return section_of(kind.__doc__ or "", "Attributes")
+
+
+def section_of(docstring: str, section: str) -> dict[str, str]:
+    """Name -> description, from a section of a docstring in Google style."""
+    text = inspect.cleandoc(docstring)
+    lines = re.search(rf"^{section}:\n((?: .*\n?)+)", text, re.MULTILINE)
     found: dict[str, str] = {}
     names: list[str] = []
-    for line in textwrap.dedent(section[1]).splitlines() if section else []:
+    for line in textwrap.dedent(lines[1]).splitlines() if lines else []:
         if started := re.match(r"(\w+(?:, \w+)*): (.*)", line):
             names = started[1].split(", ")
             found |= dict.fromkeys(names, started[2])
