@@ -34,6 +34,7 @@ class Predictor:
         rotations: int = 1,
         smoothing: int = 0,
         device: torch.device | None = None,
+        batch_points: int | None = None,
     ) -> None:
         """A network, and what is done beyond running it once.
 
@@ -42,11 +43,14 @@ class Predictor:
             smoothing: nearest points of the block in space, the point itself among them, whose logits are averaged
                 for a point's; 0 or 1: none.
             device: where the network runs; None: a GPU where there is one.
+            batch_points: points of the blocks that go through the network together, at most (16,384), unless one block has
+                more.
         """
         self.checkpoint = checkpoint
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = checkpoint.build_network().to(self.device)
         self._rotations, self._smoothing = rotations, smoothing
+        self._batch_points = batch_points or _BATCH_POINTS
         self.network_seconds = 0.0
 
     def warm_up(self) -> None:
@@ -61,7 +65,7 @@ class Predictor:
     @torch.inference_mode()
     def logits(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
         """Each block with its (N, C) logits, the mean over the rotations and the nearest points."""
-        for group in _grouped(blocks):
+        for group in _grouped(blocks, self._batch_points):
             items = [to_data(b, self.checkpoint.features, self.checkpoint.statistics) for b in group]
             batch = collate(items)
             sizes = batch.ptr.diff().tolist()
@@ -88,11 +92,11 @@ class Predictor:
         return total / self._rotations
 
 
-def _grouped(blocks: Iterable[Block]) -> Iterator[list[Block]]:
-    """Consecutive blocks of at most `_BATCH_POINTS` points together, or a single larger one."""
+def _grouped(blocks: Iterable[Block], batch_points: int) -> Iterator[list[Block]]:
+    """Consecutive blocks of at most `batch_points` points together, or a single larger one."""
     group: list[Block] = []
     for block in blocks:
-        if group and sum(map(len, group)) + len(block) > _BATCH_POINTS:
+        if group and sum(map(len, group)) + len(block) > batch_points:
             yield group
             group = []
         group.append(block)

@@ -158,23 +158,44 @@ def num_loaders(cpus: int, gpu: bool) -> int:
     return min(cpus - 1, _MOST_LOADERS) if gpu else max(1, cpus // _CPUS_PER_LOADER)
 
 
+class _ErrorsAsItems(Dataset[Any]):
+    """A `BlockDataset` whose errors are items of a batch.
+
+    Raised in a process that makes batches, an error would arrive as the text of that process's traceback.
+    """
+
+    def __init__(self, items: BlockDataset) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Data] | list[PointloomError]:
+        try:
+            return self.items.__getitems__(indices)
+        except PointloomError as error:
+            return [error]
+
+
+def _collate_or_error(items: list[Data] | list[PointloomError]) -> Batch | PointloomError:
+    error = next((item for item in items if isinstance(item, PointloomError)), None)
+    return collate(items) if error is None else error  # type: ignore[arg-type]
+
+
 class Batches(DataLoader[Any]):
-    """Batches of a `BlockDataset`; errors are one sentence, in whichever process they arise."""
+    """Batches of a `BlockDataset`, made by `batches`; an error is raised as it is, in whichever process it arose."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the augmentation of an epoch, counted from 0."""
-        cast(BlockDataset, self.dataset).set_epoch(epoch)
+        cast(_ErrorsAsItems, self.dataset).items.set_epoch(epoch)
         if isinstance(self.batch_sampler, DealtBatches):
             self.batch_sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        try:
-            yield from super().__iter__()
-        except PointloomError as error:
-            # From another process it comes with that one's traceback in front, as text: "errors.ScanError: scan …".
-            if "Original Traceback" in str(error):
-                raise type(error)(str(error).strip().splitlines()[-1].split(": ", 1)[1]) from None
-            raise
+        for batch in super().__iter__():
+            if isinstance(batch, PointloomError):
+                raise batch
+            yield batch
 
 
 def batches(items: BlockDataset, loaders: int, **order: Any) -> Batches:
@@ -190,7 +211,7 @@ def batches(items: BlockDataset, loaders: int, **order: Any) -> Batches:
         order |= {
             "num_workers": loaders, "multiprocessing_context": "fork", "prefetch_factor": 4, "timeout": _LOADER_SECONDS,
         }  # fmt: skip
-    return Batches(items, collate_fn=collate, **order)
+    return Batches(_ErrorsAsItems(items), collate_fn=_collate_or_error, **order)
 
 
 def network_input(batch: Batch, tile_size_m: float) -> Tensor:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from models import predictor as module
 from models.data.dataset import to_data
 from models.network.configurations import DeepGCNConfig
 from models.network.deepgcn import DeepGCN
@@ -81,26 +80,28 @@ def test_the_order_of_the_points_changes_nothing(config: dict[str, object]) -> N
 
 
 @pytest.mark.parametrize("batch_points", [1, 500, 10**6])
-def test_the_company_of_a_block_changes_nothing(batch_points: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_company_of_a_block_changes_nothing(batch_points: int) -> None:
     predictor = make_predictor()
     classes, confidence = label_cloud(predictor, "a", CLOUD)
-    monkeypatch.setattr(module, "_BATCH_POINTS", batch_points)
-    other_classes, other_confidence = label_cloud(predictor, "a", CLOUD)
+    other = Predictor(predictor.checkpoint, batch_points=batch_points)
+    other_classes, other_confidence = label_cloud(other, "a", CLOUD)
     np.testing.assert_array_equal(classes, other_classes)
     np.testing.assert_allclose(confidence, other_confidence, atol=1e-5)
 
 
-def test_groups_keep_the_order_and_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BATCH_POINTS", 500)
+def test_groups_keep_the_order_and_their_size() -> None:
+    predictor = Predictor(make_predictor().checkpoint, batch_points=500)
+    together: list[list[int]] = []
+    predictor.network.register_forward_pre_hook(lambda _, inputs: together.append(inputs[1].diff().tolist()))
     blocks = cut(CLOUD)
-    groups = list(module._grouped(blocks))
-    assert [b for group in groups for b in group] == blocks
-    assert all(len(group) == 1 or sum(map(len, group)) <= 500 for group in groups)
-    assert len(groups) < len(blocks)
-    assert list(module._grouped([])) == []
+    assert [block for block, _ in predictor.logits(blocks)] == blocks
+    assert [size for group in together for size in group] == list(map(len, blocks))
+    assert all(len(group) == 1 or sum(group) <= 500 for group in together)
+    assert len(together) < len(blocks)
+    assert list(predictor.logits([])) == []
 
 
-def test_blocks_are_taken_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_taken_as_they_are_needed() -> None:
     """A scan's blocks are never all in memory: the iterator is not run ahead of the batches."""
     taken: list[int] = []
 
@@ -109,8 +110,7 @@ def test_blocks_are_taken_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) ->
             taken.append(number)
             yield block
 
-    monkeypatch.setattr(module, "_BATCH_POINTS", 1)
-    next(make_predictor().logits(blocks()))
+    next(Predictor(make_predictor().checkpoint, batch_points=1).logits(blocks()))
     assert len(taken) == 2
 
 
