@@ -77,14 +77,14 @@ def write_labels(
 
     Returns and raises as `write_labelled`.
     """
-    found = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
-    measures = {ENTROPY: found["entropy"]} if options.entropy else {}
+    arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+    measures = {ENTROPY: arrays["entropy"]} if options.entropy else {}
     if options.probabilities:
-        measures |= zip(probability_dimensions(scheme), found["probabilities"].T, strict=True)
-    classes = found["classes"]
+        measures |= zip(probability_dimensions(scheme), arrays["probabilities"].T, strict=True)
+    classes = arrays["classes"]
     # A byte a point is too much for memory where there are a thousand million of them.
     codes = allocate(folder, "codes", classes.shape, np.dtype(np.uint8))
     for at in range(0, len(classes), CHUNK_POINTS):
         codes[at : at + CHUNK_POINTS] = scheme.to_codes(classes[at : at + CHUNK_POINTS])
     write = write_exported if out_uri.lower().endswith(table_copy.SUFFIXES) else write_labelled
-    return write(scan_uri, out_uri, codes, found["confidence"], options, measures, found.get("noise"))
+    return write(scan_uri, out_uri, codes, arrays["confidence"], options, measures, arrays.get("noise"))

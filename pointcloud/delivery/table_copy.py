@@ -7,6 +7,8 @@ keep them. Like those, a file is read back and compared with the scan before it 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,33 @@ SUFFIXES = (".ply", ".parquet")
 _CLASS = "classification"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Labels:
+    """What is written of all points of a scan, P of them.
+
+    Attributes:
+        codes: (P,) uint8.
+        confidence: (P,) float in [0, 1].
+        measures: (P,) uint8 each, in the steps of the dimension.
+        options: which points may change and what is kept.
+        noise: (P,) uint8, which points are noise; None: none of them.
+    """
+
+    codes: np.ndarray
+    confidence: np.ndarray
+    measures: Mapping[AddedDimension, np.ndarray]
+    options: LabelOptions
+    noise: np.ndarray | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _LabelledChunk:
+    """The columns of some points of the labelled cloud, and the names of those that labelling wrote."""
+
+    columns: Columns
+    written: tuple[str, ...]
+
+
 def write_exported(
     scan_uri: str,
     out_uri: str,
@@ -44,53 +73,96 @@ def write_exported(
 
     Args:
         scan_uri: a scan of P points, of any format that the reader knows.
+        out_uri: where the cloud appears once it is complete and proven.
+        codes: (P,) uint8, the predicted classification.
+        confidence: (P,) float in [0, 1], written as a column of 32-bit floats.
+        options: which points may change, and what is kept of the delivered classes.
+        measures: further columns, (P,) uint8 each, in the steps of the dimension.
+        noise: (P,) uint8, which points are noise and keep their class, see `LabelOptions.new_codes`.
 
-    Other args, returns and raises as `labelled.write_labelled`, and ScanError for what PLY cannot hold.
+    Returns:
+        The number of points written with each class code, and the proof that all else is the scan's.
+
+    Raises:
+        ScanError: the scan cannot be read, its points are not P, or PLY cannot hold one of its columns.
+        PointloomError: what was written differs from the scan (nothing is kept then).
     """
     scan = read_stored(scan_uri)
-    counts, names = np.zeros(256, np.int64), tuple[str, ...]()
-    written: dict[str, None] = {}
-
-    def labelled() -> Iterator[Columns]:
-        at = 0
-        for made, delivered in scan.chunks():
-            now = slice(at, at + len(next(iter(made.values()))))
-            at = now.stop
-            if at <= len(codes):
-                some = {dimension: values[now] for dimension, values in measures.items()}
-                yield _label(
-                    made, delivered, codes[now], confidence[now], some, options, scan, written,
-                    None if noise is None else noise[now],
-                )  # fmt: skip
-        if at != len(codes):
-            raise ScanError(f"scan {scan_uri!r} has {at} points, expected {len(codes)}.")
-
-    with files.staged(out_uri) as part:
+    labels = _Labels(codes=codes, confidence=confidence, measures=measures, options=options, noise=noise)
+    with files.staged(out_uri) as local_path:
+        chunks = _labelled_chunks(scan, labels)
+        first = next(chunks, None)
+        if first is None:
+            raise ScanError(f"scan {scan_uri!r} holds no points; leave it out or deliver it again.")
+        tables = (chunk.columns for chunk in chain([first], chunks))
         if out_uri.lower().endswith(".ply"):
-
-            def comments() -> list[str]:
-                return [*scan.comments, labelled_comment(property_names(list(written)))]
-
-            found = read_written(part, write_ply(part, len(codes), labelled(), scan.header.crs, comments))
+            comments = [*scan.comments, labelled_comment(property_names(first.written))]
+            sizes = write_ply(local_path, len(codes), tables, scan.header.crs, comments)
+            copied = read_written(local_path, sizes)
         else:
-            _write_parquet(part, labelled(), scan.header.crs)
-            found = _read_parquet(part)
-        for wanted, there in zip(labelled(), found, strict=True):
-            counts += np.bincount(wanted[_CLASS], minlength=256)
-            for name, there_values in zip(wanted, there.values(), strict=True):
-                if (
-                    np.ascontiguousarray(wanted[name]).tobytes()
-                    != np.ascontiguousarray(there_values).tobytes()
-                ):
-                    raise PointloomError(
-                        f"the labelled copy of {scan_uri!r} would differ in dimension {name}; nothing was "
-                        "written, please report this scan."
-                    )
-            names = tuple(wanted)
-        return Written(counts, _proof(scan, out_uri, part, len(codes), names))
+            _write_parquet(local_path, tables, scan.header.crs)
+            copied = _read_parquet(local_path)
+        counts = _compare(scan_uri, _labelled_chunks(scan, labels), copied)
+        proof = _proof(
+            scan,
+            out_uri,
+            num_points=len(codes),
+            names=tuple(first.columns),
+            content=files.content_hash(str(local_path)),
+        )
+    return Written(counts, proof)
 
 
-def _proof(scan: StoredScan, out_uri: str, part: Path, num_points: int, names: tuple[str, ...]) -> Proof:
+def _labelled_chunks(scan: StoredScan, labels: _Labels) -> Iterator[_LabelledChunk]:
+    start, num_points = 0, len(labels.codes)
+    for stored, delivered in scan.chunks():
+        now = slice(start, start + len(next(iter(stored.values()))))
+        start = now.stop
+        if start <= num_points:
+            yield _label(scan, stored, delivered, labels, now)
+    if start != num_points:
+        raise ScanError(f"scan {scan.header.uri!r} has {start} points, expected {num_points}.")
+
+
+def _label(
+    scan: StoredScan, stored: Columns, delivered: np.ndarray | None, labels: _Labels, now: slice
+) -> _LabelledChunk:
+    """Label the points `now` of a scan, whose columns are `stored` and whose class codes `delivered`."""
+    codes, confidence, options = labels.codes[now], labels.confidence[now], labels.options
+    before = np.full(len(codes), columns.NO_CLASS, np.uint8) if delivered is None else delivered
+    noise = None if labels.noise is None else labels.noise[now]
+    labelled = _with_classes(stored, options.new_codes(before, codes, confidence, scan.no_class, noise))
+    if options.keep_original and delivered is not None:
+        # Of a cloud that is labelled again, what was delivered at first is what counts.
+        labelled.setdefault(free_name(ORIGINAL.name, labelled, scan.ours), before)
+    added = {CONFIDENCE: confidence.astype(np.float32)}
+    added |= {d: values[now] * np.float32(d.step or 1) for d, values in labels.measures.items()}
+    for dimension, values in added.items():
+        labelled[free_name(dimension.name, labelled, scan.ours)] = values
+    new = [name for name in labelled if name not in stored]
+    written = dict.fromkeys((_CLASS, *sorted(scan.ours), *new))
+    return _LabelledChunk(columns=labelled, written=tuple(written))
+
+
+def _compare(scan_uri: str, wanted: Iterator[_LabelledChunk], copied: Iterator[Columns]) -> np.ndarray:
+    """Compare what was to be written with what was, byte by byte; (256,) int64, the points of each class code.
+
+    Raises:
+        PointloomError: they differ.
+    """
+    counts = np.zeros(256, np.int64)
+    for chunk, copy in zip(wanted, copied, strict=True):
+        counts += np.bincount(chunk.columns[_CLASS], minlength=256)
+        for (name, values), copied_values in zip(chunk.columns.items(), copy.values(), strict=True):
+            if np.ascontiguousarray(values).tobytes() != np.ascontiguousarray(copied_values).tobytes():
+                raise PointloomError(
+                    f"the labelled copy of {scan_uri!r} would differ in dimension {name}; nothing was "
+                    "written, please report this scan."
+                )
+    return counts
+
+
+def _proof(scan: StoredScan, out_uri: str, *, num_points: int, names: tuple[str, ...], content: str) -> Proof:
     changed, replaced = dict(scan.elsewhere), _replaced(scan.header.dimensions)
     instead = f", in place of {replaced!r}" if replaced not in (None, _CLASS) else ""
     if scan.comments and not out_uri.lower().endswith(".ply"):
@@ -103,72 +175,50 @@ def _proof(scan: StoredScan, out_uri: str, part: Path, num_points: int, names: t
         evlrs=0,
         waveforms=scan.waveforms,
         changed={_CLASS: f"the labels{instead}"} | changed,
-        content=f"blake2b:{files.content_hash(str(part))}",
+        content=f"blake2b:{content}",
     )
-
-
-def _label(
-    stored: Columns, delivered: np.ndarray | None, codes: np.ndarray, confidence: np.ndarray,
-    measures: Mapping[AddedDimension, np.ndarray], options: LabelOptions, scan: StoredScan, written: dict[str, None],
-    noise: np.ndarray | None,
-) -> Columns:  # fmt: skip
-    """The columns of some points, n of them, of the labelled cloud; `written` takes the names of those that are new."""
-    before = np.full(len(codes), columns.NO_CLASS, np.uint8) if delivered is None else delivered
-    made = _with_classes(stored, options.new_codes(before, codes, confidence, scan.no_class, noise))
-    added = {CONFIDENCE: confidence.astype(np.float32)}
-    added |= {d: values * np.float32(d.step or 1) for d, values in measures.items()}
-    written.update(dict.fromkeys((_CLASS, *sorted(scan.ours))))
-    if options.keep_original and delivered is not None:
-        name = free_name(ORIGINAL.name, made, scan.ours)
-        # Of a cloud that is labelled again, what was delivered at first is what counts.
-        made.setdefault(name, before)
-        written[name] = None
-    for dimension, values in added.items():
-        name = free_name(dimension.name, made, scan.ours)
-        made[name] = values
-        written[name] = None
-    return made
 
 
 def _with_classes(stored: Columns, codes: np.ndarray) -> Columns:
     """The columns with other classes, in the place of those of that name, or after the others."""
-    spelled, replaced = _spelled(stored), _replaced(stored)
-    made: Columns = {}
+    class_names, replaced = _class_names(stored), _replaced(stored)
+    labelled: Columns = {}
     for name, values in stored.items():
-        if spelled and name == spelled[0]:
-            made[_CLASS] = codes
+        if class_names and name == class_names[0]:
+            labelled[_CLASS] = codes
         if name != replaced:
-            made[name] = values
-    made.setdefault(_CLASS, codes)
-    return made
+            labelled[name] = values
+    labelled.setdefault(_CLASS, codes)
+    return labelled
 
 
-def _spelled(names: Columns | tuple[str, ...]) -> list[str]:
+def _class_names(names: Columns | tuple[str, ...]) -> list[str]:
+    """Names that mean the classification, as `columns` compares names."""
     return [name for name in names if columns.plain_name(name) == _CLASS]
 
 
 def _replaced(names: Columns | tuple[str, ...]) -> str | None:
     """The column of that name, whatever its spelling: whoever reads the copy must not find delivered classes there."""
-    spelled = _spelled(names)
-    return _CLASS if _CLASS in spelled else spelled[0] if spelled else None
+    class_names = _class_names(names)
+    return _CLASS if _CLASS in class_names else next(iter(class_names), None)
 
 
-def _write_parquet(part: Path, chunks: Iterator[Columns], crs: CRS | None) -> None:
+def _write_parquet(local_path: Path, chunks: Iterator[Columns], crs: CRS | None) -> None:
     writer: pq.ParquetWriter | None = None
     try:
-        for made in chunks:
-            table = pa.table(made)
+        for chunk in chunks:
+            table = pa.table(chunk)
             if writer is None:
                 known = {"pointloom.crs": crs.to_wkt()} if crs is not None else {}
-                writer = pq.ParquetWriter(part, table.schema.with_metadata(known), compression="zstd")
+                writer = pq.ParquetWriter(local_path, table.schema.with_metadata(known), compression="zstd")
             writer.write_table(table.cast(writer.schema), row_group_size=CHUNK_POINTS)
     finally:
         if writer is not None:
             writer.close()
 
 
-def _read_parquet(part: Path) -> Iterator[Columns]:
-    with pq.ParquetFile(part) as file:
+def _read_parquet(local_path: Path) -> Iterator[Columns]:
+    with pq.ParquetFile(local_path) as file:
         for number in range(file.num_row_groups):
             table = file.read_row_group(number)
             yield {name: table[name].to_numpy() for name in table.column_names}

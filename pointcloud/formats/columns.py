@@ -38,7 +38,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "blue": ("blue", "b", "diffuse_blue"),
     "classification": ("classification", "class", "label", "labels", "segment"),
 }
-"""Axis or attribute -> the names it has in the wild; of several in one file the first here is taken."""
+"""Axis or attribute -> the names it has in the wild; of several in one file the first here is used."""
 
 NO_CLASS = 255
 """The class code of a point that a file says has none; the presets of label schemes do not use it."""
@@ -58,9 +58,9 @@ def match_names(names: Iterable[str]) -> dict[str, str]:
     at: dict[str, str] = {}
     for name in names:
         at.setdefault(plain_name(name), name)
-    found = {ours: next((at[n] for n in theirs if n in at), "") for ours, theirs in NAMES.items()}
-    whole = all(found[name] for name in COLOURS)
-    return {ours: name for ours, name in found.items() if name and (whole or ours not in COLOURS)}
+    matched = {ours: next((at[n] for n in theirs if n in at), "") for ours, theirs in NAMES.items()}
+    whole = all(matched[name] for name in COLOURS)
+    return {ours: name for ours, name in matched.items() if name and (whole or ours not in COLOURS)}
 
 
 def attributes_of(names: Iterable[str]) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ def _ranges(tables: Callable[[], Iterator[Table]], names: list[str]) -> Ranges:
 
 
 def _stretch(low: float, high: float) -> tuple[float, float]:
-    """What is taken off intensities and what they are then multiplied with: alike for scans that are alike."""
+    """The value that is subtracted from intensities and the factor after it: the same for scans of the same range."""
     low = min(low, 0.0)
     if high <= low:
         return low, 1.0

@@ -52,7 +52,7 @@ def _nodes(uri: str, stream: pa.NativeFile, reader: CopcReader, window: Bounds) 
     entries = dict(reader.root_page.entries)
     root = VoxelKey()
     root.level = 0
-    pending, pages, found = [root], set(), []
+    pending, pages, nodes = [root], set(), []
     while pending:
         key = pending.pop()
         entry = entries.get(key)
@@ -71,14 +71,14 @@ def _nodes(uri: str, stream: pa.NativeFile, reader: CopcReader, window: Bounds) 
             pending.append(key)
             continue
         if entry.point_count:
-            found.append(entry)
+            nodes.append(entry)
         pending.extend(key.childs())
-    promised = sum(entry.point_count for entry in found)
+    promised = sum(entry.point_count for entry in nodes)
     if promised > reader.header.point_count:
         raise unreadable(
             uri, f"its octree promises {promised} points, its header {reader.header.point_count}"
         )
-    return found
+    return nodes
 
 
 def _decode(
@@ -95,7 +95,7 @@ def _decode(
     lazrs.decompress_points_with_chunk_table(content, reader.laszip_vlr.record_data, points, table, selection)
     packed = PackedPointRecord.from_buffer(points, layout)
     for start in range(0, len(packed), CHUNK_POINTS):
-        part = packed.array[start : start + CHUNK_POINTS]
+        chunk = packed.array[start : start + CHUNK_POINTS]
         yield las.columns_of(
-            ScaleAwarePointRecord(part, layout, reader.header.scales, reader.header.offsets), header
+            ScaleAwarePointRecord(chunk, layout, reader.header.scales, reader.header.offsets), header
         )

@@ -24,10 +24,10 @@ def write_window(
         ScanError: the scan cannot be read, or has no point in the window.
     """
     written = 0
-    with files.staged(out_uri) as part, open_scan(scan_uri) as reader:
+    with files.staged(out_uri) as local_path, open_scan(scan_uri) as reader:
         header = deepcopy(reader.header)
         compress = out_uri.lower().endswith(".laz")
-        with laspy.open(str(part), mode="w", header=header, do_compress=compress) as writer:
+        with laspy.open(str(local_path), mode="w", header=header, do_compress=compress) as writer:
             for chunk in iterate_chunks(scan_uri, reader):
                 x = np.asarray(chunk.x)
                 inside = chunk[(x >= x_min) & (x < x_max)]

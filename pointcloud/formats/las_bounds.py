@@ -15,6 +15,7 @@ import numpy as np
 
 _SAMPLES = 4
 _XYZ_BYTES = 12
+_TABLE_OFFSET_BYTES = 8  # before the first chunk
 _TOLERANCE = 0.01  # of the extent: writers round bounds, and crop points without correcting them
 _TOLERANCE_UNITS = 1.0
 _POINTWISE = 1  # LASzip's number of that compressor
@@ -83,6 +84,9 @@ def _compressed_starts(stream: Any, header: laspy.LasHeader) -> list[int]:
     if is_pointwise(header):
         return [points_at]
     stream.seek(points_at)
-    sizes = np.array([size for _, size in lazrs.read_chunk_table(stream, lazrs.LazVlr(record))], np.int64)
-    starts = points_at + 8 + np.cumsum(sizes) - sizes
+    try:
+        sizes = np.array([size for _, size in lazrs.read_chunk_table(stream, lazrs.LazVlr(record))], np.int64)
+    except lazrs.LazrsError:  # no table: the first chunk begins where it always does
+        return [points_at + _TABLE_OFFSET_BYTES]
+    starts = points_at + _TABLE_OFFSET_BYTES + np.cumsum(sizes) - sizes
     return starts[sizes > 0].tolist()

@@ -67,11 +67,11 @@ def read_extra_bytes(stream: Any) -> ExtraBytes:
     ]
     stored = b"".join(record.data(stream) for record in records)
     ends = range(DESCRIPTOR_BYTES, len(stored) + 1, DESCRIPTOR_BYTES)
-    found = [stored[end - DESCRIPTOR_BYTES : end] for end in ends]
-    sizes = [_size(descriptor) for descriptor in found]
+    descriptors = [stored[end - DESCRIPTOR_BYTES : end] for end in ends]
+    sizes = [_size(descriptor) for descriptor in descriptors]
     if any(size is None for size in sizes) or sum(filter(None, sizes)) > num_extra:
-        found, sizes = [], []
-    used = tuple(descriptor for descriptor, size in zip(found, sizes, strict=True) if size)
+        descriptors, sizes = [], []
+    used = tuple(descriptor for descriptor, size in zip(descriptors, sizes, strict=True) if size)
     return ExtraBytes(
         descriptors=used,
         num_records=len(records),

@@ -1,4 +1,4 @@
-"""What of a LAS file laspy recomputes, rewrites or does not read: header bytes, records as stored, waveform packets.
+"""Bytes of a LAS file that laspy computes, rewrites or does not read: header fields, records, waveform packets.
 
 Byte offsets are those of LAS 1.4 R16, table 3; those below 227 are the same in every version.
 """
@@ -32,13 +32,11 @@ _GPS_RANGE = slice(375, 393)  # LAS 1.5
 _EVLRS_FIELD = 235
 _EXTERNAL_WAVEFORMS_BIT = 0x04
 _PIECE_BYTES = 4 << 20
-_ITEMS_AT, _WAVEPACKET13 = (
-    32,
-    9,
-)  # in the LASzip VLR: how many items there are, then type, size, version of each
+_ITEMS_AT = 32  # in the LASzip VLR: how many items there are, then type, size and version of each
+_WAVEPACKET13 = 9  # the type of waveform packets of point formats 4 and 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoredRecord:
     """A VLR or EVLR where it lies in a file.
 
@@ -69,13 +67,13 @@ class StoredRecord:
 
 
 def digest(stream: Any, at: int, size: int) -> bytes:
-    """BLAKE2b of a part of a file."""
-    found = hashlib.blake2b(digest_size=16)
+    """BLAKE2b of `size` bytes of a file from `at` on, 16 bytes; of fewer where the file ends before."""
+    content_hash = hashlib.blake2b(digest_size=16)
     stream.seek(at)
     while size > 0 and (piece := stream.read(min(size, _PIECE_BYTES))):
-        found.update(piece)
+        content_hash.update(piece)
         size -= len(piece)
-    return found.digest()
+    return content_hash.digest()
 
 
 def read_head(stream: Any) -> bytes:
@@ -92,14 +90,14 @@ def read_records(stream: Any, extended: bool = False) -> list[StoredRecord]:
     else:
         at, _, count = struct.unpack_from("<HII", head, 94)
     length, form = (60, "<Q") if extended else (54, "<H")
-    found = []
+    records = []
     for _ in range(count):
         stream.seek(at)
-        record = bytes(stream.read(length))
-        (size,) = struct.unpack_from(form, record, 20)
-        found.append(StoredRecord(at, record, size))
+        head_of_record = bytes(stream.read(length))
+        (size,) = struct.unpack_from(form, head_of_record, 20)
+        records.append(StoredRecord(at=at, head=head_of_record, size=size))
         at += length + size
-    return found
+    return records
 
 
 def kept_records(stream: Any, extended: bool = False) -> list[StoredRecord]:
@@ -262,10 +260,10 @@ def staged_waveforms(scan_uri: str, out_uri: str) -> Iterator[str | None]:
     if not external or not files.exists(source) or files.same(source, target):
         yield source if external and files.exists(source) else None
         return
-    with files.staged(target) as part:
-        with files.open_input(source) as stream, part.open("wb") as copy:
+    with files.staged(target) as local_path:
+        with files.open_input(source) as stream, local_path.open("wb") as copy:
             while piece := stream.read(_PIECE_BYTES):
                 copy.write(piece)
-        if files.content_hash(source) != files.content_hash(str(part)):
+        if files.content_hash(source) != files.content_hash(str(local_path)):
             raise StorageError(f"{source!r} changed while it was copied; run it again.")
-        yield str(part)
+        yield str(local_path)

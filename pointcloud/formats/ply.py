@@ -135,7 +135,7 @@ def write_ply(
     num_points: int,
     chunks: Iterator[columns.Table],
     crs: CRS | None,
-    comments: Callable[[], Sequence[str]],
+    comments: Sequence[str],
 ) -> list[int]:
     """Write points to a local file, binary and little-endian, with their CRS as a comment of WKT.
 
@@ -144,7 +144,7 @@ def write_ply(
         num_points: of all chunks together.
         chunks: with the same columns each.
         crs: of the points.
-        comments: gives lines of the header when the first chunk is there; one that names a CRS is not doubled.
+        comments: whole lines of the header; where one names a CRS, `crs` is not written.
 
     Returns:
         The points of each chunk.
@@ -167,7 +167,7 @@ def write_ply(
                         f"PLY has no numbers of the type of dimension {large[0]!r} ({rows.dtype[large[0]]}); write "
                         "Parquet, or LAZ."
                     )
-                stream.write(header_bytes(rows.dtype, num_points, crs, comments()))
+                stream.write(header_bytes(rows.dtype, num_points, crs, comments))
             for name, values in zip(names, chunk.values(), strict=True):
                 rows[name] = values
             stream.write(rows.tobytes())

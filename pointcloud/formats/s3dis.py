@@ -100,20 +100,20 @@ def iterate_columns(header: ScanHeader, report: Callable[[str], None]) -> Iterat
         ScanError: no file or no readable point in the room.
         StorageError: a file that cannot be opened.
     """
-    files, found = object_files(header.uri), False
+    files, has_points = object_files(header.uri), False
     for file in files:
         points = _read_object(file.uri, report)
-        found = found or len(points) > 0
+        has_points = has_points or len(points) > 0
         code = _CLASSES.get(_class_name(file.uri), _CLUTTER)
         for start in range(0, len(points), CHUNK_POINTS):
-            part = points[start : start + CHUNK_POINTS]
-            colours = np.rint(part[:, 3:]).astype(np.uint16) * np.uint16(257)
+            chunk = points[start : start + CHUNK_POINTS]
+            colours = np.rint(chunk[:, 3:]).astype(np.uint16) * np.uint16(257)
             attributes = {
                 name: np.ascontiguousarray(colours[:, i]) for i, name in enumerate(("red", "green", "blue"))
             }
-            attributes["classification"] = np.full(len(part), code, np.uint8)
-            yield np.ascontiguousarray(part[:, :3]), attributes
-    if not found:
+            attributes["classification"] = np.full(len(chunk), code, np.uint8)
+            yield np.ascontiguousarray(chunk[:, :3]), attributes
+    if not has_points:
         raise ScanError(
             f"{header.uri!r} holds no readable point in {len(files)} files, {_EXPECTED}; copy it again."
         )
