@@ -31,14 +31,21 @@ def decode_for_labels(
     options: LabelOptions | None = None,
     crs: CRS | None = None,
 ) -> DecodedScan:
-    """What labelling reads of a scan first: of LAS its EVLRs, and all its points, decoded into a local file.
+    """Decode all points of a scan into a local file, after a check that its labelled cloud can hold the labels.
 
-    `crs` is used in place of what the scan's file says of its CRS.
+    Decoders of damaged files may end the process, here and in `write_labels`: call both in a process of their own.
 
-    Decoders run here and in `write_labels`, and may end the process: call both in one that may.
+    Args:
+        scan: its name.
+        uri: where it is.
+        path: where its points go.
+        config: how blocks are cut.
+        scheme: the classes that will be written.
+        options: what else will be written; None: the defaults.
+        crs: in place of what the scan's file says of its CRS.
 
     Raises:
-        ScanError: it cannot be read, or cannot hold the scheme's codes.
+        ScanError: the scan cannot be read, or a copy of it cannot hold the codes or the added dimensions.
     """
     if uri.lower().endswith(SUFFIXES):
         with open_scan(uri) as reader:
@@ -73,9 +80,21 @@ def decode_beside(
 def write_labels(
     scan_uri: str, out_uri: str, folder: Path, scheme: LabelScheme, options: LabelOptions
 ) -> Written:
-    """Write the labelled cloud of what `label_points` has left in a folder; a decoder runs here too, twice.
+    """Write the labelled cloud of a scan from the arrays of `label_points`; the scan is decoded twice for it.
 
-    Returns and raises as `write_labelled`.
+    Args:
+        scan_uri: the scan.
+        out_uri: where the cloud appears; its suffix says the format.
+        folder: of the arrays, which has room for one more, of a byte a point.
+        scheme: the classes.
+        options: what is written.
+
+    Returns:
+        The number of points written with each class code, and the proof that all else is the scan's.
+
+    Raises:
+        ScanError: the scan cannot be read, or the format cannot hold what it has.
+        PointloomError: what was written differs from the scan (nothing is kept then).
     """
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
     measures = {ENTROPY: arrays["entropy"]} if options.entropy else {}

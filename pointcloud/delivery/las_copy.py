@@ -1,6 +1,6 @@
-"""Writing the labelled cloud: the scan again, every byte of it, with other classes and what is known of them.
+"""Writing the labelled cloud of a LAS or LAZ scan: every byte of the scan, other classes, and added dimensions.
 
-Before a file takes its final name it is read back and compared with the scan.
+Before a file gets its final name it is read back and compared with the scan.
 """
 
 from __future__ import annotations

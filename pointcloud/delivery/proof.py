@@ -1,4 +1,4 @@
-"""Before labelling, that a scan can be read; after it, that its copy differs in what labelling may change alone."""
+"""The proof that a labelled LAS copy differs from its scan in nothing but what labelling may change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from pointcloud.delivery.extra_dimensions import ORIGINAL, labelling_dimensions
 from pointcloud.errors import PointloomError
 from pointcloud.formats.decoding import reading
-from pointcloud.formats.las import iterate_chunks, open_scan
+from pointcloud.formats.las import chunk_points, iterate_chunks, open_scan
 from pointcloud.formats.las_extra_bytes import read_extra_bytes
 from pointcloud.formats.las_point_formats import SUCCESSOR, angle_of_rank
 from pointcloud.formats.las_raw import (
@@ -34,17 +34,15 @@ from pointcloud.formats.las_raw import (
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.storage import files as storage
 
-_MAY_COME = {
-    2112,
-    65535,
-}  # records of an upgraded copy: the CRS in WKT, the waveforms that LAS 1.3 does not list
-_STORED = {
+_ADDED_BY_UPGRADE = {2112, 65535}
+"""Records that an upgraded copy may have besides: the CRS in WKT, the waveforms that LAS 1.3 does not list."""
+_STORED_FIELDS = {
     "version": slice(24, 26), "file_source_id": slice(4, 6), "uuid": slice(8, 24),
     "system_identifier": slice(26, 58), "generating_software": slice(58, 90), "creation_date": slice(90, 94),
     "scales": slice(131, 155), "offsets": slice(155, 179),
 }  # fmt: skip
-_READ = ("point_count", "extra_header_bytes", "extra_vlr_bytes")
-HEADER_FIELDS = ("global_encoding", *_STORED, *_READ, "bounds", "number_of_points_by_return")
+_PARSED_FIELDS = ("point_count", "extra_header_bytes", "extra_vlr_bytes")
+HEADER_FIELDS = ("global_encoding", *_STORED_FIELDS, *_PARSED_FIELDS, "bounds", "number_of_points_by_return")
 """What of the header is compared; the rest says where things lie in the file."""
 
 
@@ -124,19 +122,21 @@ def prove(
     with (
         open_scan(scan_uri) as scan,
         open_scan(copy_uri) as copy,
-        storage.open_input(scan_uri) as mine,
-        storage.open_input(copy_uri) as other,
+        storage.open_input(scan_uri) as scan_file,
+        storage.open_input(copy_uri) as copy_file,
         reading(scan_uri),
     ):
-        heads = read_head(mine), read_head(other)
+        heads = read_head(scan_file), read_head(copy_file)
         _compare_header(scan, copy, heads, options.upgrade)
-        counts = [_compare_records(mine, other, extended, heads) for extended in (False, True)]
+        counts = [_compare_records(scan_file, copy_file, extended, heads) for extended in (False, True)]
         _compare_descriptions(scan.header, copy.header)
         dimensions, num_changed = _compare_points(scan_uri, scan, copy_uri, copy, options, written)
         # After the points: one that moved is the cause, the box around them and their counts are not.
         _compare_statistics(heads)
-        records = _compare_descriptors(mine, other)
-        packets = _compare_waveforms(scan_uri, mine, other, heads[0], waveforms or waveform_file(copy_uri))
+        records = _compare_descriptors(scan_file, copy_file)
+        packets = _compare_waveforms(
+            scan_uri, scan_file, copy_file, heads[0], waveforms or waveform_file(copy_uri)
+        )
         return Proof(
             points=scan.header.point_count,
             dimensions=dimensions,
@@ -144,7 +144,7 @@ def prove(
             vlrs=counts[0],
             evlrs=counts[1],
             waveforms=packets,
-            changed=_changes(scan, copy, (mine, other), heads, num_changed) | records,
+            changed=_changes(scan, copy, (scan_file, copy_file), heads, num_changed) | records,
             content=f"blake2b:{storage.content_hash(copy_uri)}",
         )
 
@@ -152,13 +152,13 @@ def prove(
 def _compare_header(
     scan: laspy.LasReader, copy: laspy.LasReader, heads: tuple[bytes, bytes], may_upgrade: bool
 ) -> None:
-    mine, other = heads
+    scan_head, copy_head = heads
     formats = [reader.header.point_format.id for reader in (scan, copy)]
     upgraded = formats[1] == SUCCESSOR.get(formats[0])
-    for field, place in _STORED.items():
-        if mine[place] != other[place] and not (upgraded and field == "version"):
+    for field, place in _STORED_FIELDS.items():
+        if scan_head[place] != copy_head[place] and not (upgraded and field == "version"):
             raise DifferenceError(f"header field {field}")
-    for field in _READ:
+    for field in _PARSED_FIELDS:
         if getattr(scan.header, field) != getattr(copy.header, field):
             raise DifferenceError(f"header field {field}")
     encodings = [int.from_bytes(head[6:8], "little") for head in heads]
@@ -168,38 +168,42 @@ def _compare_header(
         raise DifferenceError("point format")
 
 
-def _compare_records(mine: Any, other: Any, extended: bool, heads: tuple[bytes, bytes]) -> int:
+def _compare_records(scan_file: Any, copy_file: Any, extended: bool, heads: tuple[bytes, bytes]) -> int:
     """The number of records compared, by the bytes that are stored, whatever laspy makes of them."""
-    had, there = (
+    delivered, copied = (
         [(r.head, r.digest(file)) for r in read_records(file, extended) if r.name not in REWRITTEN]
-        for file in (mine, other)
+        for file in (scan_file, copy_file)
     )
     if heads[0][104] & 0x3F != heads[1][104] & 0x3F:
-        there = [r for r in there if r in had or int.from_bytes(r[0][18:20], "little") not in _MAY_COME]
-    if had != there:
+        copied = [
+            r
+            for r in copied
+            if r in delivered or int.from_bytes(r[0][18:20], "little") not in _ADDED_BY_UPGRADE
+        ]
+    if delivered != copied:
         raise DifferenceError("an EVLR" if extended else "a VLR")
-    return len(had)
+    return len(delivered)
 
 
 def _compare_descriptions(scan: laspy.LasHeader, copy: laspy.LasHeader) -> None:
-    kept, found = _described(scan), _described(copy)
-    if {name: d for name, d in found.items() if name in kept} != kept:
+    kept, copied = _described(scan), _described(copy)
+    if {name: d for name, d in copied.items() if name in kept} != kept:
         raise DifferenceError("the description of an extra dimension")
-    strange = found.keys() - kept.keys() - labelling_dimensions(copy)
+    strange = copied.keys() - kept.keys() - labelling_dimensions(copy)
     if strange:
         raise DifferenceError(f"the extra dimension {min(strange)}, which no labelling writes")
 
 
-def _compare_descriptors(mine: Any, other: Any) -> dict[str, str]:
+def _compare_descriptors(scan_file: Any, copy_file: Any) -> dict[str, str]:
     """What of the records that describe extra bytes is another in the copy -> why."""
-    had, copied = read_extra_bytes(mine), read_extra_bytes(other)
-    if had.descriptors != copied.descriptors[: len(had.descriptors)]:
+    delivered, copied = read_extra_bytes(scan_file), read_extra_bytes(copy_file)
+    if delivered.descriptors != copied.descriptors[: len(delivered.descriptors)]:
         raise DifferenceError("the description of an extra dimension")
     changed = {}
-    if had.left_out:
+    if delivered.left_out:
         changed["delivered extra bytes VLR"] = "left out: it describes other bytes than the points have"
-    if had.num_records > 1:
-        changed[f"{had.num_records} extra bytes records"] = "joined into one VLR, in the same order"
+    if delivered.num_records > 1:
+        changed[f"{delivered.num_records} extra bytes records"] = "joined into one VLR, in the same order"
     return changed
 
 
@@ -213,36 +217,38 @@ def _compare_points(
     before, after = (_find_original(reader.header) for reader in (scan, copy))
     if options.keep_original and after is None:
         raise DifferenceError(f"dimension {ORIGINAL.name}, which is missing")
-    new = after if before is None else None
+    added = after if before is None else None
     num_changed = 0
-    for mine, other in zip_longest(iterate_chunks(scan_uri, scan), iterate_chunks(copy_uri, copy)):
-        if mine is None or other is None or len(mine) != len(other):
+    size = min(chunk_points(scan.header), chunk_points(copy.header))
+    scan_chunks, copy_chunks = iterate_chunks(scan_uri, scan, size), iterate_chunks(copy_uri, copy, size)
+    for scan_chunk, copy_chunk in zip_longest(scan_chunks, copy_chunks):
+        if scan_chunk is None or copy_chunk is None or len(scan_chunk) != len(copy_chunk):
             raise DifferenceError("the number of points")
         for name in names:
-            if not _same(mine, other, name):
+            if not _same(scan_chunk, copy_chunk, name):
                 raise DifferenceError(f"dimension {name}")
-        codes, now = np.asarray(mine.classification), np.asarray(other.classification)
+        codes, now = np.asarray(scan_chunk.classification), np.asarray(copy_chunk.classification)
         kept = ~options.may_change(codes)
         if not np.array_equal(codes[kept], now[kept]):
             raise DifferenceError("the class of points that must keep theirs")
-        if new is not None and not np.array_equal(codes, np.asarray(other[new])):
-            raise DifferenceError(f"dimension {new}, which is not the scan's classification")
+        if added is not None and not np.array_equal(codes, np.asarray(copy_chunk[added])):
+            raise DifferenceError(f"dimension {added}, which is not the scan's classification")
         num_changed += int(np.count_nonzero(codes != now))
     return names, num_changed
 
 
 def _compare_statistics(heads: tuple[bytes, bytes]) -> None:
-    mine, other = heads
-    if mine[BOUNDS] != other[BOUNDS]:
+    scan_head, copy_head = heads
+    if scan_head[BOUNDS] != copy_head[BOUNDS]:
         raise DifferenceError("header field bounds")
-    upgraded = (mine[104] ^ other[104]) & 0x3F
-    if (not upgraded and mine[LEGACY_COUNTS] != other[LEGACY_COUNTS]) or (
-        other[25] >= 4 and returns_of(mine, other) != other[RETURNS]
+    upgraded = (scan_head[104] ^ copy_head[104]) & 0x3F
+    if (not upgraded and scan_head[LEGACY_COUNTS] != copy_head[LEGACY_COUNTS]) or (
+        copy_head[25] >= 4 and returns_of(scan_head, copy_head) != copy_head[RETURNS]
     ):
         raise DifferenceError("header field number_of_points_by_return")
 
 
-def _compare_waveforms(scan_uri: str, mine: Any, other: Any, head: bytes, beside: str) -> str:
+def _compare_waveforms(scan_uri: str, scan_file: Any, copy_file: Any, head: bytes, beside: str) -> str:
     """What there is of waveform packets, in words."""
     if has_external_waveforms(head):
         source = waveform_file(scan_uri)
@@ -253,11 +259,11 @@ def _compare_waveforms(scan_uri: str, mine: Any, other: Any, head: bytes, beside
         return f"{storage.size(source)} bytes in {storage.name_of(source)}, copied beside it and compared"
     if head[25] < 3:
         return "none"
-    at, size = waveform_extent(mine, head[25])
+    at, size = waveform_extent(scan_file, head[25])
     if not size:
         return "none"
-    there, found = waveform_extent(other, head[25])
-    if size != found or digest(mine, at, size) != digest(other, there, size):
+    copied_at, copied_size = waveform_extent(copy_file, head[25])
+    if size != copied_size or digest(scan_file, at, size) != digest(copy_file, copied_at, size):
         raise DifferenceError("the waveform packets")
     return f"{size} bytes inside the file, compared"
 
@@ -266,36 +272,36 @@ def _changes(
     scan: laspy.LasReader, copy: laspy.LasReader, files: tuple[Any, Any], heads: tuple[bytes, bytes], num: int
 ) -> dict[str, str]:
     """What differs between two files that are the same in all else -> why."""
-    found = {"classification": f"the labels: another class for {num} of {scan.header.point_count} points"}
+    changes = {"classification": f"the labels: another class for {num} of {scan.header.point_count} points"}
     before, after = (reader.header.point_format for reader in (scan, copy))
     names = set(before.extra_dimension_names)
     added = [name for name in after.extra_dimension_names if name not in names]
     if added:
-        found[f"extra dimensions {', '.join(added)}"] = "added by labelling"
+        changes[f"extra dimensions {', '.join(added)}"] = "added by labelling"
     again = sorted(labelling_dimensions(scan.header))
     if again:
-        found[f"extra dimensions {', '.join(again)}"] = "of an earlier labelling, may be written anew"
+        changes[f"extra dimensions {', '.join(again)}"] = "of an earlier labelling, may be written again"
     if before.id != after.id:
-        found[f"point format {before.id} to {after.id}, version, legacy counts"] = (
+        changes[f"point format {before.id} to {after.id}, version, legacy counts"] = (
             "a class code above 31 needs a byte"
         )
-        found["scan angle"] = "in steps of 0.006° that give the same whole degrees"
+        changes["scan angle"] = "in steps of 0.006° that give the same whole degrees"
         if heads[0][25] < 4:
-            found["counts of returns 6 to 15"] = "LAS before 1.4 has none; those of the points"
+            changes["counts of returns 6 to 15"] = "LAS before 1.4 has none; those of the points"
         if (heads[0][6] ^ heads[1][6]) & WKT_BIT:
-            found["WKT VLR, global encoding"] = "the newer point formats say their CRS in WKT"
-    mine, other = (
+            changes["WKT VLR, global encoding"] = "the newer point formats say their CRS in WKT"
+    scan_records, copy_records = (
         {record.name for extended in (False, True) for record in read_records(file, extended)}
         for file in files
     )
-    if any(user == "copc" for user, _ in mine):
-        found["COPC records"] = "left out: points keep their order, an octree's index would be wrong"
+    if any(user == "copc" for user, _ in scan_records):
+        changes["COPC records"] = "left out: points keep their order, an octree's index would be wrong"
     if (heads[0][104] ^ heads[1][104]) & 0x80:
-        found["compression"] = "as asked for"
-    elif LASZIP in other:
-        found["LASzip VLR"] = "belongs to the compressed points"
-    found["extra bytes VLR, record length, offsets within the file"] = "follow from the above"
-    return found
+        changes["compression"] = "as asked for"
+    elif LASZIP in copy_records:
+        changes["LASzip VLR"] = "belongs to the compressed points"
+    changes["extra bytes VLR, record length, offsets within the file"] = "follow from the above"
+    return changes
 
 
 def _find_original(header: laspy.LasHeader) -> str | None:
@@ -303,16 +309,18 @@ def _find_original(header: laspy.LasHeader) -> str | None:
     return next((d.name for d in header.point_format.extra_dimensions if ORIGINAL.is_same(d)), None)
 
 
-def _same(mine: laspy.ScaleAwarePointRecord, other: laspy.ScaleAwarePointRecord, name: str) -> bool:
-    if name == "scan_angle_rank" and name not in (other.array.dtype.names or ()):
-        return np.array_equal(angle_of_rank(mine.array[name]), other.array["scan_angle"])
+def _same(
+    scan_chunk: laspy.ScaleAwarePointRecord, copy_chunk: laspy.ScaleAwarePointRecord, name: str
+) -> bool:
+    if name == "scan_angle_rank" and name not in (copy_chunk.array.dtype.names or ()):
+        return np.array_equal(angle_of_rank(scan_chunk.array[name]), copy_chunk.array["scan_angle"])
     # Raw stored values, not scaled ones, and bytes rather than numbers, so that NaN equals itself.
-    if name in (mine.array.dtype.names or ()) and name in (other.array.dtype.names or ()):
+    if name in (scan_chunk.array.dtype.names or ()) and name in (copy_chunk.array.dtype.names or ()):
         return (
-            np.ascontiguousarray(mine.array[name]).tobytes()
-            == np.ascontiguousarray(other.array[name]).tobytes()
+            np.ascontiguousarray(scan_chunk.array[name]).tobytes()
+            == np.ascontiguousarray(copy_chunk.array[name]).tobytes()
         )
-    return np.array_equal(mine[name], other[name])
+    return np.array_equal(scan_chunk[name], copy_chunk[name])
 
 
 def _described(header: laspy.LasHeader) -> dict[str, str]:

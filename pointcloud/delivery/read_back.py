@@ -1,6 +1,6 @@
-"""Reading what `segment` wrote, and scans with the truth, of whatever format: points, classes, how sure those are.
+"""Reading labelled clouds and reference scans of any format: points, classes and their confidence.
 
-All of it chunk by chunk: memory does not grow with a cloud.
+Everything is read chunk by chunk: memory does not grow with a cloud.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def find_clouds(patterns: list[str]) -> list[files.Source]:
     Raises:
         StorageError: nothing there, or two clouds with one name.
     """
-    found = reader.find_scans(patterns, SUFFIXES)
-    return [source for source in found if not _is_parquet(source.uri) or _holds_points(source.uri)]
+    sources = reader.find_scans(patterns, SUFFIXES)
+    return [source for source in sources if not _is_parquet(source.uri) or _holds_points(source.uri)]
 
 
 def iterate_classified(uri: str, crs: CRS | None = None) -> Iterator[Cloud]:
@@ -63,7 +63,7 @@ def iterate_classified(uri: str, crs: CRS | None = None) -> Iterator[Cloud]:
 
 
 def iterate_confidence(uri: str) -> Iterator[np.ndarray]:
-    """How sure the classes of a cloud's points are, (n,) in [0, 1], chunk after chunk; nothing where that is not known.
+    """Confidence of the classes of a cloud's points, (n,) in [0, 1], chunk after chunk; nothing where it has none.
 
     Chunks need not be those of `iterate_classified`; together they are as long.
 
@@ -99,7 +99,7 @@ def _is_parquet(uri: str) -> bool:
 
 
 def _holds_points(uri: str) -> bool:
-    """A file that cannot be read is taken for one that should: whoever reads it says what is wrong."""
+    """Whether a Parquet file is a table of points; yes for one that cannot be read, as its reader says what is wrong."""
     try:
         with files.open_input(uri) as stream:
             names = columns.match_names(pq.read_schema(stream).names)

@@ -1,4 +1,4 @@
-"""What a scan of any format holds of its points, column by column: all of it has a place in a table of points.
+"""The columns of a scan of any format, as a table of points has them.
 
 LAS, LAZ and PLY give every dimension under the scan's own name and in its type. What other formats hold is given as
 the reader understands it: coordinates, and those of `cloud.ATTRIBUTES` that there are.
@@ -47,10 +47,10 @@ class StoredScan:
 
 
 def read_stored(uri: str) -> StoredScan:
-    """A scan's points as they are stored; who takes its chunks decodes them.
+    """A scan's points as they are stored; they are decoded as its chunks are iterated.
 
     Raises:
-        ScanError: not a scan of a known format; also while chunks are taken, as `reader.iterate_clouds`.
+        ScanError: not a scan of a known format; while the chunks are iterated also as `reader.iterate_clouds`.
         StorageError: nothing there.
     """
     header = read_header(uri)
@@ -80,18 +80,18 @@ def _of_las(header: ScanHeader) -> StoredScan:
 
 def _las_columns(points: laspy.ScaleAwarePointRecord) -> Columns:
     """Coordinates and dimensions as they are meant; a vector is a column for each component."""
-    made: Columns = {axis: np.asarray(points[axis], np.float64) for axis in columns.AXES}
+    stored: Columns = {axis: np.asarray(points[axis], np.float64) for axis in columns.AXES}
     for name in points.point_format.dimension_names:
         if name in "XYZ":
             continue
         values = np.ascontiguousarray(points[name])
         if values.ndim == 1:
-            made[extra_dimensions.free_name(name, made)] = values
+            stored[extra_dimensions.free_name(name, stored)] = values
         else:
             for number, column in enumerate(values.T):
-                name_of_one = extra_dimensions.free_name(f"{name}_{number}", made)
-                made[name_of_one] = np.ascontiguousarray(column)
-    return made
+                name_of_one = extra_dimensions.free_name(f"{name}_{number}", stored)
+                stored[name_of_one] = np.ascontiguousarray(column)
+    return stored
 
 
 def _of_ply(header: ScanHeader) -> StoredScan:
@@ -158,4 +158,4 @@ def _colour_divisor(header: ScanHeader) -> np.uint16 | None:
 
 
 def _say_nothing(note: str) -> None:
-    """Whoever decoded the scan for its labels has said it."""
+    """The notes were reported when the scan was decoded for its labels."""

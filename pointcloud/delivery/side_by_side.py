@@ -24,7 +24,7 @@ class SamePoints:
 
     Attributes:
         clouds: by URI, n points each, with classes.
-        confidence: (n,) in [0, 1], of the labelled cloud; None where it has none or nobody asked for it.
+        confidence: (n,) in [0, 1], of the labelled cloud; None where it has none or it was not asked for.
     """
 
     clouds: dict[str, Cloud]
@@ -39,13 +39,13 @@ def iterate_same_points(
 ) -> Iterator[SamePoints]:
     """The points of a labelled cloud and of others, at most `CHUNK_POINTS` at a time, never a whole cloud.
 
-    Whether they are the same is known in the end: what was made of the points counts only when nothing was raised.
+    Whether the points are the same is known at the end: use what was computed of them only if nothing was raised.
 
     Args:
         labelled: URI of the labelled cloud.
         others: URI -> what the labelled cloud is with it, such as "scored against".
         crs: URI -> the CRS that a cloud is read in, in place of what its file says.
-        with_confidence: off where nobody asks for it, because a LAZ file is decoded once more for it.
+        with_confidence: False where it is not used: a LAZ file is decoded a second time for it.
 
     Raises:
         PointloomError: other points, or another number of them; one sentence names both clouds.
@@ -57,17 +57,17 @@ def iterate_same_points(
         for uri in dict.fromkeys((labelled, *others))
     }
     confidence = _Stream(iterate_confidence(labelled) if with_confidence else iter(()))
-    is_sure = confidence.num_ready() > 0
+    has_confidence = confidence.num_ready() > 0
     moved_m = dict.fromkeys(others, 0.0)
     while count := min(stream.num_ready() for stream in streams.values()):
-        if is_sure:
+        if has_confidence:
             count = min(count, confidence.num_ready())
-        clouds = {uri: stream.take(count) for uri, stream in streams.items()}
+        clouds = {uri: stream.next_points(count) for uri, stream in streams.items()}
         metres = np.array(metres_per_unit(clouds[labelled].crs))[[0, 0, 1]]
         for uri in moved_m:
             moved = np.abs((clouds[labelled].xyz - clouds[uri].xyz) * metres).max()
             moved_m[uri] = max(moved_m[uri], float(moved))
-        yield SamePoints(clouds, confidence.take(count) if is_sure else None)
+        yield SamePoints(clouds, confidence.next_points(count) if has_confidence else None)
     for uri, relation in others.items():
         num_points, num_others = streams[labelled].num_points(), streams[uri].num_points()
         if num_points != num_others:
@@ -83,7 +83,7 @@ def iterate_same_points(
 
 
 class _Stream(Generic[_Chunk]):
-    """Chunks of any length, of which as many points are taken as all clouds have ready."""
+    """The points of one cloud, whose chunks may have any length, so many at a time as the caller asks for."""
 
     def __init__(self, chunks: Iterator[_Chunk]) -> None:
         self._chunks: Iterator[_Chunk] = chunks
@@ -92,7 +92,7 @@ class _Stream(Generic[_Chunk]):
         self._num_decoded = 0
 
     def num_ready(self) -> int:
-        """How many points can be taken at once; 0 at the end."""
+        """How many points the current chunk has left; 0 at the end."""
         while self._chunk is None or self._start == len(self._chunk):
             self._chunk, self._start = next(self._chunks, None), 0
             if self._chunk is None:
@@ -100,14 +100,14 @@ class _Stream(Generic[_Chunk]):
             self._num_decoded += len(self._chunk)
         return len(self._chunk) - self._start
 
-    def take(self, count: int) -> _Chunk:
-        """The next of the points that are ready."""
-        assert self._chunk is not None, "points are taken when they are ready"
+    def next_points(self, count: int) -> _Chunk:
+        """The next `count` points, of those that are ready."""
+        assert self._chunk is not None, "num_ready() comes first"
         start, self._start = self._start, self._start + count
         # A slice of a cloud is a copy; formats that are cut alike, the usual case, need none.
         return self._chunk if count == len(self._chunk) else self._chunk[start : self._start]
 
     def num_points(self) -> int:
-        """All points there are; those that were not taken are decoded and let go."""
+        """The number of all points; the rest is decoded for it."""
         self._num_decoded += sum(map(len, self._chunks))
         return self._num_decoded

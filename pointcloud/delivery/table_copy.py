@@ -1,7 +1,7 @@
 """The labelled cloud as PLY or Parquet: every point with every column of the scan, its labels, and its CRS.
 
 Scans of any format come here. VLRs, EVLRs and the header's other fields have no place in these formats; LAS and LAZ
-keep them. Like those, a file is read back and compared with the scan before it takes its name.
+keep them. As there, a file is read back and compared with the scan before it gets its final name.
 """
 
 from __future__ import annotations

@@ -144,16 +144,27 @@ def _check_compression(uri: str, stream: pa.NativeFile, header: laspy.LasHeader)
     stream.seek(place)
 
 
-def iterate_chunks(uri: str, reader: laspy.LasReader) -> Iterator[laspy.ScaleAwarePointRecord]:
-    """The scan's points, at most `CHUNK_POINTS` at a time.
+def chunk_points(header: laspy.LasHeader) -> int:
+    """How many points of a scan are decoded at once: `CHUNK_POINTS`, fewer where one has very many bytes."""
+    return max(1, min(CHUNK_POINTS, _CHUNK_BYTES // max(header.point_format.size, 1)))
+
+
+def iterate_chunks(
+    uri: str, reader: laspy.LasReader, num_points: int | None = None
+) -> Iterator[laspy.ScaleAwarePointRecord]:
+    """The scan's points, chunk after chunk, none of them empty.
+
+    Args:
+        uri: the scan, for the message.
+        reader: of the scan, before its first point.
+        num_points: of each chunk but the last; None: as `chunk_points` has it.
 
     Raises:
         ScanError: damaged data, or fewer points than the header says.
     """
     expected, seen = reader.header.point_count, 0
     with reading(uri):
-        size = max(1, min(CHUNK_POINTS, _CHUNK_BYTES // max(reader.header.point_format.size, 1)))
-        for chunk in reader.chunk_iterator(size):
+        for chunk in reader.chunk_iterator(num_points or chunk_points(reader.header)):
             seen += len(chunk)
             if len(chunk):
                 yield chunk

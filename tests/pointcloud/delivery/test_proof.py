@@ -9,9 +9,11 @@ import laspy
 import numpy as np
 import pytest
 
-from pointcloud.delivery.las_copy import CONFIDENCE
+from pointcloud.delivery.las_copy import CONFIDENCE, write_labelled
 from pointcloud.delivery.proof import find_difference
+from pointcloud.formats import las as las_format
 from tests.pointcloud.delivery.test_las_copy import CODES, SHARES, copy, scan
+from tests.support.clouds import write_las
 
 __all__ = ["copy", "scan"]
 
@@ -141,3 +143,13 @@ def test_the_proof_allows_what_labelling_changes(scan: Path, copy: Path) -> None
     las[CONFIDENCE] = SHARES[::-1]
     las.write(str(copy))
     assert find_difference(str(scan), str(copy)) is None
+
+
+def test_points_so_long_that_chunks_are_shorter_are_compared_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A point of the copy has a byte more, so that fewer of them would be decoded at once."""
+    scan = write_las(tmp_path / "a.las", 100)
+    monkeypatch.setattr(las_format, "_CHUNK_BYTES", 1500)
+    write_labelled(str(scan), str(tmp_path / "out.las"), np.full(100, 2, np.uint8), np.ones(100))
+    assert find_difference(str(scan), str(tmp_path / "out.las")) is None
