@@ -120,7 +120,9 @@ def test_a_training_outlives_a_node_and_its_checkpoint_labels_in_the_bucket(
     elastic = ["--num-workers", "2", "--min-workers", "1"]
     training = flows("train", "--dataset", blocks, "--out", checkpoint, *SMALL, *elastic, **place)
     deadline = time.monotonic() + 200
-    while not any(file.uri.endswith("state.json") for file in storage.list_files(storage.join(checkpoint, "runs"))):
+    while not any(
+        file.uri.endswith("state.json") for file in storage.list_files(storage.join(checkpoint, "runs"))
+    ):
         assert training.poll() is None, training.communicate()[0][-3000:]
         assert time.monotonic() < deadline, "no epoch was kept"
         time.sleep(0.5)
