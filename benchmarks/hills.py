@@ -3,8 +3,8 @@
     python -m benchmarks.hills --checkpoint FOLDER --scan FILE.laz [--slopes 0.1 0.2 0.4]
 
 The hills are sums of plane waves 20 to 300 m long, the longer the higher, of the slopes asked for (root mean square,
-metres a metre): other ground than training may lay its blocks on (`models.data.relief`), with everything on it upright as
-that does too. Real hills differ in more than their slope, so this finds what fails there, and proves nothing else.
+metres a metre): other ground than training may lay its blocks on (`models.data.relief`), with everything on it upright
+as that does too. Real hills differ in more than their slope, so this finds what fails there, and proves nothing else.
 Ends with one JSON line: mIoU, overall accuracy and IoU by class for each slope.
 """
 

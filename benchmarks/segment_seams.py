@@ -1,6 +1,6 @@
 """One survey labelled as one file and as nine, their edges through roofs: figures, and a picture of where they differ.
 
-    python -m benchmarks.segment_seams --checkpoint pretrained/airborne [--seam-figure docs/benchmarks/segment_seams.png]
+    python -m benchmarks.segment_seams --checkpoint pretrained/airborne [--seam-figure FILE.png]
 
 The survey is simulated. Each edge lies where most points of buildings are, within the middle of its range, so it cuts
 roofs and no courtyards. The nine files are labelled with their neighbours and, for comparison, each alone.

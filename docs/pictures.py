@@ -148,7 +148,7 @@ def _eye_dome(picture: np.ndarray, depth: np.ndarray) -> np.ndarray:
 
 
 def write_png(path: Path, picture: Any, max_bytes: int = MAX_BYTES) -> None:
-    """Write a Pillow picture as a PNG of at most so many bytes, with 256 colours and then fewer pixels where it takes that."""
+    """Write a Pillow picture as a PNG of at most so many bytes, if needed with 256 colours, then fewer pixels."""
     from PIL import Image
 
     buffer = _png(picture.convert("RGB"))

@@ -37,7 +37,11 @@ class AblateParameters(TrainParameters):
     trainings_at_once: int = Field(1, ge=1, description="Trainings that run on Ray at the same time.")
 
     def trainings(self) -> list[Training]:
-        """The trainings of the rows. Raises PointloomError for an unknown row, or one that makes an impossible network."""
+        """The trainings of the rows.
+
+        Raises:
+            PointloomError: a row is unknown, or makes an impossible network.
+        """
         rows, base = choose_rows(self.rows), self.job_of_any_split(self.trainings_at_once)
         trainings = []
         for row in rows:

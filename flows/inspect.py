@@ -31,8 +31,8 @@ def command(
         read: read every point: all classes are counted, and damage is found wherever it is.
         as_json: print a list of JSON objects, one per scan, those that cannot be used with an error.
         crs: CRS in place of what the files say, such as EPSG:2154; for some scans as GLOB=EPSG:2154.
-        units: unit in place of what the files say, m, ft or us-ft, horizontal and vertical as m,us-ft; for some scans as
-            GLOB=us-ft.
+        units: unit in place of what the files say, m, ft or us-ft, horizontal and vertical as m,us-ft; for some scans
+            as GLOB=us-ft.
     """
     given = GivenCrs.parse(crs or [], units or [])
     sources = find_scans(scans)

@@ -186,8 +186,8 @@ def preprocess(parameters: PreprocessParameters) -> str:
                     threads.submit(
                         preprocess_scan,
                         {
-                            "scan": scan, "survey": survey, "out": out, "recipe": recipe, "decoded_scans": decoded_scans,
-                            "processes": processes, "states": states,
+                            "scan": scan, "survey": survey, "out": out, "recipe": recipe,
+                            "decoded_scans": decoded_scans, "processes": processes, "states": states,
                         },
                     )
                     for scan in todo

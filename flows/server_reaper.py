@@ -1,7 +1,7 @@
 """Waits for the process of a flow to end, and does what it could not if it was killed.
 
-A process of its own, which `flows.embedded_server` starts: nothing can be done by a process that runs out of memory, or that
-Ray ends at once because its object store on this machine is gone.
+A process of its own, which `flows.embedded_server` starts: nothing can be done by a process that runs out of memory, or
+that Ray ends at once because its object store on this machine is gone.
 """
 
 from __future__ import annotations

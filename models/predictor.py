@@ -43,8 +43,8 @@ class Predictor:
             smoothing: nearest points of the block in space, the point itself among them, whose logits are averaged
                 for a point's; 0 or 1: none.
             device: where the network runs; None: a GPU where there is one.
-            batch_points: points of the blocks that go through the network together, at most (16,384), unless one block has
-                more.
+            batch_points: points of the blocks that go through the network together, at most (16,384), unless one block
+                has more.
         """
         self.checkpoint = checkpoint
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")

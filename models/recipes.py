@@ -72,8 +72,8 @@ class TrainConfig:
     augment: Annotated[
         bool,
         Field(
-            description="Change the training blocks at random: turn about the vertical, mirror, scale, stretch, jitter, "
-            "crop, lay on slopes, drop channels."
+            description="Change the training blocks at random: turn about the vertical, mirror, scale, stretch, "
+            "jitter, crop, lay on slopes, drop channels."
         ),
     ] = True
     stretch: Annotated[
@@ -189,7 +189,8 @@ RECIPES: dict[RecipeName, TrainConfig] = {
 
 
 AIRBORNE: dict[str, Any] = {"relief": 0.6}
-"""What `modern` is on scans with returns, as `pointcloud.blocks.features.is_airborne` means it (docs/benchmarks/accuracy.md).
+"""What `modern` is on scans with returns, as `pointcloud.blocks.features.is_airborne` means it
+(docs/benchmarks/accuracy.md).
 
 Networks that flat tiles had trained took hillsides and dams for buildings. Where all ground is flat it costs points:
 embankments look like flat roofs, and a car park on a roof became ground.
@@ -206,7 +207,9 @@ vector told them which block it was. Rare classes that are weighed higher are fo
 
 
 def recipe(name: RecipeName, *, airborne: bool = False, sparse: bool = False, **changes: Any) -> TrainConfig:
-    """The recipe of this name, for airborne scans, sparse surveys or others, with the given fields changed that are not None.
+    """The recipe of this name, for airborne scans, sparse surveys or others.
+
+    Fields that are given and are not None are changed.
 
     Raises:
         PointloomError: an unknown recipe, or a value out of its range.

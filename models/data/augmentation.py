@@ -1,8 +1,9 @@
 """What a survey may look like as well: other sizes, heights, slopes, crops, noise, turned, mirrored, channels missing.
 
-A block is deformed before its features are computed, so that the shape of its surroundings (`pointcloud.blocks.surroundings`)
-is that of the deformed block. With few training scans it is this that counts: heights stretched by up to a half keep
-a network from learning that what is tall is a building, and channels missing now and then from leaning on one of them.
+A block is deformed before its features are computed, so that the shape of its surroundings
+(`pointcloud.blocks.surroundings`) is that of the deformed block. With few training scans it is this that counts:
+heights stretched by up to a half keep a network from learning that what is tall is a building, and channels missing now
+and then from leaning on one of them.
 """
 
 from __future__ import annotations

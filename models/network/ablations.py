@@ -1,8 +1,8 @@
 """The rows of the papers' ablation tables: one change each to a reference network.
 
 Sources: the ICCV paper's table 1 (dilation, stochastic dilation, fixed graph, connections, k, depth, width) and the
-TPAMI paper's operators, see `models.network.configurations`. With the paper's reference, ResGCN-28, the rows are theirs;
-`no-fusion` is ours.
+TPAMI paper's operators, see `models.network.configurations`. With the paper's reference, ResGCN-28, the rows are
+theirs; `no-fusion` is ours.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The training step and the loop around it, without Ray and Prefect.
 
 With several workers (`torch.distributed`, a DistributedDataParallel network without buffer broadcasts) a step's
-gradient is that of one worker which takes the same blocks in as many micro-batches (`TrainConfig.accumulation`): the loss
-is a mean over the labelled points of all of them, and batch norm normalises what goes through the network together,
-a micro-batch of one worker. It is not that of one worker which takes them at once, since batch norm then sees more.
+gradient is that of one worker which takes the same blocks in as many micro-batches (`TrainConfig.accumulation`): the
+loss is a mean over the labelled points of all of them, and batch norm normalises what goes through the network
+together, a micro-batch of one worker. It is not that of one worker which takes them at once, since batch norm then sees
+more.
 """
 
 from __future__ import annotations

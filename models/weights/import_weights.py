@@ -1,7 +1,7 @@
 """Published DeepGCN weights as a Pointloom checkpoint: deep_gcns_torch ("dense" networks) and the TensorFlow original.
 
-python -m models.weights.import_weights CHECKPOINT.pth --out DIR [--k 16 --layer plain --convolution mr --coordinates room]
-python -m models.weights.import_weights VARIABLES.npz --out DIR …  # models/weights/tensorflow_weights.py says how they become one
+python -m models.weights.import_weights CHECKPOINT.pth --out DIR [--k 16 --layer plain --convolution mr]
+python -m models.weights.import_weights VARIABLES.npz --out DIR …  # see models/weights/tensorflow_weights.py
 """
 
 from __future__ import annotations

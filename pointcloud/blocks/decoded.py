@@ -121,8 +121,8 @@ def decode_scan(
         )
     if not sums.corners:
         raise ScanError(
-            f"scan {uri!r} marks all of its {sums.num_points:,} points as noise or as withheld; leave it out, or use them "
-            "with noise 'use'."
+            f"scan {uri!r} marks all of its {sums.num_points:,} points as noise or as withheld; leave it out, or use "
+            "them with noise 'use'."
         )
     return sums.decoded_scan(scan, path, tuple(notes))
 
@@ -160,7 +160,8 @@ class _Sums:
         if self.thins:
             order, starts = group_by_cell(xyz.T, self.grid.voxel_size)
             kept = nearest_to_centre(order, starts, *xyz.T, *self.grid.voxel_size)
-            # A decoded scan may hold several points of a voxel; where thinning takes few away it is done once, when cutting.
+            # A decoded scan may hold several points of a voxel; where thinning takes few away it is done once, when
+            # cutting.
             self.thins = len(kept) < _WORTH_THINNING * len(cloud)
             xyz = xyz.T.take(kept, axis=1).T
         regions = self.grid.regions_of(xyz)

@@ -127,8 +127,9 @@ def is_sparse(config: BlockConfig) -> bool:
 def default_features(config: BlockConfig, attributes: Collection[str]) -> tuple[str, ...]:
     """The features that won on held-out tiles (docs/benchmarks/accuracy.md), of those that the attributes allow.
 
-    Surveys: `survey_features`, a voxel taken for the distance between points, as `pointcloud.quality.inspect` proposes it.
-    Scans without returns: colours too, if there are any. Dense rooms, which are not thinned: xyz, colours and height.
+    Surveys: `survey_features`, a voxel taken for the distance between points, as `pointcloud.quality.inspect` proposes
+    it. Scans without returns: colours too, if there are any. Dense rooms, which are not thinned: xyz, colours and
+    height.
     """
     wanted = survey_features(config.voxel_size_m) if config.thin else ("xyz", "height")
     given = [name for name in wanted if set(attributes).issuperset(FEATURES[name][0])]

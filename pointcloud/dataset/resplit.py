@@ -2,8 +2,8 @@
 
 One pass over the blocks sums up every place (the blocks of one tile of one scan); any rule's split, with its counts
 and its statistics, is then additions, and is kept as a *split file* of one row per place. Training reads the same
-shards under it. The rule is applied as when blocks are cut (`pointcloud.dataset.splits`), only that strips are chosen by the
-points kept, since those that thinning took are gone.
+shards under it. The rule is applied as when blocks are cut (`pointcloud.dataset.splits`), only that strips are chosen
+by the points kept, since those that thinning took are gone.
 """
 
 from __future__ import annotations

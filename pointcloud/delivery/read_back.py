@@ -99,7 +99,7 @@ def _is_parquet(uri: str) -> bool:
 
 
 def _holds_points(uri: str) -> bool:
-    """Whether a Parquet file is a table of points; yes for one that cannot be read, as its reader says what is wrong."""
+    """Whether a Parquet file is a table of points; yes if it cannot be read, as its reader then says what is wrong."""
     try:
         with files.open_input(uri) as stream:
             names = columns.match_names(pq.read_schema(stream).names)

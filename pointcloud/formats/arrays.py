@@ -7,9 +7,9 @@ NPY: one array, either
   are usually passed around; also transposed, with a row for each of these.
 
 NPZ: arrays by name, compressed or not, of one row per point: the coordinates as `xyz`, `points`, `coord`, `coords`,
-`pos` or `position`, (P, 3), or as x, y and z; colours as `rgb`, `color`, `colors`, `colour` or `colours`, (P, 3), or one
-by one; the rest by the names of `columns`. Fields of a structured array may have these names too. Arrays of any other
-name are left out.
+`pos` or `position`, (P, 3), or as x, y and z; colours as `rgb`, `color`, `colors`, `colour` or `colours`, (P, 3), or
+one by one; the rest by the names of `columns`. Fields of a structured array may have these names too. Arrays of any
+other name are left out.
 
 Numbers may be of any size and byte order, stored by rows or by columns (Fortran order, as `np.vstack([x, y, z]).T` is).
 """

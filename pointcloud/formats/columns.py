@@ -96,8 +96,8 @@ def iterate_columns(
     step = float(np.spacing(np.array(largest, types["x"]))) if coarse and np.isfinite(largest) else 0.0
     if step > _COARSE_M:
         report(
-            f"its coordinates are {8 * types['x'].itemsize}-bit floats up to {largest:,.0f}, which rounds them to {step:g}; "
-            "store them as doubles."
+            f"its coordinates are {8 * types['x'].itemsize}-bit floats up to {largest:,.0f}, which rounds them to "
+            f"{step:g}; store them as doubles."
         )
 
 

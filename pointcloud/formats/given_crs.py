@@ -29,8 +29,8 @@ CRS_HELP = (
     "GLOB=EPSG:2154. The files stay as they are."
 )
 UNITS_HELP = (
-    "Unit that the scans' coordinates count in, in place of what their files say: m, ft, us-ft; horizontal and vertical "
-    "as m,us-ft; for some of them as GLOB=us-ft."
+    "Unit that the scans' coordinates count in, in place of what their files say: m, ft, us-ft; horizontal and "
+    "vertical as m,us-ft; for some of them as GLOB=us-ft."
 )
 
 

@@ -38,7 +38,7 @@ _ATTRIBUTES_ONLY = reduce(
         for name in ("XY_RETURNS_CHANNEL", "Z", "CLASSIFICATION", "FLAGS", "INTENSITY", "RGB")
     ),
 )
-"""The layers of a LAZ 1.4 chunk that hold coordinates, `ATTRIBUTES` and `WITHHELD`; older point formats have no layers."""
+"""The layers of a LAZ 1.4 chunk that hold coordinates, `ATTRIBUTES` and `WITHHELD`; older formats have no layers."""
 
 
 @contextmanager

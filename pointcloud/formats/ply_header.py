@@ -97,7 +97,7 @@ class PlyHeader:
 
     @property
     def crs(self) -> CRS | None:
-        """The CRS in a comment as `header_bytes` writes it; None where there is none, or one that PROJ does not know."""
+        """The CRS in a comment as `header_bytes` writes it; None if there is none, or one that PROJ does not know."""
         wkt = next((line[len(_CRS) :] for line in self.comments if line.startswith(_CRS)), None)
         try:
             return CRS.from_wkt(_text(encode(wkt))) if wkt else None

@@ -48,8 +48,8 @@ def label_points(
     and agree.
 
     Where the config excludes noise and the scan holds some, "noise" is among the names: (P,) uint8, 0 for labelled
-    points, `MARKED` for points that the scan marks as noise or as withheld, `OUTLIER` for isolated ones that were found.
-    Noise gets no label: everything else is 0 there.
+    points, `MARKED` for points that the scan marks as noise or as withheld, `OUTLIER` for isolated ones that were
+    found. Noise gets no label: everything else is 0 there.
 
     Args:
         decoded: the scan, with all its points (`decode_scan` with `every_point`).
@@ -58,8 +58,8 @@ def label_points(
         folder: keeps the arrays as files <name>.npy, memory-mapped, however large the scan; None: in memory.
 
     Raises:
-        ScanError: a block that cannot be cut, or lacks what `predict` needs; logits that are NaN or infinite; a scan all
-            of whose points are isolated.
+        ScanError: a block that cannot be cut, or lacks what `predict` needs; logits that are NaN or infinite; a scan
+            all of whose points are isolated.
         OSError: no room for the arrays in the folder.
     """
     decoded_scans = tuple(sorted((decoded, *neighbours), key=lambda each: each.scan))
@@ -97,8 +97,8 @@ def label_points(
             values_of_points[name][index] = values
     if not num_labelled:
         raise ScanError(
-            f"scan {decoded.scan!r} holds only isolated points, far below or above those of its neighbours; leave it out, "
-            "or use them with noise 'use'."
+            f"scan {decoded.scan!r} holds only isolated points, far below or above those of its neighbours; leave it "
+            "out, or use them with noise 'use'."
         )
     return values_of_points if noise is None else {**values_of_points, "noise": noise}
 

@@ -66,8 +66,8 @@ class LabelOptions:
             )
         if self.noise_code is not None and not 0 <= self.noise_code <= _LARGEST_NOISE_CODE:
             raise PointloomError(
-                f"noise_code {self.noise_code} cannot be written, expected a code from 0 to {_LARGEST_NOISE_CODE}; ASPRS "
-                "has 7 for low and 18 for high noise."
+                f"noise_code {self.noise_code} cannot be written, expected a code from 0 to {_LARGEST_NOISE_CODE}; "
+                "ASPRS has 7 for low and 18 for high noise."
             )
         beyond = [
             code for code in (*self.preserve, *(code for _, code in self.codes)) if not 0 <= code <= 255

@@ -133,7 +133,8 @@ class TileDoubts:
             self._add_tile(xyz, voxel, num_points, labels, order[start:end])
 
     def _add_tile(
-        self, xyz: np.ndarray, voxel: np.ndarray, num_points: np.ndarray, labels: dict[str, np.ndarray], rows: np.ndarray
+        self, xyz: np.ndarray, voxel: np.ndarray, num_points: np.ndarray, labels: dict[str, np.ndarray],
+        rows: np.ndarray,
     ) -> None:  # fmt: skip
         weight, classes, sure = num_points[rows], labels["classes"][rows], labels["confidence"][rows]
         (i, j), total = (voxel[rows[0], :2] // self._voxels_per_tile).tolist(), int(weight.sum())
@@ -169,7 +170,7 @@ class TileDoubts:
     def _cells(
         self, place: np.ndarray, weight: np.ndarray, classes: np.ndarray, sure: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """The columns on the cells of one tile, from its voxels: places in the tile (V, 2), points, class, confidence."""
+        """The columns on the cells of one tile, from its voxels: place in it (V, 2), points, class, confidence."""
         row, column = (place * CELLS // self._voxels_per_tile).T
         cell, num_cells = row * CELLS + column, CELLS**2
         level = np.searchsorted(LEVELS, sure, side="right")

@@ -58,10 +58,10 @@ def doubtful(tiles: pa.Table, below: float) -> pa.Table:
 def clusters(tiles: pa.Table, below: float, class_names: Sequence[str]) -> pa.Table:
     """Places where doubtful points lie close together, also in tiles whose mean confidence is high.
 
-    A cell of a tile is doubtful where half of its points have a confidence below the limit. Doubtful cells of a tile that
-    touch, at a side or a corner, are one cluster; one with at least `LEAST_POINTS` doubtful points becomes a rectangle
-    around its cells. Tiles that `doubtful` returns as a whole are left out. Of each scan the `MOST_CLUSTERS` with
-    most doubtful points are returned, most first.
+    A cell of a tile is doubtful where half of its points have a confidence below the limit. Doubtful cells of a tile
+    that touch, at a side or a corner, are one cluster; one with at least `LEAST_POINTS` doubtful points becomes a
+    rectangle around its cells. Tiles that `doubtful` returns as a whole are left out. Of each scan the `MOST_CLUSTERS`
+    with most doubtful points are returned, most first.
 
     Args:
         tiles: of one scan, as `doubtful_tiles.read_tiles` returns them.

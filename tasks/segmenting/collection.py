@@ -88,14 +88,14 @@ def find_scans(
         )
     if len(sources) < len(found):
         report(
-            f"left out as labelled clouds, not scans: {counted(len(found) - len(sources), 'file', 'files')} below the out "
-            f"folder {out!r}."
+            f"left out as labelled clouds, not scans: {counted(len(found) - len(sources), 'file', 'files')} below the "
+            f"out folder {out!r}."
         )
     others = [source for source in sources if not source.name.lower().endswith(SUFFIXES)]
     if others and cloud_format in ("las", "laz"):
         raise PointloomError(
-            f"scan {others[0].uri!r} is neither LAS nor LAZ, so its labelled cloud cannot be {cloud_format}; choose the "
-            "format same (PLY for such scans), ply or parquet, or leave it out."
+            f"scan {others[0].uri!r} is neither LAS nor LAZ, so its labelled cloud cannot be {cloud_format}; choose "
+            "the format same (PLY for such scans), ply or parquet, or leave it out."
         )
     for source in sources:
         name = output_name(source.name, cloud_format)

@@ -73,8 +73,8 @@ class SegmentJob:
         epoch, miou = (self.record.metrics.get(name) for name in ("epoch", "val_miou"))
         score = "" if miou is None else f", validation mIoU {miou:.3f}"
         return (
-            f"checkpoint {self.checkpoint!r} is unfinished: {self.record.unfinished} (best epoch so far: {epoch}{score}); "
-            "when it has, scans labelled now will be labelled again."
+            f"checkpoint {self.checkpoint!r} is unfinished: {self.record.unfinished} (best epoch so far: "
+            f"{epoch}{score}); when it has, scans labelled now will be labelled again."
         )
 
     @property

@@ -103,8 +103,8 @@ def write_report(
         facts={
             "checkpoint": job.checkpoint,
             "polygons to review": "\n".join(polygons)
-            + f"\ntiles with a mean confidence below {options.below:g}, places where points below it lie close together, scans "
-            "that are quarantined or unlike the training; for QGIS, GDAL, geopandas",
+            + f"\ntiles with a mean confidence below {options.below:g}, places where points below it lie close "
+            "together, scans that are quarantined or unlike the training; for QGIS, GDAL, geopandas",
             "ledger": files.join(job.out, "ledger", "segment"),
             "time of the stages": _stages(now),
         },

@@ -95,8 +95,8 @@ def foresee(collection: Collection, job: SegmentJob) -> str:
         return ""
     largest = max(label.code for label in scheme.classes)
     return (
-        f"{counted(len(small), 'scan', 'scans')} ({small[0]!r} first) will be quarantined: the point format ends at class "
-        f"code {LAST_SHORT_CODE} and the largest to write is {largest}; ask for upgrade_format, or other codes."
+        f"{counted(len(small), 'scan', 'scans')} ({small[0]!r} first) will be quarantined: the point format ends at "
+        f"class code {LAST_SHORT_CODE} and the largest to write is {largest}; ask for upgrade_format, or other codes."
     )
 
 

@@ -1,4 +1,7 @@
-"""Why a training ended early: told by Ray workers as small records, since Ray wraps what they raise in errors of its own."""
+"""Why a training ended early.
+
+Ray workers tell it as small records, since Ray wraps what they raise in errors of its own.
+"""
 
 from __future__ import annotations
 

@@ -65,7 +65,10 @@ def test_attributes_are_read_from_google_docstrings() -> None:
 
 def test_an_argument_over_two_lines_is_shown_whole() -> None:
     assert "GLOB=us-ft" in generate.command("inspect")
-    text = "Do it.\n\nArgs:\n    one: first line\n        and the second.\n    two: another.\n\nRaises:\n    E: never.\n"
+    text = (
+        "Do it.\n\nArgs:\n    one: first line\n        and the second.\n    two: another.\n\n"
+        "Raises:\n    E: never.\n"
+    )
     assert generate.section_of(text, "Args") == {"one": "first line and the second.", "two": "another."}
 
 

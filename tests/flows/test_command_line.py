@@ -223,7 +223,8 @@ def test_a_command_whose_extra_is_not_installed(command: str, extras: str) -> No
         "    @classmethod\n"
         "    def find_spec(cls, name, *where):\n"
         "        return None if name in missing else super().find_spec(name, *where)\n"
-        "sys.meta_path = [Without if finder is importlib.machinery.PathFinder else finder for finder in sys.meta_path]\n"
+        "path_finder = importlib.machinery.PathFinder\n"
+        "sys.meta_path = [Without if finder is path_finder else finder for finder in sys.meta_path]\n"
         "from flows.__main__ import main\n"
         f"sys.exit(main(['{command}', '--out', 'x']))"
     )

@@ -1,6 +1,7 @@
 """Fuzz every reader for a while: `python -m tests.fuzz --cases 10000 --seconds 1800 --seed 0`.
 
-Inputs that show a fault are kept below `--out`, with what was said beside them. The exit status is 1 where there are any.
+Inputs that show a fault are kept below `--out`, with what was said beside them. The exit status is 1 where there are
+any.
 """
 
 from __future__ import annotations

@@ -143,7 +143,8 @@ def test_a_process_whose_owner_is_killed_in_the_middle_of_a_call_ends_and_writes
 ) -> None:
     started, written = tmp_path / "started", tmp_path / "written"
     script = (
-        "from tasks.runtime.isolation import IsolatedProcesses; from tests.tasks.runtime.test_isolation import write_late; "
+        "from tasks.runtime.isolation import IsolatedProcesses; "
+        "from tests.tasks.runtime.test_isolation import write_late; "
         f"IsolatedProcesses(1, 1500, 60.0).call(write_late, {str(started)!r}, {str(written)!r})"
     )
     owner = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[3])
