@@ -174,3 +174,19 @@ def test_first_survey(survey: Path) -> None:
 @pytest.mark.parametrize("page", FOLLOWING, ids=[page.stem for page in FOLLOWING])
 def test_code_of_the_page_runs(page: Path, survey: Path, tmp_path: Path) -> None:
     run(code_of(page), shutil.copytree(survey, tmp_path / "survey"))
+
+
+def test_paths_of_the_project_in_prose_exist() -> None:
+    rooms = "flows|tasks|models|pointcloud|infra|tests|benchmarks|docs|pretrained"
+    gone = []
+    for page in PAGES:
+        for path in re.findall(rf"`((?:{rooms})/[\w./-]+)`", page.read_text()):
+            if not (PROJECT / path).exists() and path != "benchmarks/out":
+                gone.append(f"{page.relative_to(PROJECT)}: {path}")
+        for module in re.findall(
+            r"python -m ((?:benchmarks|docs|models|pointcloud|infra)[\w.]*)", page.read_text()
+        ):
+            place = PROJECT / module.replace(".", "/")
+            if not (place.with_suffix(".py").exists() or (place / "__main__.py").exists()):
+                gone.append(f"{page.relative_to(PROJECT)}: {module}")
+    assert not gone
