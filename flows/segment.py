@@ -11,6 +11,7 @@ from pydantic import Field
 
 from flows.embedded_server import run
 from flows.parameters import FlowParameters
+from pointcloud.formats.given_crs import CRS_HELP, UNITS_HELP, GivenCrs
 from pointcloud.labelling.options import LabelOptions, parse_codes
 from pointcloud.storage.lock import held
 from tasks.prefect_ui.scan_states import show_markdown
@@ -96,6 +97,8 @@ class SegmentParameters(FlowParameters):
         description="What becomes of a scan unlike the training: in density, height, intensity, returns, colours.",
     )
     retry_quarantined: bool = Field(True, description="Try again what could not be read, though unchanged.")
+    crs: list[str] = Field([], description=CRS_HELP)
+    units: list[str] = Field([], description=UNITS_HELP)
     only: list[str] = Field(
         [],
         description="Names or globs of those of the scans to work on, quarantined ones too; the others stay, as "
@@ -155,13 +158,16 @@ class SegmentParameters(FlowParameters):
             quarantine_drift=self.drift == "quarantine",
             gpu=self.gpu,
             wait_s=self.cluster_wait_s,
+            given=GivenCrs.parse(self.crs, self.units),
         )
 
 
 def check(parameters: SegmentParameters) -> None:
     """What can be told before work starts. Raises PointloomError."""
-    parameters.job()
-    choose(find_scans(parameters.scans, parameters.out, parameters.format), parameters.only)
+    job = parameters.job()
+    sources = find_scans(parameters.scans, parameters.out, parameters.format)
+    choose(sources, parameters.only)
+    job.given.check(source.name for source in sources)
 
 
 @flow(name="segment")
@@ -186,6 +192,7 @@ def segment(parameters: SegmentParameters) -> list[str]:
                 job.warning,
                 estimate(collection, job, may_sample=True),
                 foresee(collection, job),
+                *collection.remarks,
                 *collection.unreached.values(),
             ]
             text = "\n".join(filter(None, lines))
@@ -196,7 +203,7 @@ def segment(parameters: SegmentParameters) -> list[str]:
                 sources, job, processes, num_readers, parameters.retry_quarantined, only
             )
             logger.info("%s; %s", collection.plan, estimate(collection, job))
-            for sentence in filter(None, [job.warning, foresee(collection, job)]):
+            for sentence in filter(None, [job.warning, foresee(collection, job), *collection.remarks]):
                 logger.warning(sentence)
             began = time.monotonic()
             records = segment_scans(collection, job)

@@ -133,7 +133,7 @@ def adopt_crs(headers: Mapping[str, ScanHeader], config: BlockConfig) -> tuple[d
         if taken and common.crs is not None:
             adopted |= dict.fromkeys(sorted(taken), common.crs)
             sentences.append(
-                f"{_names(sorted(taken))} without CRS {'lies' if len(taken) == 1 else 'lie'} beside scans in "
+                f"{listed(sorted(taken))} without CRS {'lies' if len(taken) == 1 else 'lie'} beside scans in "
                 f"{name_of(common.crs)!r} and {'is' if len(taken) == 1 else 'are'} taken to be in it too; give "
                 "another as crs where that is wrong."
             )
@@ -246,7 +246,7 @@ def _in_crs(boxes: np.ndarray, crs: CRS | None, to: CRS | None) -> np.ndarray:
     return np.stack([np.stack([x.min(1), y.min(1)], -1), np.stack([x.max(1), y.max(1)], -1)], axis=1)
 
 
-def _names(scans: Sequence[str]) -> str:
+def listed(scans: Sequence[str]) -> str:
     """Some names of scans, and how many more there are."""
     more = f" and {len(scans) - _NAMED} more" if len(scans) > _NAMED else ""
     return ("scan " if len(scans) == 1 else "scans ") + ", ".join(map(repr, scans[:_NAMED])) + more

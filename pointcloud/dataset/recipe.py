@@ -9,7 +9,7 @@ from typing import Any
 
 from pyproj import CRS
 
-from pointcloud.blocks.common_crs import adopt_crs, kept_apart
+from pointcloud.blocks.common_crs import adopt_crs, kept_apart, listed
 from pointcloud.blocks.decoded import DecodedScan, decode_scan
 from pointcloud.blocks.features import FEATURES
 from pointcloud.cloud import ScanHeader
@@ -113,6 +113,11 @@ def agree_on_crs(
     for scan, crs in adopted.items():
         fingerprint = _with_units(examined[scan].fingerprint, None, crs)
         agreed[scan] = Examined(fingerprint, replace(headers[scan], crs=crs), crs=crs)
+    given = sorted(scan for scan, one in examined.items() if one.crs is not None)
+    if given:
+        sentences.insert(
+            0, f"read in the CRS or the units that are given, not in what their files say: {listed(given)}."
+        )
     apart = kept_apart({scan: one.header for scan, one in agreed.items() if one.header is not None}, config)
     return agreed, [*sentences, apart] if apart else sentences
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class EvaluateJob:
     title: str
     subtitle: str
     facts: dict[str, str]
-    given: GivenCrs = GivenCrs()  # noqa: RUF009
+    given: GivenCrs = field(default_factory=GivenCrs)
 
 
 @task(name="evaluate labelled clouds")

@@ -19,6 +19,7 @@ import torch
 
 from pointcloud.blocks.ground import describe_noise
 from pointcloud.cloud import CHUNK_POINTS
+from pointcloud.crs import name_of
 from pointcloud.errors import PointloomError, ScanError, StorageError
 from pointcloud.labelling.options import OUTLIER
 from pointcloud.quality.doubtful_tiles import TileDoubts
@@ -54,7 +55,8 @@ class ScanSegmenter:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Label the scan that the one row of a batch names; a row of what came of it."""
-        uri, name, key, beside = (str(batch[column][0]) for column in ("uri", "name", "key", "neighbours"))
+        uri, name, key = (str(batch[column][0]) for column in ("uri", "name", "key"))
+        beside, crs = (json.loads(str(batch[column][0])) for column in ("neighbours", "crs"))
         began = time.monotonic()
         if self._cannot_begin:
             return {
@@ -63,7 +65,7 @@ class ScanSegmenter:
         for attempt in range(_ATTEMPTS):
             try:
                 if self._begin(name):
-                    record = self._segment(uri, name, key, json.loads(beside), began)
+                    record = self._segment(uri, name, key, beside, crs, began)
                 else:
                     sentence = (
                         f"scan {uri!r}: {_LIVES} processes ended without a word while they labelled it, as they do "
@@ -98,12 +100,12 @@ class ScanSegmenter:
         return True
 
     def _segment(
-        self, uri: str, name: str, key: str, beside: Mapping[str, str], began: float
+        self, uri: str, name: str, key: str, beside: Mapping[str, str], crs: Mapping[str, str], began: float
     ) -> ledger.Record:
         """The record of a scan, labelled or quarantined. Raises StorageError."""
         try:
             with tempfile.TemporaryDirectory(prefix="pointloom-decoded-") as folder:
-                return self._label(uri, name, key, beside, began, Path(folder))
+                return self._label(uri, name, key, beside, crs, began, Path(folder))
         except StorageError:
             raise
         except OSError as error:
@@ -124,12 +126,19 @@ class ScanSegmenter:
         return ledger.Record(STAGE, name, key, state, seconds=time.monotonic() - began, error=str(error))
 
     def _label(
-        self, uri: str, name: str, key: str, beside: Mapping[str, str], began: float, folder: Path
+        self,
+        uri: str,
+        name: str,
+        key: str,
+        beside: Mapping[str, str],
+        crs: Mapping[str, str],
+        began: float,
+        folder: Path,
     ) -> ledger.Record:
         labeller, output = self._labeller, self._job.output(name)
         scheme, predictor = labeller.scheme, labeller.predictor
         begun, in_network = time.time(), predictor.network_seconds
-        decoded, neighbours = labeller.decode(name, uri, beside, folder)
+        decoded, neighbours = labeller.decode(name, uri, beside, folder, crs)
         decoded_at = time.monotonic()
         doubts = TileDoubts(name, self._job.config, decoded.crs, decoded.extent, len(scheme))
         sampler = Sampler(self._job.config.tile_size_m)
@@ -169,6 +178,7 @@ class ScanSegmenter:
                 "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
                 "settings": self._job.settings,
                 **looks,
+                "crs": name_of(decoded.crs) if decoded.crs is not None else None,
                 "noise": {"marked": decoded.num_marked, "outliers": num_outliers},
                 "notes": [*decoded.notes, *describe_noise(decoded.num_marked, num_outliers)],
                 "proof": proof.to_dict(),

@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pyproj import CRS
+
 from pointcloud.cloud import ScanHeader
 from pointcloud.delivery.las_copy import output_name
 from pointcloud.errors import PointloomError
@@ -30,6 +32,8 @@ class Collection:
         records: what the ledger knows.
         plan: what is to do.
         unreached: scans that storage does not give, and why; they are not in `keys`.
+        crs: scan -> the CRS that it is read in, of those that are not read in what their files say.
+        remarks: sentences about CRSs of several scans.
     """
 
     sources: dict[str, files.Source]
@@ -39,6 +43,8 @@ class Collection:
     records: dict[str, ledger.Record]
     plan: ledger.Plan
     unreached: dict[str, str] = field(default_factory=dict)
+    crs: dict[str, CRS] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def row(self, scan: str) -> dict[str, str]:
         """What an actor is told of a scan."""
@@ -48,6 +54,7 @@ class Collection:
             "name": scan,
             "key": self.keys[scan],
             "neighbours": json.dumps(beside),
+            "crs": json.dumps({s: self.crs[s].to_json() for s in (scan, *beside) if s in self.crs}),
         }
 
     def states(self) -> dict[str, str]:

@@ -164,7 +164,9 @@ def _measure(labeller: ScanLabeller, row: dict[str, str], config: BlockConfig) -
     sampler, labelled = Sampler(config.tile_size_m), 0.0
     with tempfile.TemporaryDirectory(prefix="pointloom-sample-") as name:
         folder, began = Path(name), time.monotonic()
-        scan, beside = labeller.decode(row["name"], row["uri"], json.loads(row["neighbours"]), folder)
+        scan, beside = labeller.decode(
+            row["name"], row["uri"], json.loads(row["neighbours"]), folder, json.loads(row["crs"])
+        )
         decoded = time.monotonic()
 
         def until_enough(blocks: Iterable[Block]) -> Iterator[Block]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pointcloud.delivery.las_copy import output_name
+from pointcloud.formats.given_crs import GivenCrs
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.storage import files, ledger
@@ -35,6 +36,7 @@ class SegmentJob:
         quarantine_drift: a scan unlike the training is quarantined, instead of labelled with a warning.
         gpu: each actor has a GPU of its own.
         wait_s: seconds a Ray cluster may take until it has room for an actor.
+        given: CRSs and units of scans, in place of what their files say.
         run: tells the attempts of this run from those of others.
     """
 
@@ -51,6 +53,7 @@ class SegmentJob:
     quarantine_drift: bool = False
     gpu: bool = False
     wait_s: float = 120.0
+    given: GivenCrs = field(default_factory=GivenCrs)
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def key(self, content: str, neighbours: Sequence[tuple[str, str]]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyproj import CRS
 
 from models.predictor import Predictor
 from models.weights.checkpoint import read_checkpoint
@@ -73,22 +74,38 @@ class ScanLabeller:
         self._isolated.close()
 
     def decode(
-        self, name: str, uri: str, beside: Mapping[str, str], folder: Path
+        self, name: str, uri: str, beside: Mapping[str, str], folder: Path, crs: Mapping[str, str]
     ) -> tuple[DecodedScan, list[DecodedScan]]:
-        """A scan and its neighbours (name -> URI), decoded into a local folder.
+        """A scan and its neighbours, decoded into a local folder.
+
+        Args:
+            name, uri: the scan's.
+            beside: neighbour -> its URI.
+            folder: local.
+            crs: scan or neighbour -> its CRS as PROJJSON, of those that are not read in what their files say.
 
         Raises:
             ScanError, StorageError: the scan cannot be read, or not be reached.
         """
         config, neighbours = self._job.config, []
+        instead = {scan: CRS.from_json(text) for scan, text in crs.items()}
         decoded: DecodedScan = self._isolated.call(
-            decode_for_labels, name, uri, folder / "scan.arrow", config, self.scheme, self._job.options
-        )
+            decode_for_labels, name, uri, folder / "scan.arrow", config, self.scheme, self._job.options,
+            instead.get(name),
+        )  # fmt: skip
         for number, (other, at) in enumerate(sorted(beside.items())):
             # A neighbour that cannot be read, or has no point so near, gives no context; its own record says why.
             with suppress(ScanError):
                 neighbours.append(
-                    self._isolated.call(decode_beside, other, at, folder / f"{number}.arrow", config, decoded)
+                    self._isolated.call(
+                        decode_beside,
+                        other,
+                        at,
+                        folder / f"{number}.arrow",
+                        config,
+                        decoded,
+                        instead.get(other),
+                    )
                 )
         return decoded, neighbours
 
@@ -149,7 +166,7 @@ class ScanLabeller:
         ):
             folder = Path(name)
             scan = write_scan(folder)
-            decoded, _ = self.decode(scan.name, str(scan), {}, folder)
+            decoded, _ = self.decode(scan.name, str(scan), {}, folder, {})
             self.label(decoded, [], self.predictor.logits, folder)
             output = folder / "labelled" / output_name(scan.name, self._job.options.format)
             self.write(str(scan), str(output), folder)

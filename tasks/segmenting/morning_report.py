@@ -107,6 +107,7 @@ def write_report(
             "together, scans that are quarantined or unlike the training; for QGIS, GDAL, geopandas",
             "ledger": files.join(job.out, "ledger", "segment"),
             "time of the stages": _stages(now),
+            **({"coordinate systems": "\n".join(collection.remarks)} if collection.remarks else {}),
         },
     )
     uri = files.join(job.out, REPORT)

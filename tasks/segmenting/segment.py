@@ -14,8 +14,10 @@ from prefect.cache_policies import NO_CACHE
 
 from models.weights.checkpoint import fingerprint, read_checkpoint
 from pointcloud.blocks.neighbours import find_neighbours
+from pointcloud.dataset.recipe import agree_on_crs
 from pointcloud.delivery.las_copy import fits
 from pointcloud.errors import PointloomError
+from pointcloud.formats.given_crs import GivenCrs
 from pointcloud.formats.las_point_formats import LAST_SHORT_CODE
 from pointcloud.labelling.options import UNCLASSIFIED, LabelOptions
 from pointcloud.labels import LabelScheme
@@ -40,11 +42,13 @@ _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 def plan_segmenting(
     *, checkpoint: str, out: str, options: LabelOptions, num_actors: int, cpus_per_actor: int, memory_mb: int,
     time_limit_s: float, quarantine_drift: bool = False, gpu: bool = False, wait_s: float = 120.0,
+    given: GivenCrs | None = None,
 ) -> SegmentJob:  # fmt: skip
     """A job whose checkpoint is there and readable.
 
     Args:
-        checkpoint, out, options, num_actors, memory_mb, time_limit_s, quarantine_drift, gpu, wait_s: as `SegmentJob`.
+        checkpoint, out, options, num_actors, memory_mb, time_limit_s, quarantine_drift, gpu, wait_s, given: as
+            `SegmentJob`.
         cpus_per_actor: 0 shares out what this machine has.
 
     Raises:
@@ -73,6 +77,7 @@ def plan_segmenting(
         quarantine_drift=quarantine_drift,
         gpu=gpu,
         wait_s=wait_s,
+        given=given or GivenCrs(),
     )
 
 
@@ -116,7 +121,8 @@ def examine_collection(
         PointloomError: `only` names what is not there.
     """
     chosen, unreached = set(choose(sources, only)), dict[str, str]()
-    examined = examine_all(sources, processes, num_readers, unreached)
+    examined = examine_all(sources, processes, num_readers, unreached, job.given)
+    examined, remarks = agree_on_crs(examined, job.config)
     headers = {scan: one.header for scan, one in examined.items() if one.header is not None}
     neighbours = find_neighbours(headers, job.config)
     keys = {
@@ -137,6 +143,8 @@ def examine_collection(
             {scan: key for scan, key in keys.items() if scan in chosen}, here, retry_quarantined or bool(only)
         ),
         unreached=unreached,
+        crs={scan: one.crs for scan, one in examined.items() if one.crs is not None},
+        remarks=tuple(remarks),
     )
 
 

@@ -63,7 +63,7 @@ def test_a_new_neighbour_cuts_a_scan_again_and_a_distant_one_does_not(survey: Pa
     shutil.copy(first, scans)
     preprocess(preprocessing([scans], out))
     alone = written(out)
-    write_las(scans / "far.las", 200)
+    write_las(scans / "far.las", 200, X=np.arange(200) + 10_000_000)
     preprocess(preprocessing([scans], out))
     assert written(out)[f"{first.name}.parquet"] == alone[f"{first.name}.parquet"]
     shutil.copy(second, scans)

@@ -15,6 +15,7 @@ from pyproj import CRS
 from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.errors import ScanError
 from pointcloud.formats import las, reader
+from pointcloud.formats.given_crs import GivenCrs
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.quality.inspect import choose_config, inspect_scan
 from tests.pointcloud.formats.test_s3dis import room
@@ -147,3 +148,13 @@ def test_scans_of_no_use(tmp_path: Path) -> None:
     for writer in (broken_files.zero_points, broken_files.nan_scale, broken_files.truncated_laz):
         with pytest.raises(ScanError):
             inspect_scan(str(writer(tmp_path)), read=True)
+
+
+def test_a_crs_that_is_given_goes_before_that_of_the_file(tmp_path: Path) -> None:
+    path = grid(tmp_path / "degrees.las", crs="EPSG:4326")
+    found = inspect_scan(path, given=GivenCrs.parse(["degrees.las=EPSG:2225"], ["*=,m"]), name="degrees.las")
+    assert found.extent_m[0] == pytest.approx(19.5 * 1200 / 3937)
+    assert found.to_dict()["unit"] == {"horizontal": "US survey foot", "vertical": "metre"}
+    assert any("its file says 'WGS 84'" in note for note in found.notes)
+    with pytest.raises(ScanError, match="counts in degrees"):
+        inspect_scan(path, given=GivenCrs.parse(["other.las=EPSG:2225"]), name="degrees.las")

@@ -58,7 +58,13 @@ def published(job: SegmentJob, checkpoint: Checkpoint) -> SegmentJob:
 
 
 def run(actor: ScanSegmenter, scan: Path, beside: dict[str, str] | None = None) -> dict[str, Any]:
-    row = {"uri": str(scan), "name": scan.name, "key": "k", "neighbours": json.dumps(beside or {})}
+    row = {
+        "uri": str(scan),
+        "name": scan.name,
+        "key": "k",
+        "neighbours": json.dumps(beside or {}),
+        "crs": "{}",
+    }
     (record,) = actor({name: np.array([value]) for name, value in row.items()})["record"]
     return dict(record)
 

@@ -50,7 +50,7 @@ def test_a_sample_counts_the_points_of_its_blocks_and_leaves_nothing(
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     with closing(ScanLabeller(job)) as labeller:
-        row = {"uri": str(scan), "name": scan.name, "neighbours": "{}"}
+        row = {"uri": str(scan), "name": scan.name, "neighbours": "{}", "crs": "{}"}
         sample = estimate._measure(labeller, row, job.config)
     whole = len(laspy.read(scan).points)
     assert sample.scan == scan.name
