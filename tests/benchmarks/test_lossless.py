@@ -16,9 +16,9 @@ from benchmarks.lossless import difference_by_laszip, rows_of
 from pointcloud.delivery.las_copy import output_name, write_labelled
 from pointcloud.errors import ScanError
 from pointcloud.labelling.options import LabelOptions
-from tests.pointcloud.delivery.test_las_copy import CODES, NUM, SHARES, rich, rich_header
 from tests.support import broken_files
 from tests.support.clouds import real_files, write_las
+from tests.support.labelled_copies import CODES, NUM, SHARES, rich, rich_header
 
 
 def read_by_laszip(path: Path) -> laspy.LasData:

@@ -12,10 +12,8 @@ import pytest
 from pointcloud.delivery.las_copy import CONFIDENCE, write_labelled
 from pointcloud.delivery.proof import find_difference
 from pointcloud.formats import las as las_format
-from tests.pointcloud.delivery.test_las_copy import CODES, SHARES, copy, scan
 from tests.support.clouds import write_las
-
-__all__ = ["copy", "scan"]
+from tests.support.labelled_copies import CODES, SHARES
 
 Tamper = Callable[[laspy.LasData], None]
 

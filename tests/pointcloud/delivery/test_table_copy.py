@@ -18,10 +18,9 @@ from pointcloud.errors import PointloomError, ScanError
 from pointcloud.formats.reader import read_cloud
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.storage import files
-from tests.pointcloud.delivery.test_las_copy import CODES, NUM, SHARES, rich, scan
 from tests.support.clouds import write_las
+from tests.support.labelled_copies import CODES, NUM, SHARES, rich
 
-__all__ = ["scan"]
 OPTIONS = LabelOptions(keep_original=True, min_confidence=0.3)
 
 

@@ -15,8 +15,8 @@ from pointcloud.formats.las import open_scan
 from pointcloud.formats.las_point_formats import SUCCESSOR, angle_of_rank, has_short_codes
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.labels import ClassLabel, LabelScheme
-from tests.pointcloud.delivery.test_las_copy import NUM, SHARES, rich_header, waveforms
 from tests.support.clouds import real_files, write_las
+from tests.support.labelled_copies import NUM, SHARES, rich_header, waveforms
 
 OPTIONS = LabelOptions(upgrade=True)
 BROKEN = {

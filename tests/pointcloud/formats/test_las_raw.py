@@ -16,8 +16,8 @@ from pointcloud.delivery.las_copy import write_labelled
 from pointcloud.delivery.proof import find_difference
 from pointcloud.errors import PointloomError
 from pointcloud.storage.files import Source
-from tests.pointcloud.delivery.test_las_copy import CODES, NUM, SHARES, assert_labelled, waveforms
 from tests.support.clouds import write_las
+from tests.support.labelled_copies import CODES, NUM, SHARES, assert_labelled, waveforms
 
 
 @pytest.mark.parametrize("suffix", [".las", ".laz"])
