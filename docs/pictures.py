@@ -1,11 +1,15 @@
 """Make the pictures of the documentation: `python -m docs.pictures clouds|diagram|page …`.
 
-    # a scan as delivered, as labelled, and in truth
-    python -m docs.pictures clouds --delivered SCAN --labelled LABELLED --truth SCAN
+    # a tile of LiDAR HD that the ready-made network never saw: as delivered, as labelled, and in truth; and its report
+    T=lidarhd_50m/test_data_77060_627755_LA93_IGN69.laz
+    pointloom segment --scans $T --checkpoint pretrained/airborne --out labelled
+    python -m docs.pictures clouds --delivered $T --labelled labelled/*.laz --truth $T
+    pointloom evaluate --labelled labelled --truth $T --out scores --label-scheme pretrained/airborne/classes.json
+    python -m docs.pictures page --url scores/report.html --out docs/images/report.png --size 1200 1180 --wait-s 12
     # the way of the data, drawn by mermaid from the diagram in README.md; `npm pack mermaid` brings mermaid.min.js
     python -m docs.pictures diagram --mermaid mermaid.min.js
-    # a page in headless Chromium: the report of the demo, a flow run in the Prefect UI
-    python -m docs.pictures page --url pointloom-demo/report.html --out docs/images/report.png
+    # a flow run in the Prefect UI of `make up`
+    python -m docs.pictures page --url http://127.0.0.1:4200/runs/flow-run/ID --out docs/images/prefect-ui.png --size 1280 860
 
 `clouds` needs Pillow; `diagram` and `page` need `pip install playwright` and Debian's chromium.
 """
