@@ -9,7 +9,8 @@
     # the way of the data, drawn by mermaid from the diagram in README.md; `npm pack mermaid` brings mermaid.min.js
     python -m docs.pictures diagram --mermaid mermaid.min.js
     # a flow run in the Prefect UI of `make up`
-    python -m docs.pictures page --url http://127.0.0.1:4200/runs/flow-run/ID --out docs/images/prefect-ui.png --size 1280 860
+    UI=http://127.0.0.1:4200/runs/flow-run
+    python -m docs.pictures page --url $UI/ID --out docs/images/prefect-ui.png --size 1280 860
 
 `clouds` needs Pillow; `diagram` and `page` need `pip install playwright` and Debian's chromium.
 """
