@@ -48,7 +48,12 @@ class AblateParameters(TrainParameters):
             network = row.change(base.network)
             folder = join(self.out, "trainings", first_row_of(network, base.network))
             trainings.append(
-                Training(row.name, row.group, row.about, replace(base, network=network, out=folder))
+                Training(
+                    name=row.name,
+                    group=row.group,
+                    about=row.about,
+                    job=replace(base, network=network, out=folder),
+                )
             )
         return trainings
 

@@ -82,10 +82,12 @@ def crossval(parameters: CrossvalParameters) -> str:
         files = split_into_folds(parameters.dataset, folds, parameters.out)
         trainings = [
             Training(
-                fold.name,
-                "folds",
-                "tests what the rest has trained",
-                replace(base, out=join(parameters.out, "trainings", fold.name), split_file=files[fold.name]),
+                name=fold.name,
+                group="folds",
+                about="tests what the rest has trained",
+                job=replace(
+                    base, out=join(parameters.out, "trainings", fold.name), split_file=files[fold.name]
+                ),
             )
             for fold in folds
         ]

@@ -29,7 +29,7 @@ _SCALE = 1.15
 _JITTER_M = 0.02
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """Random changes of training blocks, drawn anew in each epoch (`models.data.dataset`).
 
@@ -56,13 +56,18 @@ class Augmentation:
 
     @staticmethod
     def of(config: TrainConfig, features: tuple[str, ...], blocks: BlockConfig) -> Augmentation | None:
-        """A recipe's, for blocks so cut; None where it has none."""
+        """The augmentation of a recipe, for blocks of this configuration; None where the recipe has none."""
         if not config.augment:
             return None
         return Augmentation(
-            features, config.stretch, config.crop, config.relief, blocks.ground_window_m, config.colour_drop,
-            config.channel_drop,
-        )  # fmt: skip
+            features=features,
+            stretch=config.stretch,
+            crop=config.crop,
+            relief=config.relief,
+            ground_window_m=blocks.ground_window_m,
+            colour_drop=config.colour_drop,
+            channel_drop=config.channel_drop,
+        )
 
     def deform(self, block: Block) -> Block:
         """A part of a block, of other sizes and heights, with a little noise: positions, heights, extent together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -28,9 +29,10 @@ class Diverged(PointloomError):
     def __init__(self, what: str, value: float, epoch: int, blocks: tuple[str, ...]) -> None:
         more = f" and {len(blocks) - _NAMED_BLOCKS} more" if len(blocks) > _NAMED_BLOCKS else ""
         where = f" at {'; '.join(blocks[:_NAMED_BLOCKS])}{more}" if blocks else ""
+        became = "NaN" if math.isnan(value) else "infinite"
         super().__init__(
-            f"the {what} became {value} in epoch {epoch + 1}{where}; try a smaller learning_rate, and check the "
-            "scans for absurd attribute values."
+            f"the {what} became {became} in epoch {epoch + 1}{where}; try a smaller learning_rate, and check the scans "
+            "for absurd attribute values."
         )
 
 

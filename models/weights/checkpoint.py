@@ -25,7 +25,7 @@ RECORD = "checkpoint.json"
 _WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")  # never a path that leads out of the folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A trained network and everything it was trained with.
 

@@ -30,7 +30,7 @@ from tasks.training.train import train_network
 TABLE = "table.parquet"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """One row of a study.
 

@@ -58,11 +58,19 @@ def gravest(failures: list[Failure]) -> Failure:
 
 @contextmanager
 def failures_to(queue: Queue) -> Iterator[None]:
-    """Put {"failure": Failure} into the queue when the body raises, and raise on: Ray Train then ends the others."""
+    """Put {"failure": Failure} into the queue when the body raises, and raise on: Ray Train then ends the others.
+
+    Raises:
+        Stopped: in place of an error that is final, since Ray cannot pickle each of them.
+        Exception: any other, as it is.
+    """
     try:
         yield
     except Exception as error:
-        queue.put({"failure": failure_of(error)})
+        failure = failure_of(error)
+        queue.put({"failure": failure})
+        if failure.kind == "final":
+            raise Stopped(failure.reason) from None
         raise
 
 

@@ -17,7 +17,7 @@ from pointcloud.errors import PointloomError
 from pointcloud.quality.drift import seen_in
 from pointcloud.storage.lock import Lock
 from tasks.runtime.cluster import await_room, ray_session, usable_cpus
-from tasks.training.epochs_kept import finish, forget_fresh, read_state, run_of
+from tasks.training.epochs_kept import TrainRun, finish, forget_fresh, read_state, run_of
 from tasks.training.failures import Stopped
 from tasks.training.fit import fit_to_end
 from tasks.training.job import TrainJob
@@ -76,7 +76,6 @@ def train_network(job: TrainJob, lock: Lock | None = None) -> dict[str, Any]:
         PointloomError: the dataset or the settings do not fit, the training fails, or the lock was lost.
     """
     logger = get_run_logger()
-    key = job.key()
     finished = None if job.fresh else finished_checkpoint(job)
     if finished is not None:
         logger.info("checkpoint %s: already trained with these settings, kept", job.out)
@@ -88,7 +87,7 @@ def train_network(job: TrainJob, lock: Lock | None = None) -> dict[str, Any]:
         job.network.num_layers, f"{parameters:,}", manifest.num_blocks(splits.TRAIN), job.training.epochs,
         job.num_workers, job.cpus_per_worker,
     )  # fmt: skip
-    run = run_of(job.out, key, job.fresh)
+    run = run_of(job.out, job.key(), job.fresh)
     try:
         with (
             ray_session(job.num_workers * job.cpus_per_worker),
@@ -100,18 +99,28 @@ def train_network(job: TrainJob, lock: Lock | None = None) -> dict[str, Any]:
         if lock is not None:
             lock.check()
         forget_fresh(job.out)
-        if (last := run.newest()) is not None and keep_best_before(
-            job, manifest, read_state(last), str(error)
-        ):
+        last = run.newest()
+        if last is not None and keep_best_before(job, manifest, read_state(last), str(error)):
             logger.warning("checkpoint %s: the best of the %d epochs before", job.out, run.epochs_done())
         raise PointloomError(str(error)) from None
+    return _publish(job, run, manifest, lock, logger)
+
+
+def _publish(
+    job: TrainJob, run: TrainRun, manifest: store.Manifest, lock: Lock | None, logger: Any
+) -> dict[str, Any]:
+    """Write the checkpoint of a training that has reached its last epoch; its metrics.
+
+    Raises:
+        PointloomError: epochs are missing, or the lock was lost.
+    """
     last, done = run.newest(), run.epochs_done()
     if last is None or done != job.training.epochs:
         raise PointloomError(
             f"the training of {job.out!r} ended after epoch {done} of {job.training.epochs}; run it again, it goes on "
             "from there."
         )
-    checkpoint = checkpoint_of(job, manifest, read_state(last), {"key": key})
+    checkpoint = checkpoint_of(job, manifest, read_state(last), {"key": job.key()})
     metrics = checkpoint.metrics
     if sum(manifest.class_counts.get(splits.TEST, [0])):
         metrics["test"] = test_scores(job, checkpoint)
@@ -122,10 +131,6 @@ def train_network(job: TrainJob, lock: Lock | None = None) -> dict[str, Any]:
         lock.check()
     save_checkpoint(job.out, replace(checkpoint, seen=seen))
     finish(run)
-    logger.info(
-        "checkpoint %s: validation mIoU %.3f in epoch %d",
-        job.out,
-        metrics["val_miou"] or 0.0,
-        metrics["epoch"],
-    )
+    val_miou = metrics["val_miou"] or 0.0
+    logger.info("checkpoint %s: validation mIoU %.3f in epoch %d", job.out, val_miou, metrics["epoch"])
     return metrics

@@ -69,10 +69,10 @@ def assert_watched(out: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_the_training_once_and_names_blocks(
+def test_a_loss_of_nan_stops_the_training_once_and_names_blocks(
     blocks: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(PointloomError, match=r"became (nan|inf) in epoch 1 at scan '.*' tile") as error:
+    with pytest.raises(PointloomError, match=r"became (NaN|infinite) in epoch 1 at scan '.*' tile") as error:
         train(small_training(blocks, tmp_path / "checkpoint", learning_rate=1e30, clip_norm=0.0))
     assert_one_sentence(error, "smaller learning_rate")
     assert not (tmp_path / "checkpoint" / RECORD).exists(), "no epoch was complete"
@@ -84,11 +84,11 @@ def test_the_best_epoch_before_is_kept_and_an_older_checkpoint_left_alone(
     job = small_training(blocks, tmp_path / "checkpoint").job()
     manifest, weights = store.read_manifest(str(blocks)), DeepGCN(job.network).state_dict()
     history = [{"epoch": 1, "val_miou": 0.5}, {"epoch": 2, "val_miou": 0.25}]
-    assert keep_best_before(job, manifest, {"best": weights, "history": history}, "the loss became nan.")
+    assert keep_best_before(job, manifest, {"best": weights, "history": history}, "the loss became NaN.")
     kept = read_checkpoint(job.out)
     kept.build_network()
     assert kept.metrics == {"val_miou": 0.5, "epoch": 1}
-    assert kept.provenance["stopped"] == "the loss became nan."
+    assert kept.provenance["stopped"] == "the loss became NaN."
     assert "key" not in kept.provenance, "it is not a finished training"
     before = (tmp_path / "checkpoint" / RECORD).read_bytes()
     assert not keep_best_before(job, manifest, {"best": weights, "history": history[:1]}, "again.")

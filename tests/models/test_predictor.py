@@ -43,8 +43,8 @@ def make_predictor(seed: int = 0, **config: object) -> Predictor:
         network(torch.cat([item.pos / 4, item.extra], dim=1), torch.tensor([0, len(block)]))
     return Predictor(
         Checkpoint(
-            NETWORK, network.state_dict(), replace(SMALL, **config), SCHEME,
-            ("xyz", "height", "intensity"), STATISTICS,
+            network=NETWORK, state=network.state_dict(), block_config=replace(SMALL, **config), label_scheme=SCHEME,
+            features=("xyz", "height", "intensity"), statistics=STATISTICS,
         )
     )  # fmt: skip
 

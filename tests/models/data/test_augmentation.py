@@ -109,7 +109,7 @@ def test_turning_keeps_what_is_up_up_and_every_distance() -> None:
     seed_everything(3)
     still = to_data(BLOCK, ("xyz", "height"), STATISTICS)
     before = still.pos.clone()
-    turns = [Augmentation(("xyz", "height")).turn(still).pos for _ in range(20)]
+    turns = [Augmentation(features=("xyz", "height")).turn(still).pos for _ in range(20)]
     for moved in turns:
         torch.testing.assert_close(moved[:, 2], before[:, 2])
         torch.testing.assert_close(torch.cdist(moved, moved), torch.cdist(before, before), atol=2e-2, rtol=0)
@@ -123,7 +123,10 @@ def test_channels_go_missing_one_by_one_and_colours_together() -> None:
     features = ("xyz", "intensity", "rgb", "returns")
     data = Data(pos=torch.ones(5, 3), extra=torch.ones(5, 6))
     kept = torch.stack(
-        [Augmentation(features, colour_drop=0.5, channel_drop=0.2).turn(data).extra for _ in range(400)]
+        [
+            Augmentation(features=features, colour_drop=0.5, channel_drop=0.2).turn(data).extra
+            for _ in range(400)
+        ]
     )
     assert torch.equal(kept, kept[:, :1].expand_as(kept)), "a channel is missing in the whole block"
     kept = kept[:, 0]
@@ -133,7 +136,7 @@ def test_channels_go_missing_one_by_one_and_colours_together() -> None:
     torch.testing.assert_close(missing, torch.tensor([0.2, 0.5, 0.5, 0.5, 0.2, 0.2]), atol=0.08, rtol=0)
     assert (kept[:, 4] != kept[:, 5]).any()
     assert torch.equal(data.extra, torch.ones(5, 6))
-    whole = Augmentation(features).turn(data).extra
+    whole = Augmentation(features=features).turn(data).extra
     assert torch.equal(whole, torch.ones(5, 6))
 
 
@@ -143,7 +146,7 @@ def test_a_recipe_without_augmentation_has_none() -> None:
     changes = {"stretch": 1.2, "crop": 0.4, "relief": 0.1, "channel_drop": 0.3}
     changed = Augmentation.of(recipe("modern", **changes), ("xyz", "height"), blocks)
     assert changed == Augmentation(
-        ("xyz", "height"), ground_window_m=12.0, colour_drop=recipe("modern").colour_drop, **changes
+        features=("xyz", "height"), ground_window_m=12.0, colour_drop=recipe("modern").colour_drop, **changes
     )
 
 
@@ -156,7 +159,7 @@ def test_the_same_seed_draws_the_same(seed: int) -> None:
     drawn = []
     for _ in range(2):
         seed_everything(seed)
-        augmentation = Augmentation(("xyz", "height"), stretch=1.5, channel_drop=0.5)
+        augmentation = Augmentation(features=("xyz", "height"), stretch=1.5, channel_drop=0.5)
         drawn.append(augmentation.turn(to_data(augmentation.deform(BLOCK), ("xyz", "height"), STATISTICS)))
     assert torch.equal(drawn[0].pos, drawn[1].pos)
     assert torch.equal(drawn[0].extra, drawn[1].extra)

@@ -72,7 +72,7 @@ def test_blocks_without_one_core_label_are_left_out() -> None:
 
 def test_augmentation_is_new_each_epoch_and_leaves_the_stored_block_alone() -> None:
     before = [(block.position.copy(), block.height.copy()) for block in BLOCKS]
-    dataset = BlockDataset(BLOCKS, FEATURES, STATISTICS, Augmentation(FEATURES, stretch=1.5))
+    dataset = BlockDataset(BLOCKS, FEATURES, STATISTICS, Augmentation(features=FEATURES, stretch=1.5))
     plain = BlockDataset(BLOCKS, FEATURES, STATISTICS)
     assert len(dataset) == len(plain) == len(BLOCKS)
     for index in range(len(dataset)):
@@ -115,7 +115,9 @@ def assert_alike(one: Batch, other: Batch) -> None:
 
 
 def deformed(seed: int = 0) -> BlockDataset:
-    augmentation = Augmentation(("xyz", "shape_2m"), stretch=1.5, crop=0.5, relief=0.4, channel_drop=0.2)
+    augmentation = Augmentation(
+        features=("xyz", "shape_2m"), stretch=1.5, crop=0.5, relief=0.4, channel_drop=0.2
+    )
     return BlockDataset(BLOCKS, ("xyz", "shape_2m"), STATISTICS, augmentation, seed)
 
 

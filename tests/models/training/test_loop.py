@@ -29,7 +29,7 @@ from pointcloud.labels import IGNORE, LabelScheme
 from tests.support.clouds import SCHEME, SMALL, assert_one_sentence, cut
 
 FEATURES = ("xyz", "height")
-AUGMENTATION = Augmentation(FEATURES, stretch=1.5, channel_drop=0.2)
+AUGMENTATION = Augmentation(features=FEATURES, stretch=1.5, channel_drop=0.2)
 STATISTICS = FeatureStatistics({"height": 1.5}, {"height": 1.5})
 TWO = LabelScheme("two", (SCHEME.classes[0], SCHEME.classes[2]))
 NETWORK = DeepGCNConfig(
@@ -196,7 +196,7 @@ def test_halo_and_ignored_points_do_not_change_the_loss() -> None:
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_loss_or_gradient_that_is_no_number_stops_before_weights_are_spoilt(what: str) -> None:
+def test_a_loss_or_gradient_of_nan_stops_before_weights_are_spoilt(what: str) -> None:
     config = TrainConfig(augment=False)
     batch = first_batch(two_class_blocks())
     state = start(config, 10)
@@ -206,7 +206,7 @@ def test_a_loss_or_gradient_that_is_no_number_stops_before_weights_are_spoilt(wh
     weights = torch.tensor([float("nan"), 1.0]) if what == "loss" else None
     if what == "gradient":
         next(state.network.parameters()).register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(PointloomError, match=f"the {what} became (nan|inf) in epoch 1") as error:
+    with pytest.raises(PointloomError, match=f"the {what} became (NaN|infinite) in epoch 1") as error:
         train_step(state, [batch], config, TILE, weights)
     assert_one_sentence(error, "smaller learning_rate")
     for name, parameter in state.network.named_parameters():
@@ -219,7 +219,7 @@ def test_the_block_that_spoils_a_batch_is_named() -> None:
     batch = next(iter(loader(two_class_blocks(3), batch_size=3)))
     assert len(batch.name) == 3
     batch.extra[batch.batch == 1] = 1e38
-    with pytest.raises(PointloomError, match="loss became nan") as error:
+    with pytest.raises(PointloomError, match="loss became NaN") as error:
         train_step(start(config, 1), [batch], config, TILE, None)
     assert batch.name[1] in str(error.value)
     assert batch.name[0] not in str(error.value)

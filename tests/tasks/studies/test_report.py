@@ -33,7 +33,7 @@ def training(name: str, network: DeepGCNConfig = BASE, group: str = "folds") -> 
         dataset="blocks", out=f"out/{name}", network=network, features=("xyz",), training=TrainConfig(epochs=2),
         num_workers=1, cpus_per_worker=1, wait_s=0.0, fresh=False,
     )  # fmt: skip
-    return Training(name, group, f"about {name}", job)
+    return Training(name=name, group=group, about=f"about {name}", job=job)
 
 
 def done(planned: Training, val_miou: float, confusion: list[list[int]] | None = None) -> Outcome:
@@ -46,14 +46,21 @@ def done(planned: Training, val_miou: float, confusion: list[list[int]] | None =
         scores = Scores.from_confusion(np.array(confusion), NAMES)
         metrics["test"] = {"confusion": confusion, **scores.to_dict()}
     checkpoint = Checkpoint(
-        planned.job.network, {}, BlockConfig(), SCHEME, ("xyz",), FeatureStatistics({}, {}), metrics, history
+        network=planned.job.network,
+        state={},
+        block_config=BlockConfig(),
+        label_scheme=SCHEME,
+        features=("xyz",),
+        statistics=FeatureStatistics({}, {}),
+        metrics=metrics,
+        history=history,
     )
     return Outcome(planned, checkpoint)
 
 
 def test_folds_are_averaged_and_summed() -> None:
     outcomes = [done(training(f"Area_{n}"), 0.5, confusion) for n, confusion in enumerate(CONFUSIONS)]
-    report = report_folds([*outcomes, Outcome(training("Area_2"), error="the loss became nan.")], NAMES)
+    report = report_folds([*outcomes, Outcome(training("Area_2"), error="the loss became NaN.")], NAMES)
     rows = report.table.to_pylist()
     assert [row["name"] for row in rows] == [
         "Area_0",
@@ -72,7 +79,7 @@ def test_folds_are_averaged_and_summed() -> None:
     assert rows[0]["test_oa"] == 0.85
     assert "| Area_0 | 73.9 | 85.0 |" in report.markdown
     assert pooled.to_markdown() in report.markdown
-    assert "Area_2 failed: the loss became nan." in report.markdown
+    assert "Area_2 failed: the loss became NaN." in report.markdown
     for picture in report.pictures.values():
         parseString(picture)
 

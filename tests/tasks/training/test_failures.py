@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 
 import pytest
 
@@ -49,9 +50,13 @@ class Told(list):
 
 def test_the_driver_is_told_and_the_error_goes_on() -> None:
     told = Told()
-    with pytest.raises(ScanError), failures_to(told):
-        raise ScanError("scan 'a.laz' is cut off.")
-    assert told == [{"failure": Failure(kind="final", reason="scan 'a.laz' is cut off.")}]
+    with pytest.raises(KeyError), failures_to(told):
+        raise KeyError("a")
+    assert told.pop() == {"failure": Failure(kind="lost", reason="KeyError: 'a'")}
+    with pytest.raises(Stopped, match="became NaN in epoch 3") as error, failures_to(told):
+        raise Diverged("loss", float("nan"), 2, ())
+    assert pickle.loads(pickle.dumps(error.value)).args == error.value.args, "Ray sends it to the driver"
+    assert told == [{"failure": Failure(kind="final", reason=str(error.value))}]
     with failures_to(told):
         pass
-    assert len(told) == 1
+    assert len(told) == 1, "nothing is told of a body that ends well"
