@@ -17,6 +17,8 @@ from laspy.copc import Bounds, CopcReader, Entry, HierarchyPage, VoxelKey
 from pointcloud.cloud import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.formats import las
 from pointcloud.formats.decoding import reading, unreadable
+from pointcloud.formats.las_extra_bytes import describe_points, read_extra_bytes
+from pointcloud.formats.las_header import for_laspy
 from pointcloud.storage import files
 
 
@@ -34,7 +36,8 @@ def iterate_columns(
     step = header.resolution if header.resolution is not None else np.zeros(3)
     window = Bounds(np.array([x_min, y_min, -np.inf]) - step, np.array([x_max, y_max, np.inf]) + step)
     with files.open_input(header.uri) as stream, reading(header.uri):
-        reader = CopcReader(stream, close_fd=False)
+        reader = CopcReader(for_laspy(stream), close_fd=False)
+        describe_points(reader.header.point_format, read_extra_bytes(stream))
         batch: list[Entry] = []
         for entry in sorted(_nodes(header.uri, stream, reader, window), key=lambda entry: entry.offset):
             if batch and sum(e.point_count for e in batch) + entry.point_count > CHUNK_POINTS:

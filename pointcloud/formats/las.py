@@ -60,10 +60,8 @@ def open_scan(uri: str, attributes_only: bool = False) -> Iterator[laspy.LasRead
 
 def _open_reader(uri: str, stream: pa.NativeFile, attributes_only: bool) -> laspy.LasReader:
     _check_header(uri, stream.read(375), stream.size())
-    patches = las_header.patches_for_laspy(stream)
-    stream.seek(0)
     reader = laspy.open(
-        las_header.PatchedStream(stream, patches) if patches else stream,
+        las_header.for_laspy(stream),
         closefd=False,
         laz_backend=LAZ_BACKENDS,
         read_evlrs=False,

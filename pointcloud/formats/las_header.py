@@ -71,8 +71,15 @@ class PatchedStream(io.RawIOBase):
         return len(content)
 
 
-def patches_for_laspy(stream: Any) -> dict[int, bytes]:
-    """Names of VLRs that laspy could not take: byte offset -> what to show in their place."""
+def for_laspy(stream: Any) -> Any:
+    """A file, at its beginning, as laspy can read its header and its points; see `complete`."""
+    patches = _patches(stream)
+    stream.seek(0)
+    return PatchedStream(stream, patches) if patches else stream
+
+
+def _patches(stream: Any) -> dict[int, bytes]:
+    """Names of VLRs that laspy refuses: byte offset -> what to show in their place."""
     patches = {}
     for record in read_records(stream):
         user = record.head[_USER_FIELD]

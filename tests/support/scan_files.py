@@ -46,11 +46,11 @@ def write_e57(
     return path
 
 
-def write_copc(path: Path, cloud: Cloud, depth: int = 2, extra_page: bool = True) -> Path:
+def write_copc(path: Path, cloud: Cloud, depth: int = 2, extra_page: bool = True, user: bytes = b"") -> Path:
     """A COPC 1.0 file: an octree of `depth` levels below the root over points with positive coordinates.
 
     Every point is in a node of the lowest level, but one in ten in the root. The nodes below x = half have a page
-    of the hierarchy to themselves where `extra_page` is set.
+    of the hierarchy to themselves where `extra_page` is set. Where `user` is given, it has a VLR of that user.
     """
     header = laspy.LasHeader(version="1.4", point_format=6)
     header.scales = np.full(3, 0.01)
@@ -64,7 +64,8 @@ def write_copc(path: Path, cloud: Cloud, depth: int = 2, extra_page: bool = True
 
     vlr = lazrs.LazVlr.new_for_compression(6, 0, True)
     record = vlr.record_data()
-    points_at = _HEADER_SIZE + 2 * _VLR_HEADER_SIZE + _COPC_INFO_SIZE + len(record)
+    own = struct.pack("<H16sHH32s", 0, user, 7, 0, b"") if user else b""
+    points_at = _HEADER_SIZE + 2 * _VLR_HEADER_SIZE + _COPC_INFO_SIZE + len(record) + len(own)
     body = io.BytesIO(b"\0" * points_at)
     body.seek(points_at)
     compressor = lazrs.LasZipCompressor(body, vlr)
@@ -100,12 +101,12 @@ def write_copc(path: Path, cloud: Cloud, depth: int = 2, extra_page: bool = True
     las.write(head)
     content = bytearray(body.getvalue())
     content[:_HEADER_SIZE] = head.getvalue()[:_HEADER_SIZE]
-    struct.pack_into("<II", content, 96, points_at, 2)
+    struct.pack_into("<II", content, 96, points_at, 3 if own else 2)
     content[104] = 6 | 0x80
     struct.pack_into("<QI", content, 235, pages_at - 60, 1)
     content[_HEADER_SIZE:points_at] = (
         _record_header("copc", 1, _COPC_INFO_SIZE) + info.ljust(_COPC_INFO_SIZE, b"\0")
-        + _record_header("laszip encoded", 22204, len(record)) + record
+        + _record_header("laszip encoded", 22204, len(record)) + record + own
     )  # fmt: skip
     path.write_bytes(content)
     return path

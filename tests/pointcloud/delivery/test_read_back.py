@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pointcloud.delivery.las_copy import output_name
-from pointcloud.delivery.read_back import find_clouds, iterate_classified, stem_of
+from pointcloud.delivery.las_copy import output_name, write_labelled
+from pointcloud.delivery.read_back import find_clouds, iterate_classified, iterate_confidence, stem_of
 from pointcloud.delivery.table_copy import write_exported
 from pointcloud.errors import ScanError
 from pointcloud.formats.reader import read_cloud
 from pointcloud.labelling.options import LabelOptions
 from tests.pointcloud.delivery.test_scan_columns import CODES, SHARES, annotated, arrays, scanned, structured
 from tests.support.clouds import read_labelled
+from tests.support.odd_las import descriptor, extra_bytes_record, write_odd_las
 
 
 @pytest.mark.parametrize(
@@ -89,3 +90,15 @@ def test_a_parquet_file_is_read_chunk_by_chunk_and_a_bad_chunk_is_named(
     pq.write_table(pa.table(columns).slice(0, 0), path)
     with pytest.raises(ScanError, match="holds no points"):
         list(iterate_classified(str(path)))
+
+
+@pytest.mark.parametrize("suffix", [".las", ".laz", ".ply", ".parquet"])
+def test_confidence_is_what_labelling_wrote_beside_one_of_the_scan_s_own(tmp_path: Path, suffix: str) -> None:
+    record = extra_bytes_record(descriptor(b"confidence", 1))
+    scan, out = write_odd_las(tmp_path / "scan.las", [record], num_extra=1), str(tmp_path / f"out{suffix}")
+    codes, sure = np.full(20, 6, np.uint8), (np.arange(20) / 20).astype(np.float32)
+    if suffix in (".las", ".laz"):
+        write_labelled(str(scan), out, codes, sure)
+    else:
+        write_exported(str(scan), out, codes, sure, LabelOptions(), {})
+    np.testing.assert_allclose(np.concatenate(list(iterate_confidence(out))), sure, atol=0.005)

@@ -69,6 +69,18 @@ def test_chunks_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     np.testing.assert_array_equal(rows(found), expected)
 
 
+def test_text_of_any_encoding_is_no_hindrance(path: Path, tmp_path: Path) -> None:
+    latin = write_copc(
+        tmp_path / "b.copc.laz",
+        make_cloud(2000, extent=(64.0, 64.0, 64.0)),
+        user="Büro Süd".encode("latin-1"),
+    )
+    window = (8.0, 8.0, 40.0, 30.0)
+    np.testing.assert_array_equal(
+        rows(list(iterate_clouds(str(latin), window))), rows(list(iterate_clouds(str(path), window)))
+    )
+
+
 @pytest.mark.parametrize("extra_page", [False, True])
 def test_a_table_that_lies_is_refused(tmp_path: Path, extra_page: bool) -> None:
     good = write_copc(tmp_path / "a.laz", make_cloud(300, extent=(64.0, 64.0, 64.0)), extra_page=extra_page)

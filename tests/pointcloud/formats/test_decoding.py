@@ -19,8 +19,9 @@ class PanicException(BaseException):
 @pytest.mark.parametrize(
     "error",
     [
-        LaspyException("bad"), ValueError("bad"), KeyError("bad"), MemoryError(), OSError("bad"), ZeroDivisionError("bad"),
-        lazrs.LazrsError("bad"), laszip.LaszipError("bad"), PanicException("bad\nbacktrace"),
+        LaspyException("bad"), ValueError("bad"), KeyError("bad"), MemoryError(), OSError("bad"),
+        ZeroDivisionError("bad"), lazrs.LazrsError("bad"), laszip.LaszipError("bad"),
+        PanicException("bad\nbacktrace"),
     ],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip
