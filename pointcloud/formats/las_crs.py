@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import laspy
 import numpy as np
 from pyproj import CRS
@@ -20,6 +22,7 @@ from pointcloud.crs import (
 from pointcloud.errors import ScanError
 from pointcloud.formats.geotiff_keys import DIRECTORY, DOUBLES, TEXTS, crs_of_keys, parse_keys
 
+_VERTICAL_WKT = re.compile(r"\bVERT_?CS\s*\[", re.IGNORECASE)
 _USER, _WKT = "LASF_Projection", 2112
 
 
@@ -67,10 +70,33 @@ def _of_wkt(content: bytes) -> tuple[CRS | None, list[str]]:
     if not text:
         return None, []
     try:
-        return CRS.from_wkt(text), []
+        return _with_heights_inside(CRS.from_wkt(text), text)
     except CRSError as error:
         reason = " ".join(str(error).split())
         return None, [f"its CRS cannot be understood ({reason})"]
+
+
+def _with_heights_inside(crs: CRS, text: str) -> tuple[CRS, list[str]]:
+    """A CRS with the vertical one that some writers put inside PROJCS, where the standard has no place for it.
+
+    PROJ passes over it. It matters where heights count in another unit.
+    """
+    found = _VERTICAL_WKT.search(text)
+    if found is None or vertical_part(crs) is not None:
+        return crs, []
+    end, depth = found.end(), 1
+    while end < len(text) and depth:
+        depth += {"[": 1, "]": -1}.get(text[end], 0)
+        end += 1
+    try:
+        heights = CRS.from_wkt(f"VERT_CS[{text[found.end() : end]}")
+        if metres_per_unit(heights)[1] == metres_per_unit(crs)[1]:
+            return crs, []
+    except (CRSError, ScanError):
+        return crs, []
+    return add_heights(crs, heights), [
+        f"its WKT has the vertical CRS {name_of(heights)!r} inside of the other."
+    ]
 
 
 def _as_sentences(notes: list[str]) -> list[str]:

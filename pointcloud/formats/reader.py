@@ -83,10 +83,11 @@ def _read_header(uri: str, crs: CRS | None) -> ScanHeader:
 def in_crs(header: ScanHeader, crs: CRS) -> ScanHeader:
     """A header with another CRS than the file says, which is noted."""
     horizontal, vertical = unit_names(crs)
-    note = (
-        f"its CRS is taken to be {name_of(crs)!r} (horizontal unit {horizontal}, vertical unit {vertical}); its file "
-        f"says {name_of(header.crs)!r}."
-    )
+    said = f"its file says {name_of(header.crs)!r}"
+    if header.crs is None:
+        reasons = [note.removesuffix(".").removesuffix("; metres are assumed") for note in header.crs_notes]
+        said = "; ".join(reasons) or "its file names none"
+    note = f"its CRS is taken to be {name_of(crs)!r} (horizontal unit {horizontal}, vertical unit {vertical}); {said}."
     return replace(header, crs=crs, crs_notes=(note,))
 
 

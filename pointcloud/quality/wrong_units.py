@@ -16,11 +16,11 @@ _FOOT = log(1 / FOOT_M)  # 1.19; the two kinds of feet do not differ here
 _METRE_M = 0.9
 """Units longer than this count as metres, shorter ones as feet."""
 _SPACING = 0.42
-"""How far the spacings of two sound scans may differ: by a factor of 1.5, or a density 2.3 times as large. A ratio within
-that of a foot's is from 2.2 to 5.0, and the two ranges do not touch."""
+"""How far the spacings of two sound scans may differ: by a factor of 1.5, which is 2.3 times the density. A ratio so
+near to that of a foot lies between 2.2 and 5.0; the two ranges do not touch."""
 _HEIGHTS = (0.35, 2.0)
-"""Together with the spacing, heights speak for a unit from 1.4 to 7.4 times too large: they differ more between landscapes
-than spacings between surveys, and need only point the same way."""
+"""Together with the spacing, heights speak for a unit from 1.4 to 7.4 times too large: they differ more between
+landscapes than spacings between surveys, and need only point the same way."""
 _HEIGHTS_ALONE = 0.3
 """Without the spacing, heights have to be from 2.4 to 4.4 times too large, in the middle and at the top."""
 

@@ -76,7 +76,9 @@ def test_a_crs_and_units_that_are_given(tmp_path: Path, capsys: pytest.CaptureFi
     assert south["unit"] == {"horizontal": "US survey foot", "vertical": "metre"}
     assert south["extent_m"][0] == pytest.approx(north["extent_m"][0] * 1200 / 3937)
     assert south["extent_m"][2] == pytest.approx(north["extent_m"][2])
-    assert any("its file says 'no CRS'" in note for note in south["notes"])
+    assert any(
+        "taken to be 'NAD83" in note and note.endswith("no CRS in the file.") for note in south["notes"]
+    )
 
 
 @pytest.mark.parametrize("option", [["--crs", "EPSG:4326"], ["--units", "x"], ["--crs", "north_*=EPSG:2154"]])

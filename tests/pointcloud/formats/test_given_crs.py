@@ -100,7 +100,7 @@ def test_a_scan_is_read_in_a_given_crs(tmp_path: Path) -> None:
     assert next(iterate_clouds(path, crs=crs)).crs == crs
     assert header.crs_notes == (
         "its CRS is taken to be 'NAD83 / California zone 1 (ftUS)' (horizontal unit US survey foot, vertical unit "
-        "US survey foot); its file says 'no CRS'.",
+        "US survey foot); no CRS in the file.",
     )
     assert read_cloud(path).crs is None
     with pytest.raises(ScanError, match="degrees"):

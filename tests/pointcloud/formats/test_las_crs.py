@@ -20,6 +20,9 @@ UNIT_WITHOUT_LENGTH = (
     f'COMPD_CS["x",{UTM},VERT_CS["NAVD88",VERT_DATUM["NAVD88",2005],UNIT["US survey foot",1.0]]]'
 )
 
+# As in files of PDAL's tests: a vertical CRS inside PROJCS.
+NESTED = UTM[:-1] + ',VERTCS["NAVD88",VERT_DATUM["NAVD88",2005],UNIT["{}",{}]]]'
+
 
 def scan(path: Path, wkt: str = "", keys: dict[int, int | float | str] | None = None) -> str:
     header = laspy.LasHeader(version="1.4", point_format=6)
@@ -39,6 +42,9 @@ def scan(path: Path, wkt: str = "", keys: dict[int, int | float | str] | None = 
         (UTM, {2048: 4326}, (1, 1), "the WKT is followed"),
         (CRS("EPSG:26915+5703").to_wkt(), {3072: 26915, 4099: 9003}, (1, 1), "different units of heights"),
         (UNIT_WITHOUT_LENGTH, {}, (1, US_FOOT), "a unit 'US survey foot' of 1 m"),
+        (NESTED.format("US survey foot", 0.304800609601219), {}, (1, US_FOOT), "inside of the other"),
+        (NESTED.format("US survey foot", 1.0), {}, (1, US_FOOT), "a unit 'US survey foot' of 1 m"),
+        (NESTED.format("metre", 1.0), {}, (1, 1), ""),
         ("PROJCS[nonsense", {3072: 2225}, (US_FOOT, US_FOOT), "cannot be understood"),
         ("PROJCS[nonsense", {}, (1, 1), "cannot be understood"),
         ("", {}, (1, 1), "no CRS in the file; metres are assumed."),
