@@ -28,12 +28,14 @@ class Recorder:
         start: makes it; what that raises is said, and nothing is recorded there.
         names: of the classes.
         logger: of the task run.
+        clock: seconds, by which the pause after a failed attempt is measured.
     """
 
     def __init__(
         self, kind: type[TensorBoardFiles] | type[MLflowRun], start: Callable[[], TensorBoardFiles | MLflowRun],
-        names: Sequence[str], logger: Any,
+        names: Sequence[str], logger: Any, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
+        self._clock = clock
         self._kind, self._start, self._names, self._logger = kind, start, names, logger
         self._history: Sequence[dict[str, Any]] = ()
         self._done: int | None = None
@@ -85,7 +87,7 @@ class Recorder:
             self._news.wait()
             self._news.clear()
             last = self._ended
-            if last or time.monotonic() >= self._rest_until:
+            if last or self._clock() >= self._rest_until:
                 self._try(lambda: self._bring(tracker))
         self._try(lambda: tracker.close(self._failed))
 
@@ -99,11 +101,11 @@ class Recorder:
             self._logger.info("%s answers again, and has what it missed", self._kind.called)
 
     def _try(self, do: Callable[[], None]) -> None:
-        started = time.monotonic()
+        started = self._clock()
         try:
             do()
         except Exception as error:  # noqa: BLE001
-            now = time.monotonic()
+            now = self._clock()
             self._rest_until = now + _REST * (now - started)
             if not self._away:
                 self._away = True
