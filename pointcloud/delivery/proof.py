@@ -50,18 +50,18 @@ class DifferenceError(PointloomError):
     """A copy that is not its scan; the text names what differs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Proof:
     """What was compared between a scan and its labelled copy, all of it the same, and what is meant to differ.
 
     Attributes:
-        points: how many, in the same order.
+        points: the number of points, which have the same order in both.
         dimensions: compared byte by byte; classes are compared where they must stay.
         header_fields: compared as they are stored.
-        vlrs, evlrs: records compared, those that describe the storing of points aside.
+        vlrs, evlrs: the number of records compared; those that describe how points are stored are not.
         waveforms: which packets there are, and what was compared of them.
         changed: what differs -> why.
-        content: BLAKE2b of the copy, as `storage.fingerprint` gives it.
+        content: BLAKE2b of the copy, as `files.fingerprint` gives it.
     """
 
     points: int

@@ -20,10 +20,10 @@ from pointcloud.formats.reader import iterate_clouds, read_header
 Columns = dict[str, np.ndarray]
 """Some points, in the order of the scan: name -> (n,) in the byte order of this machine, next to each other."""
 Chunk = tuple[Columns, np.ndarray | None]
-"""And their class codes (n,) uint8 as the reader understands them; None where the scan has no classes."""
+"""Columns of some points, and their class codes (n,) uint8; None where the scan has no classes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoredScan:
     """The points of a scan, chunk by chunk.
 
@@ -69,9 +69,9 @@ def _of_las(header: ScanHeader) -> StoredScan:
         ours = extra_dimensions.labelling_dimensions(reader.header)
     crs = ", the CRS is there as WKT" if header.crs is not None else ""
     return StoredScan(
-        header,
-        chunks,
-        frozenset(ours),
+        header=header,
+        chunks=chunks,
+        ours=frozenset(ours),
         no_class=None,
         elsewhere={"header fields, VLRs, EVLRs": f"have no place in this format{crs}"},
         waveforms="none: points keep where their packets are, the packets have no place in this format",
@@ -111,7 +111,13 @@ def _of_ply(header: ScanHeader) -> StoredScan:
         elsewhere["text"] = "became numbers, floats of 64 bits, which keep all digits"
     elif "big" in header.format:
         elsewhere["byte order"] = "the lowest byte comes first"
-    return StoredScan(header, chunks, whole.labelled, comments=whole.delivered_comments, elsewhere=elsewhere)
+    return StoredScan(
+        header=header,
+        chunks=chunks,
+        ours=whole.labelled,
+        comments=whole.delivered_comments,
+        elsewhere=elsewhere,
+    )
 
 
 def _own(values: np.ndarray) -> np.ndarray:
@@ -131,8 +137,8 @@ def _of_other(header: ScanHeader) -> StoredScan:
 
     kind = header.format if header.format[0].isupper() else f"the {header.format}"
     return StoredScan(
-        header,
-        chunks,
+        header=header,
+        chunks=chunks,
         elsewhere={
             kind: "has no writer: coordinates are 64-bit floats, colours 8 or 16 bits, intensity 16, as Pointloom "
             "reads them; what it does not know is left out"

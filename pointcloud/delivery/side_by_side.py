@@ -18,7 +18,7 @@ _TOLERANCE_M = 5e-4  # half a millimetre: the scale of either file may differ, a
 _Chunk = TypeVar("_Chunk", Cloud, np.ndarray)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SamePoints:
     """The next n points as each of several clouds has them.
 
@@ -67,7 +67,7 @@ def iterate_same_points(
         for uri in moved_m:
             moved = np.abs((clouds[labelled].xyz - clouds[uri].xyz) * metres).max()
             moved_m[uri] = max(moved_m[uri], float(moved))
-        yield SamePoints(clouds, confidence.next_points(count) if has_confidence else None)
+        yield SamePoints(clouds=clouds, confidence=confidence.next_points(count) if has_confidence else None)
     for uri, relation in others.items():
         num_points, num_others = streams[labelled].num_points(), streams[uri].num_points()
         if num_points != num_others:

@@ -81,9 +81,16 @@ def read_header(uri: str) -> ScanHeader:
     if unknown:
         notes.append(f"objects outside the 13 classes are read as clutter: {', '.join(unknown)}.")
     return ScanHeader(
-        uri, "S3DIS room", None, None, None, ("red", "green", "blue", "classification"), None,
-        ("x", "y", "z", "red", "green", "blue"), tuple(notes),
-    )  # fmt: skip
+        uri=uri,
+        format="S3DIS room",
+        num_points=None,
+        bounds=None,
+        crs=None,
+        attributes=("red", "green", "blue", "classification"),
+        resolution=None,
+        dimensions=("x", "y", "z", "red", "green", "blue"),
+        notes=tuple(notes),
+    )
 
 
 def iterate_columns(header: ScanHeader, report: Callable[[str], None]) -> Iterator[Columns]:
