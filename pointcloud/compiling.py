@@ -24,5 +24,5 @@ def compiled(function: Callable[..., Any], fastmath: bool = False) -> Callable[.
 
 
 def compiled_fast(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`compiled`, with sums in whatever order is fastest; not for what may not be a number."""
+    """`compiled`, with sums in whatever order is fastest; not for values that may be NaN or infinite."""
     return compiled(function, fastmath=True)

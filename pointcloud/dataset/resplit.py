@@ -50,7 +50,7 @@ class PlaceSums:
     moments: dict[str, np.ndarray]
     scans: set[str]
 
-    def take(self, block: Block) -> None:
+    def add(self, block: Block) -> None:
         """Add a block to the counts and moments."""
         self.num_blocks += 1
         if block.label is not None:
@@ -75,7 +75,7 @@ def sum_places(dataset: str, manifest: store.Manifest) -> dict[Place, PlaceSums]
         place = _place(block)
         if place not in sums:
             sums[place] = PlaceSums(0, np.zeros(len(manifest.label_scheme), np.int64), {}, set())
-        sums[place].take(block)
+        sums[place].add(block)
     return sums
 
 

@@ -36,7 +36,7 @@ class ShardSums:
     class_counts: dict[str, np.ndarray] = field(default_factory=dict)
     moments: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def take(self, block: Block, split: str, num_classes: int) -> None:
+    def add(self, block: Block, split: str, num_classes: int) -> None:
         """Add a block to the counts and moments."""
         self.num_blocks[split] += 1
         if block.shift == (0, 0):
@@ -79,7 +79,7 @@ def write_shard(
                     continue
                 if sample_points:
                     block = block[_draw(block, sample_points)]
-                sums.take(block, split, num_classes)
+                sums.add(block, split, num_classes)
                 waiting.append((block, split))
             # Small regions share a row group: a shard of one-tile groups is slow to read.
             while len(waiting) >= ROW_GROUP_BLOCKS:

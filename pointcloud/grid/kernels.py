@@ -13,7 +13,7 @@ _POINTS_AT_ONCE = 4096
 def radix_group(key: np.ndarray, num_bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Points by key: their order (P,) int64, equal keys as they come, and where in it each key starts (V,) int64.
 
-    A radix sort from the lowest digit, its digits as wide as the caches bear.
+    A radix sort from the lowest digit. Digits have at most 10 bits, so that the counts of one fit the first cache.
 
     Args:
         key: (P,) uint32, or int64 ≥ 0, below 2 ** num_bits.

@@ -107,7 +107,11 @@ def group(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def every_point(cloud: Cloud, cell_size_m: float) -> Voxels:
-    """No thinning: each point stands for itself; `index` still places it on the grid. Raises as above."""
+    """No thinning: each point stands for itself; `index` still says its cell of the grid.
+
+    Raises:
+        ScanError: an extent of more than 2²¹ cells along an axis.
+    """
     index, size = on_grid(cloud, cell_size_m)
     points = np.arange(len(cloud))
     return Voxels(index, points, points, size)

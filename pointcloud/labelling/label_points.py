@@ -179,15 +179,15 @@ def _tiles_by_region(
     decoded: DecodedScan, grid: Grid
 ) -> dict[tuple[int, int], dict[tuple[int, int], set[tuple[int, int]]]]:
     """Region -> shift -> the tiles beginning there that the scan has points in."""
-    found: dict[tuple[int, int], dict[tuple[int, int], set[tuple[int, int]]]] = {}
+    tiles_by_region: dict[tuple[int, int], dict[tuple[int, int], set[tuple[int, int]]]] = {}
     for a in range(grid.tile_cells):
         for b in range(grid.tile_cells):
             tile = (decoded.cells[:, :2] - (a, b)) // grid.tile_cells
-            tiles, _ = occupied_cells(tile, decoded.cell_points, np.add)
-            for i, j in tiles.tolist():
+            occupied, _ = occupied_cells(tile, decoded.cell_points, np.add)
+            for i, j in occupied.tolist():
                 region = grid.region_of_tile((i, j), (a, b))
-                found.setdefault(region, {}).setdefault((a, b), set()).add((i, j))
-    return found
+                tiles_by_region.setdefault(region, {}).setdefault((a, b), set()).add((i, j))
+    return tiles_by_region
 
 
 def _sum_of_cores(

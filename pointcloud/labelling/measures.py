@@ -1,4 +1,4 @@
-"""What logits say of each voxel: its class, how sure that is, and what speaks for the others."""
+"""What logits say of each point or voxel: its class, how sure that is, and the probabilities of the others."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ STEP = 0.004
 
 
 def class_and_confidence(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class indices (V,) int64 of logits (V, C), and the softmax probability (V,) float32 of each."""
+    """Class indices (P,) int64 of logits (P, C), and the softmax probability (P,) float32 of each."""
     exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
     # The chosen class has exponent exp(0).
     return logits.argmax(axis=1), (1 / exponent.sum(axis=1)).astype(np.float32)
 
 
 def summarise(logits: np.ndarray, options: LabelOptions) -> dict[str, np.ndarray]:
-    """What is wanted of each voxel, from its mean logits (V, C).
+    """What the options want to know of each point or voxel, from its mean logits (P, C).
 
     Returns:
-        classes: (V,) uint8, class indices; confidence: (V,) float32 in [0, 1]; and, where the options want them,
-        entropy: (V,) uint8 in `STEP`, of the probabilities, 1 where all C classes are equally likely;
-        probabilities: (V, C) uint8 in `STEP`.
+        classes: (P,) uint8, class indices; confidence: (P,) float32 in [0, 1]; and, where the options want them,
+        entropy: (P,) uint8 in steps of `STEP`, of the probabilities, 1 where all C classes are equally likely;
+        probabilities: (P, C) uint8 in steps of `STEP`.
     """
     classes, confidence = class_and_confidence(logits)
     # A byte a point: there may be a hundred million.
-    found = {"classes": classes.astype(np.uint8), "confidence": confidence}
+    measures = {"classes": classes.astype(np.uint8), "confidence": confidence}
     if options.entropy or options.probabilities:
         exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
         share = exponent / exponent.sum(axis=1, keepdims=True)
         if options.entropy:
             # 0 · log 0 is 0; a single class leaves no doubt.
-            surprise = np.log(share, out=np.zeros_like(share), where=share > 0)
-            entropy = -(share * surprise).sum(axis=1) / np.log(max(share.shape[1], 2))
-            found["entropy"] = np.rint(entropy / STEP).astype(np.uint8)
+            log_share = np.log(share, out=np.zeros_like(share), where=share > 0)
+            entropy = -(share * log_share).sum(axis=1) / np.log(max(share.shape[1], 2))
+            measures["entropy"] = np.rint(entropy / STEP).astype(np.uint8)
         if options.probabilities:
-            found["probabilities"] = np.rint(share / STEP).astype(np.uint8)
-    return found
+            measures["probabilities"] = np.rint(share / STEP).astype(np.uint8)
+    return measures

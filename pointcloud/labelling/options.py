@@ -21,7 +21,7 @@ FORMATS = ("same", "las", "laz", "ply", "parquet")
 dimensions and the CRS."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LabelOptions:
     """All choices that a labelled cloud depends on beside its scan and the checkpoint.
 

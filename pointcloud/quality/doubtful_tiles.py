@@ -19,8 +19,8 @@ from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.storage import files, geoparquet
 
-NUM_PLACES = 3
-"""Tiles of a scan whose points are kept."""
+NUM_WORST_TILES = 3
+"""So many tiles of a scan, those with the lowest mean confidence, are kept with their points, to be drawn."""
 LEAST_POINTS = 30
 """A tile, or a cluster of doubtful points, with fewer is no place to send somebody to."""
 CELLS = 8
@@ -73,13 +73,13 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Place:
-    """The thinned points of one doubtful tile, n of them.
+class WorstTile:
+    """The thinned points of one of a scan's most doubtful tiles, n of them.
 
     Attributes:
-        scan: whose.
-        tile: (i, j).
-        confidence: mean.
+        scan: its name.
+        tile: (i, j) on the grid of the CRS.
+        confidence: mean over its points, in [0, 1].
         xyz: (n, 3) float64, CRS units; classes: (n,) int16; confidences: (n,) float32.
     """
 
@@ -155,7 +155,7 @@ class TileDoubts:
         if total < LEAST_POINTS:
             return
         candidate = (confidence, len(self._rows) - 1)
-        if len(self._places) < NUM_PLACES or candidate < self._places[-1][:2]:
+        if len(self._places) < NUM_WORST_TILES or candidate < self._places[-1][:2]:
             seen = {
                 "x": xyz[rows, 0],
                 "y": xyz[rows, 1],
@@ -165,7 +165,7 @@ class TileDoubts:
             }
             self._places.append((*candidate, seen))
             self._places.sort(key=lambda place: place[:2])
-            del self._places[NUM_PLACES:]
+            del self._places[NUM_WORST_TILES:]
 
     def _cells(
         self, place: np.ndarray, weight: np.ndarray, classes: np.ndarray, sure: np.ndarray
@@ -221,14 +221,14 @@ def read_tiles(uri: str) -> pa.Table:
         return file.read(columns=names)
 
 
-def read_places(uri: str) -> list[Place]:
+def read_worst_tiles(uri: str) -> list[WorstTile]:
     """The most doubtful tiles of a scan, the worst first."""
     names = ["scan", "i", "j", "confidence", *(f"place_{name}" for name in _PLACE)]
     with files.open_input(uri) as stream:
         table = pq.read_table(stream, columns=names)
     rows = table.filter(table["place_class"].is_valid()).to_pylist()
     return [
-        Place(
+        WorstTile(
             scan=row["scan"],
             tile=(row["i"], row["j"]),
             confidence=row["confidence"],

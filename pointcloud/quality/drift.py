@@ -20,13 +20,23 @@ from pointcloud.quality.wrong_units import is_foot_apart, likely_unit
 from pointcloud.storage import ledger
 
 _DRAWN = 64
-"""Values of each column taken from a block, evenly spread over its points."""
+"""Values of each column taken from a block, evenly spread over its points: 1st and 99th percentile of 4096 blocks then
+come from 262,144 values, of which each tail has 2,600."""
 _BLOCKS_KEPT = 4096
-_MARGIN = 0.25  # of the range that training saw: a little beyond it is not unknown
+"""Blocks whose values are kept; of more, every second one. It bounds memory to some 10 MB."""
+
+# These limits are choices: a warning should come for a scan of another sensor or unit, and not for another place of the
+# same survey. tests/pointcloud/quality/test_drift.py holds both.
+_MARGIN = 0.25
+"""Share of the range that training saw by which values may lie outside of it."""
 _SHARE_OUTSIDE = 0.2
+"""Share of a scan's values that may lie outside of range and margin."""
 _DENSITY_FACTOR = 2.0
-_FLAT = 0.1  # a scan whose values spread over less of the range than this has lost them
-_FEW = 4  # points of a cell on the ground at least, so that cells without any do not count
+"""Density may be so many times less or more than the range that training saw; twice is one overlapping flight strip."""
+_FLAT = 0.1
+"""Values that spread over a smaller share of the training's range were probably never filled."""
+_FEW = 4
+"""Points that a cell of the ground holds on average at least: with fewer, empty cells make a scan look denser."""
 _STAGE = "preprocess"
 _DELIVERED = "points per m² as delivered"
 
@@ -67,7 +77,7 @@ class Seen:
 
     @staticmethod
     def from_dict(record: Mapping[str, Any]) -> Seen:
-        """Raises SchemaError for a record that is none."""
+        """Raises SchemaError for a record that `to_dict` has not made."""
         try:
             columns = {str(name): Range(**values) for name, values in record["columns"].items()}
             delivered = record.get("delivered")
@@ -92,8 +102,8 @@ class Sampler:
         self._values: list[dict[str, np.ndarray]] = []
         self._stride, self._num_blocks, self.num_kept = 1, 0, 0
 
-    def take(self, block: Block) -> None:
-        """Look at the core points of one block."""
+    def add(self, block: Block) -> None:
+        """Add the core points of one block."""
         core = np.flatnonzero(block.is_core)
         if block.shift == (0, 0):
             self.num_kept += _num_own(block, core)
@@ -113,13 +123,13 @@ class Sampler:
             del self._densities[::2], self._on_ground[::2], self._values[::2]
 
     def _per_m2_of_ground(self, block: Block, core: np.ndarray) -> float:
-        """As it is where points are so few that most cells of the size above have one or none, too."""
-        for parts in (8, 4, 2, 1):
+        """Core points per m², in cells so large that most of them hold `_FEW` points or more, also in sparse scans."""
+        for divisions in (8, 4, 2, 1):
             # Positions count from the middle of a tile.
-            found = _per_m2(block, core, self._tile_m / parts, self._tile_m / 2)
-            if found * (self._tile_m / parts) ** 2 >= _FEW:
+            density = _per_m2(block, core, self._tile_m / divisions, self._tile_m / 2)
+            if density * (self._tile_m / divisions) ** 2 >= _FEW:
                 break
-        return found
+        return density
 
     def seen(self, thinning: Mapping[str, float] | None = None) -> Seen | None:
         """What the blocks look like; None when there was none.
@@ -165,11 +175,11 @@ class Sampler:
         needed = {"height": "height"} | {a: f for f in features for a in FEATURES[f][0]}
         if "height" not in features:
             del needed["height"]
-        found = [_unit_drift(training, here, units), _density_drift(training, here, units)]
+        sentences = [_unit_drift(training, here, units), _density_drift(training, here, units)]
         for name in sorted(needed.keys() & training.columns.keys() & here.columns.keys()):
             values = np.concatenate([v[name] for v in self._values])
-            found.append(_column_drift(name, training.columns[name], here.columns[name], values))
-        return [said for said in found if said]
+            sentences.append(_column_drift(name, training.columns[name], here.columns[name], values))
+        return [sentence for sentence in sentences if sentence]
 
 
 def seen_in(blocks: Iterable[Block], tile_size_m: float, dataset: str) -> Seen | None:
@@ -184,7 +194,7 @@ def seen_in(blocks: Iterable[Block], tile_size_m: float, dataset: str) -> Seen |
     """
     sampler = Sampler(tile_size_m)
     for block in blocks:
-        sampler.take(block)
+        sampler.add(block)
     records = ledger.read_all(dataset, _STAGE)
     return sampler.seen({r.scan: r.points_in / r.points_out for r in records.values() if r.points_out})
 

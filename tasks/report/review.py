@@ -11,7 +11,7 @@ from plotly.colors import sample_colorscale, sequential
 
 from pointcloud.errors import SchemaError
 from pointcloud.labels import LabelScheme
-from pointcloud.quality.doubtful_tiles import Place
+from pointcloud.quality.doubtful_tiles import WorstTile
 from pointcloud.quality.drift import Range, Seen
 from pointcloud.storage.ledger import DONE, Record
 from tasks.prefect_ui.survey_map import Box, draw_boxes, draw_map
@@ -59,7 +59,7 @@ class Review:
     states: dict[str, str]
     boxes: dict[str, Box]
     tiles: tuple[Doubtful, ...] = ()
-    places: tuple[Place, ...] = ()
+    places: tuple[WorstTile, ...] = ()
     crs: dict[str, str] = field(default_factory=dict)
     seen: Seen | None = None
     figures: tuple[Tile, ...] = ()
@@ -169,7 +169,7 @@ def doubt_map(tiles: Sequence[Doubtful]) -> str:
     return draw_boxes(shapes, legend)
 
 
-def _place(place: Place, review: Review) -> dict[str, object]:
+def _place(place: WorstTile, review: Review) -> dict[str, object]:
     """What the template needs of a doubtful place."""
     grid = pictures.lay_grid(place.xyz, _PICTURE_CELLS)
     classes = colouring.of_classes(review.scheme, "no class given")

@@ -114,7 +114,7 @@ class ScanLabeller:
 
         def looked_at() -> Iterator[Block]:
             for block in blocks:
-                sampler.take(block)
+                sampler.add(block)
                 yield block
 
         yield from self.predictor.logits(looked_at())

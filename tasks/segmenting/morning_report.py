@@ -15,7 +15,13 @@ from prefect.cache_policies import NO_CACHE
 from pointcloud.cloud import ScanHeader
 from pointcloud.errors import StorageError
 from pointcloud.quality import review_polygons
-from pointcloud.quality.doubtful_tiles import LEAST_POINTS, NUM_PLACES, Place, read_places, read_tiles
+from pointcloud.quality.doubtful_tiles import (
+    LEAST_POINTS,
+    NUM_WORST_TILES,
+    WorstTile,
+    read_tiles,
+    read_worst_tiles,
+)
 from pointcloud.storage import files, geoparquet, ledger
 from tasks.prefect_ui.scan_states import show_markdown
 from tasks.prefect_ui.survey_map import Box, boxes_of
@@ -82,7 +88,7 @@ def write_report(
     found.to_review += _whole_scans(records, boxes, collection.headers)
     folder = files.join(job.out, "review")
     polygons = review_polygons.write(folder, found.to_review)
-    places = _worst_places(found, job)
+    places = _worst_tiles(found, job)
     todo = set(collection.plan.todo)
     now = [r for r in done if r.scan in todo]
     states = collection.states() | {r.scan: r.state for r in records if r.scan in todo or r in bad}
@@ -176,7 +182,7 @@ def _look(uri: str, below: float, class_names: Sequence[str]) -> _Looked | None:
     if not len(tiles):
         return None
     sure = tiles["confidence"].to_numpy()
-    enough = np.sort(sure[tiles["num_points"].to_numpy() >= LEAST_POINTS])[:NUM_PLACES]
+    enough = np.sort(sure[tiles["num_points"].to_numpy() >= LEAST_POINTS])[:NUM_WORST_TILES]
     return _Looked(
         review_polygons.crs_name(tiles),
         pa.concat_tables(
@@ -188,9 +194,9 @@ def _look(uri: str, below: float, class_names: Sequence[str]) -> _Looked | None:
     )
 
 
-def _worst_places(found: _Gathered, job: SegmentJob) -> list[Place]:
+def _worst_tiles(found: _Gathered, job: SegmentJob) -> list[WorstTile]:
     scans = {scan for _, scan in sorted(found.worst)[:_SHOWN_PLACES]}
-    places = [place for scan in scans for place in read_places(job.tiles(scan))]
+    places = [place for scan in scans for place in read_worst_tiles(job.tiles(scan))]
     return sorted(places, key=lambda p: (p.confidence, p.scan, p.tile))[:_SHOWN_PLACES]
 
 

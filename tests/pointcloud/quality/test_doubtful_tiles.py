@@ -15,10 +15,10 @@ from pointcloud.quality.doubtful_tiles import (
     CELLS,
     LEAST_POINTS,
     LEVELS,
-    NUM_PLACES,
+    NUM_WORST_TILES,
     TileDoubts,
-    read_places,
     read_tiles,
+    read_worst_tiles,
 )
 
 CONFIG = BlockConfig(tile_size_m=4, halo_m=1, voxel_size_m=1)
@@ -58,8 +58,8 @@ def test_every_point_counts_once(tmp_path: Path) -> None:
 def test_the_worst_tiles_come_with_their_points(tmp_path: Path) -> None:
     doubts, points = make_doubts()
     doubts.write(uri := str(tmp_path / "a.parquet"))
-    places = read_places(uri)
-    assert [place.tile for place in places] == [(n, 0) for n in range(NUM_PLACES)]
+    places = read_worst_tiles(uri)
+    assert [place.tile for place in places] == [(n, 0) for n in range(NUM_WORST_TILES)]
     here = points["tile"] == 0
     np.testing.assert_array_equal(np.sort(places[0].xyz, axis=0), np.sort(points["xyz"][here], axis=0))
     assert set(places[1].classes) == {1}
@@ -73,7 +73,7 @@ def test_a_tile_with_a_few_points_is_no_place_to_go_to(tmp_path: Path) -> None:
     doubts.add(np.ones((few, 3)), np.ones((few, 3), np.int64), np.ones(few, np.int64), labels)
     doubts.write(uri := str(tmp_path / "a.parquet"))
     assert len(read_tiles(uri)) == 1
-    assert read_places(uri) == []
+    assert read_worst_tiles(uri) == []
 
 
 def test_the_file_is_geoparquet(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ FEATURES = ("xyz", "height", "intensity")
 def look(blocks: Sequence[Block]) -> Sampler:
     sampler = Sampler(SMALL.tile_size_m)
     for block in blocks:
-        sampler.take(block)
+        sampler.add(block)
     return sampler
 
 
@@ -78,7 +78,7 @@ def survey_of(pattern: str, folder: Path) -> tuple[Path, Path]:
 def look_at(scan: Path, config: BlockConfig) -> tuple[Sampler, dict[str, float], tuple[float, float]]:
     cloud, sampler = read_cloud(str(scan)), Sampler(config.tile_size_m)
     for block in cut(cloud, config, None, scan.name):
-        sampler.take(block)
+        sampler.add(block)
     return sampler, {scan.name: len(cloud) / sampler.num_kept}, metres_per_unit(cloud.crs)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pointcloud.quality.doubtful_tiles import Place
+from pointcloud.quality.doubtful_tiles import WorstTile
 from pointcloud.quality.drift import Range, Seen
 from pointcloud.storage.ledger import DONE, QUARANTINED, Record
 from tasks.report.colouring import Colouring
@@ -27,10 +27,10 @@ def bad(scan: str, why: str) -> Record:
     return Record("segment", scan, "k", QUARANTINED, error=why)
 
 
-def place(scan: str = "a.laz") -> Place:
+def place(scan: str = "a.laz") -> WorstTile:
     rng = np.random.default_rng(0)
     xyz = rng.uniform((652_000, 6_862_000, 40), (652_016, 6_862_016, 50), (300, 3))
-    return Place(
+    return WorstTile(
         scan, (3, 4), 0.41, xyz, rng.integers(0, 3, 300).astype(np.int16), rng.random(300, np.float32)
     )
 

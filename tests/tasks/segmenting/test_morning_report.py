@@ -62,7 +62,7 @@ def test_the_tiles_of_all_scans_are_gathered(tmp_path: Path) -> None:
     assert [c for c, _ in found.worst] == pytest.approx([0.4, 0.5, 0.7, 0.95])
     assert [table["i"].to_pylist() for table in found.to_review] == [[0, 4], []]
     assert set(found.crs) == {"a.laz", "b.laz"}
-    assert [place.tile for place in morning_report._worst_places(found, job(tmp_path))] == [
+    assert [place.tile for place in morning_report._worst_tiles(found, job(tmp_path))] == [
         (4, 0),
         (0, 0),
         (2, 0),
