@@ -117,9 +117,42 @@ def vertical_part(crs: CRS) -> CRS | None:
 
 
 def is_same_ground(one: CRS, other: CRS) -> bool:
-    """Whether equal numbers are one place in two CRSs, whatever words they are defined in; heights do not count."""
-    one, other = (_with_exact_unit(horizontal_part(crs)) for crs in (one, other))
-    return bool(one == other or one.equals(other, ignore_axis_order=True))
+    """Whether equal numbers are one place in two CRSs, whatever words they are defined in; heights do not count.
+
+    The order of axes does not count either: x of a point cloud is the easting. A datum that is only called unknown, as in
+    PROJ strings and in WKT of older software, is taken for that of the other CRS where the ellipsoids are the same.
+    """
+    one, other = horizontal_part(one), horizontal_part(other)
+    if one == other:
+        return True
+    first, second = (_east_first(_with_exact_unit(crs).to_json_dict()) for crs in (one, other))
+    if has_unknown_datum(one) != has_unknown_datum(other) and _ellipsoid(one) == _ellipsoid(other):
+        second = (
+            {**second, "base_crs": first["base_crs"]}
+            if "base_crs" in first and "base_crs" in second
+            else second
+        )
+    return bool(CRS.from_json_dict(first).equals(CRS.from_json_dict(second), ignore_axis_order=True))
+
+
+def has_unknown_datum(crs: CRS) -> bool:
+    """Whether a CRS on earth names no datum, but an ellipsoid alone."""
+    datum = horizontal_part(crs).datum
+    return datum is not None and crs.geodetic_crs is not None and "unknown" in datum.name.lower()
+
+
+def _ellipsoid(crs: CRS) -> tuple[float, float] | None:
+    shape = crs.ellipsoid
+    return None if shape is None else (shape.semi_major_metre, round(shape.inverse_flattening, 9))
+
+
+def _east_first(definition: dict[str, Any]) -> dict[str, Any]:
+    """PROJJSON of a horizontal CRS, the axis to the east first."""
+    system = definition.get("coordinate_system", {"axis": []})
+    if [axis["direction"] for axis in system["axis"]] != ["north", "east"] or "base_crs" not in definition:
+        return definition
+    kept = {key: value for key, value in definition.items() if key not in ("id", "ids")}
+    return {**kept, "coordinate_system": {**system, "axis": system["axis"][::-1]}}
 
 
 def _with_exact_unit(crs: CRS) -> CRS:

@@ -11,6 +11,7 @@ from pyproj.exceptions import ProjError
 
 from pointcloud.cloud import ScanHeader
 from pointcloud.crs import (
+    has_unknown_datum,
     horizontal_part,
     is_local,
     is_same_ground,
@@ -58,7 +59,8 @@ def find_common(headers: Mapping[str, ScanHeader]) -> list[CommonCrs]:
     for scan, header in sorted(headers.items()):
         by_words.setdefault(header.crs.to_wkt() if header.crs is not None else "", []).append(scan)
     found: list[list[tuple[CRS | None, list[str]]]] = []
-    for scans in by_words.values():
+    # Those with a datum first: a group is compared with its first member.
+    for scans in sorted(by_words.values(), key=lambda scans: _is_vague(headers[scans[0]].crs)):
         crs = headers[scans[0]].crs
         group = next((group for group in found if _is_same_grid(group[0][0], crs)), None)
         if group is None:
@@ -66,6 +68,10 @@ def find_common(headers: Mapping[str, ScanHeader]) -> list[CommonCrs]:
         else:
             group.append((crs, scans))
     return [common for group in found for common in _by_heights(group)]
+
+
+def _is_vague(crs: CRS | None) -> bool:
+    return crs is not None and has_unknown_datum(crs)
 
 
 def _is_same_grid(one: CRS | None, other: CRS | None) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pyproj import CRS
 
@@ -134,6 +136,23 @@ def test_degrees_and_no_crs_become_a_local_crs_in_a_given_unit() -> None:
 def test_one_crs_in_other_words(words: str) -> None:
     assert is_same_ground(UTM, CRS(words))
     assert is_same_ground(CRS(words), UTM)
+
+
+@pytest.mark.filterwarnings("ignore:You will likely lose")
+@pytest.mark.parametrize("code", [2154, 28992, 27700, 2193, 31467, 2180, 3035, 3067, 2225, 6432, 3042, 5514])
+@pytest.mark.parametrize("version", ["WKT1_GDAL", "WKT1_ESRI", "WKT2_2019", "proj4", "unknown datum"])
+def test_one_crs_in_other_words_whatever_its_axes_and_datum(code: int, version: str) -> None:
+    crs = CRS.from_epsg(code)
+    if version == "proj4":
+        other = CRS(f"{crs.to_proj4()} +type=crs")
+    elif version == "unknown datum":
+        wkt = re.sub(r',AUTHORITY\["EPSG","\d+"\]', "", crs.to_wkt("WKT1_GDAL"))
+        other = CRS(re.sub(r'(GEOGCS|DATUM|PROJCS)\["[^"]*"', r'\1["unknown"', wkt))
+    else:
+        other = CRS(crs.to_wkt(version))
+    assert is_same_ground(crs, other)
+    assert is_same_ground(other, crs)
+    assert not is_same_ground(CRS("EPSG:32633"), other)
 
 
 @pytest.mark.parametrize("other", ["EPSG:26916", "EPSG:32615", "EPSG:6344", "EPSG:26715", "EPSG:4269"])
