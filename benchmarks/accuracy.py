@@ -245,7 +245,12 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
     """DeepGCN trained with these options. Raises PointloomError for scans or settings that do not fit."""
     features = tuple(options.features)
     check_features(features)
-    config = BlockConfig(options.tile_m, options.halo_m, options.voxel_m, overlap=options.overlap)
+    config = BlockConfig(
+        tile_size_m=options.tile_m,
+        halo_m=options.halo_m,
+        voxel_size_m=options.voxel_m,
+        overlap=options.overlap,
+    )
     recipe = Recipe(config, scheme, SplitRule(options.val_fraction), required=features)
     width = options.channels
     network = DeepGCNConfig(

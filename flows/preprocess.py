@@ -115,9 +115,16 @@ class PreprocessParameters(FlowParameters):
     def recipe(self) -> Recipe:
         """How each scan is made into blocks. Raises PointloomError where the parameters do not fit together."""
         config = BlockConfig(
-            self.tile_size_m, self.halo_m, self.voxel_size_m, self.thin, self.overlap, self.ground_window_m,
-            self.max_points, self.across_scans, self.noise,
-        )  # fmt: skip
+            tile_size_m=self.tile_size_m,
+            halo_m=self.halo_m,
+            voxel_size_m=self.voxel_size_m,
+            thin=self.thin,
+            overlap=self.overlap,
+            ground_window_m=self.ground_window_m,
+            max_points=self.max_points,
+            across_scans=self.across_scans,
+            noise=self.noise,
+        )
         rule = SplitRule(
             self.val_fraction, tuple(self.val_scans), self.test_fraction, tuple(self.test_scans), self.area_size_m,
             self.num_folds, self.fold, self.seed,

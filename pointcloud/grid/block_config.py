@@ -11,7 +11,7 @@ from pointcloud.errors import PointloomError, SchemaError
 NOISE_CHOICES = ("exclude", "use")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BlockConfig:
     """How scans are cut. All sizes are metres, also for a scan in feet.
 

@@ -87,7 +87,7 @@ def test_sizes_follow_from_the_density():
     assert len(set(features)) == len(features)
     for spacing in (0.01, 0.07, 0.31, 3.0, 90.0):
         voxel_m, tile_m, halo_m, _ = accuracy.sizes_for(spacing, overlap=3)
-        BlockConfig(tile_m, halo_m, voxel_m, overlap=3)
+        BlockConfig(tile_size_m=tile_m, halo_m=halo_m, voxel_size_m=voxel_m, overlap=3)
 
 
 def test_with_a_test_everything_trains_and_the_last_epoch_is_kept(tiles, capsys):

@@ -45,7 +45,7 @@ def test_headers_and_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert found.class_counts == {2: 100}
     assert found.extent_m == pytest.approx((19.5, 19.5, 0))
     assert found.density == pytest.approx(1600 / 19.5**2)
-    assert found.config == BlockConfig(32.0, 4.0, 0.5, ground_window_m=32.0)
+    assert found.config == BlockConfig(tile_size_m=32.0, halo_m=4.0, voxel_size_m=0.5, ground_window_m=32.0)
     whole = inspect_scan(path, read=True)
     assert (whole.num_read, whole.is_sample) == (1600, False)
     assert whole.class_counts == {2: 800, 6: 800}
