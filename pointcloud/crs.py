@@ -119,8 +119,8 @@ def vertical_part(crs: CRS) -> CRS | None:
 def is_same_ground(one: CRS, other: CRS) -> bool:
     """Whether equal numbers are one place in two CRSs, whatever words they are defined in; heights do not count.
 
-    The order of axes does not count either: x of a point cloud is the easting. A datum that is only called unknown, as in
-    PROJ strings and in WKT of older software, is taken for that of the other CRS where the ellipsoids are the same.
+    The order of axes does not count either: x of a point cloud is the easting. A datum that is only called unknown, as
+    in PROJ strings and in WKT of older software, is taken for that of the other CRS where the ellipsoids are the same.
     """
     one, other = horizontal_part(one), horizontal_part(other)
     if one == other:
