@@ -69,9 +69,7 @@ def assert_watched(out: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_loss_of_nan_stops_the_training_once_and_names_blocks(
-    blocks: Path, tmp_path: Path
-) -> None:
+def test_a_loss_of_nan_stops_the_training_once_and_names_blocks(blocks: Path, tmp_path: Path) -> None:
     with pytest.raises(PointloomError, match=r"became (NaN|infinite) in epoch 1 at scan '.*' tile") as error:
         train(small_training(blocks, tmp_path / "checkpoint", learning_rate=1e30, clip_norm=0.0))
     assert_one_sentence(error, "smaller learning_rate")
