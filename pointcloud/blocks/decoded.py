@@ -41,7 +41,7 @@ class DecodedScan:
         crs: of the scan.
         num_points: decoded, those left out included.
         extent: (2, 3) float64, smallest and largest coordinates, CRS units.
-        attributes: that the scan carries, colours only where they were filled.
+        attributes: that the scan carries, colours and return numbers only where they were filled.
         colour_scale: what its colours are multiplied with to be 16 bits.
         regions: (B, 2) int64, the region of each record batch.
         cells: (T, 3) int64, occupied cells of the grid with each class code in them (0 in a scan without
@@ -51,6 +51,8 @@ class DecodedScan:
         noise_codes: class codes that mark noise.
         num_marked: points that were left out because the scan marks them as noise or as withheld.
         notes: what was mended, left out or assumed.
+        single_returns: whether it has return numbers that were never filled: to be labelled, its points count as single
+            returns.
     """
 
     scan: str
@@ -69,6 +71,7 @@ class DecodedScan:
     noise_codes: tuple[int, ...] = ()
     num_marked: int = 0
     notes: tuple[str, ...] = ()
+    single_returns: bool = False
 
     def batches_of(self, region: tuple[int, int]) -> list[int]:
         """Numbers of the record batches that hold points of a region."""
@@ -226,7 +229,8 @@ class _Sums:
         bins, bin_points, bin_lowest = self._whole_profile()
         scale = colour_scale(max((self.largest.get(name, 0) for name in COLOURS), default=0))
         unfilled = never_filled(self.largest)
-        if not unfilled.isdisjoint(RETURNS):
+        single_returns = not unfilled.isdisjoint(RETURNS)
+        if single_returns:
             notes = (*notes, NO_RETURNS)
         names = tuple(name for name in self.attributes if name not in unfilled)
         return DecodedScan(
@@ -246,4 +250,5 @@ class _Sums:
             noise_codes=self.noise_codes,
             num_marked=self.num_marked,
             notes=notes,
+            single_returns=single_returns,
         )

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.blocks.ground import Ground
 from pointcloud.blocks.tiles import ThinnedPoints
-from pointcloud.formats.columns import COLOURS
+from pointcloud.formats.columns import COLOURS, RETURNS
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.grid.height import height_above
@@ -90,9 +90,9 @@ def read_region(
     else:
         kept, starts = order, np.arange(len(order))
     present = [decoded_scans[n] for n in sorted({n for n, _ in tables})]
-    names = set.intersection(*(set(decoded.attributes) - {"classification"} for decoded in present))
+    names = set.intersection(*(_attributes_of(decoded, scheme is None) for decoded in present))
     attributes = {
-        name: _scaled(
+        name: _settled(
             _joined([table[name] for _, table in tables]).take(kept), name, source, kept, decoded_scans
         )
         for name in sorted(names)
@@ -145,11 +145,20 @@ def _labels(table: dict[str, np.ndarray], scheme: LabelScheme) -> np.ndarray:
     return scheme.to_indices(table["classification"])
 
 
-def _scaled(
+def _attributes_of(decoded: DecodedScan, to_label: bool) -> set[str]:
+    """Attributes of a scan but its classes; a network that needs return numbers labels single returns too."""
+    single = set(RETURNS) if to_label and decoded.single_returns else set()
+    return set(decoded.attributes) - {"classification"} | single
+
+
+def _settled(
     values: np.ndarray, name: str, source: np.ndarray, kept: np.ndarray, decoded_scans: Sequence[DecodedScan]
 ) -> np.ndarray:
-    """Colours of 8 bits as 16, scan by scan."""
+    """Colours of 8 bits as 16, and return numbers that were never filled as those of single returns, scan by scan."""
     if name in COLOURS:
         factor = np.array([decoded.colour_scale or 1 for decoded in decoded_scans], np.uint16)
-        values = values * factor[source[kept]]
+        return values * factor[source[kept]]
+    if name in RETURNS and any(decoded.single_returns for decoded in decoded_scans):
+        is_single = np.array([decoded.single_returns for decoded in decoded_scans])
+        return np.where(is_single[source[kept]], values.dtype.type(1), values)
     return values

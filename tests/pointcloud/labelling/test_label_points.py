@@ -20,7 +20,7 @@ from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labelling.label_points import label_points
 from pointcloud.labelling.options import MARKED, OUTLIER
 from tests.pointcloud.dataset.test_cutting import CONFIG, nine, whole
-from tests.support.clouds import assert_one_sentence, crop
+from tests.support.clouds import assert_one_sentence, crop, write_las
 from tests.support.noise import below_ground, with_points
 from tests.support.voxel_votes import VoxelVotes
 
@@ -119,6 +119,30 @@ def test_logits_that_are_nan_or_infinite_are_said(whole: Path, tmp_path: Path, s
     with pytest.raises(ScanError, match="NaN or infinite logits") as error:
         label_points(decoded, [], CONFIG, spoilt, summarise)
     assert_one_sentence(error, whole.name)
+
+
+def test_points_whose_return_numbers_were_never_filled_are_labelled_as_single_returns(tmp_path: Path) -> None:
+    """A network that needs return numbers labels the scan, beside a neighbour that has some."""
+    scans = [
+        write_las(tmp_path / "a.las", 600, return_number=0, number_of_returns=0),
+        write_las(tmp_path / "b.las", 600, seed=1, return_number=2, number_of_returns=3),
+    ]
+    seen: dict[str, list[np.ndarray]] = {"return_number": [], "number_of_returns": []}
+
+    def looking(blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
+        for block, logits in predict(blocks):
+            for name, values in seen.items():
+                values.append(block.attributes[name])
+            yield block, logits
+
+    decoded_scans = [
+        decode_scan(scan.name, str(scan), tmp_path / f"{scan.name}.arrow", CONFIG, every_point=True)
+        for scan in scans
+    ]
+    assert "return_number" not in decoded_scans[0].attributes
+    label_points(decoded_scans[0], decoded_scans[1:], CONFIG, looking, summarise)
+    number, total = (np.concatenate(values) for values in seen.values())
+    assert set(zip(number.tolist(), total.tolist(), strict=True)) == {(1, 1), (2, 3)}
 
 
 NOISY = replace(CONFIG, ground_window_m=30.0)
