@@ -69,7 +69,7 @@ class Element:
     @property
     def fewest_bytes(self) -> int:
         """Bytes that a row has at least, in a binary file."""
-        return sum((p.count_dtype or p.dtype).itemsize for p in self.properties)
+        return sum((p.dtype if p.count_dtype is None else p.count_dtype).itemsize for p in self.properties)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
