@@ -115,7 +115,7 @@ def test_labelled_clouds_of_scans_in_feet_are_those_of_scans_in_metres(survey: P
 
     def classes(out: Path, scans: Path, **changes: object) -> np.ndarray:
         given = SegmentParameters(
-            scans=[str(scans)], checkpoint=str(checkpoint), out=str(out), cpus_per_actor=1, **changes,  # type: ignore[arg-type]
+            scans=[str(scans)], checkpoint=str(checkpoint), out=str(out), cpus_per_actor=1, **changes,
         )  # fmt: skip
         (made,) = segment(given)
         return np.asarray(laspy.read(made).classification)
