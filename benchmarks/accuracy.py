@@ -42,13 +42,13 @@ from pointcloud.blocks.features import (
     survey_features,
 )
 from pointcloud.cloud import Cloud
-from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.preprocessing import PreprocessConfig
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import PointloomError
 from pointcloud.formats.reader import find_scans, read_cloud
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme, find_scheme
-from pointcloud.storage.files import Source
+from pointcloud.storage.inputs import Source
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -251,7 +251,9 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
         voxel_size_m=options.voxel_m,
         overlap=options.overlap,
     )
-    recipe = Recipe(config, scheme, SplitRule(options.val_fraction), required=features)
+    cutting = PreprocessConfig(
+        block_config=config, scheme=scheme, rule=SplitRule(options.val_fraction), required=features
+    )
     width = options.channels
     network = DeepGCNConfig(
         in_channels=num_channels(features),
@@ -270,8 +272,8 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
     changes = ours | {name: value for name, value in given.items() if value is not None}
     plan = find_recipe(options.recipe, seed=options.seed, **changes)
     if options.epochs:
-        return train_on_scans(sources, recipe, network, plan.with_epochs(options.epochs))
-    return train_on_scans(sources, recipe, network, plan, Budget(options.steps, options.minutes))
+        return train_on_scans(sources, cutting, network, plan.with_epochs(options.epochs))
+    return train_on_scans(sources, cutting, network, plan, Budget(options.steps, options.minutes))
 
 
 def score(labels: dict[str, np.ndarray], truth: dict[str, np.ndarray], scheme: LabelScheme) -> Scores:

@@ -28,7 +28,7 @@ from models.weights.checkpoint import read_checkpoint
 from pointcloud.errors import PointloomError
 from pointcloud.formats.las import SUFFIXES
 from pointcloud.formats.reader import read_cloud
-from pointcloud.storage.files import Source
+from pointcloud.storage.inputs import Source
 
 _WAVELENGTHS_M = (20.0, 300.0)
 _WAVES = 200

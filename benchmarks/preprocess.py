@@ -106,15 +106,17 @@ def decode(scan: str, folder: Path, voxel_m: float) -> None:
 
 def preprocess(scan: str, folder: Path, voxel_m: float) -> None:
     """What the preprocess flow does with a scan, with its defaults but for the voxels."""
-    from pointcloud.dataset.recipe import Recipe, cut_scan, read_scan
+    from pointcloud.dataset.preprocessing import PreprocessConfig, cut_scan, read_scan
     from pointcloud.dataset.splits import SplitRule
     from pointcloud.grid.block_config import BlockConfig
     from pointcloud.labels import PRESETS
-    from pointcloud.storage.files import Source
+    from pointcloud.storage.inputs import Source
 
-    recipe = Recipe(BlockConfig(voxel_size_m=voxel_m), PRESETS["asprs-basic"], SplitRule())
-    decoded = read_scan(Source(scan, Path(scan).name), recipe, folder)
-    cut_scan(decoded, [], recipe, str(folder / f"{Path(scan).name}.parquet"))
+    cutting = PreprocessConfig(
+        block_config=BlockConfig(voxel_size_m=voxel_m), scheme=PRESETS["asprs-basic"], rule=SplitRule()
+    )
+    decoded = read_scan(Source(scan, Path(scan).name), cutting, folder)
+    cut_scan(decoded, [], cutting, str(folder / f"{Path(scan).name}.parquet"))
     decoded.path.unlink()
 
 

@@ -28,14 +28,14 @@ from models.predictor import Predictor
 from models.recipes import AIRBORNE, TrainConfig
 from models.weights.checkpoint import Checkpoint, save_checkpoint
 from pointcloud.blocks.features import num_channels
-from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.preprocessing import PreprocessConfig
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import PointloomError
 from pointcloud.formats.crop import write_window
 from pointcloud.formats.reader import find_scans, read_cloud
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme, find_scheme
-from pointcloud.storage.files import Source
+from pointcloud.storage.inputs import Source
 
 Window = tuple[float, float]
 
@@ -107,8 +107,10 @@ def learn(folder: Path, scheme: LabelScheme, epochs: int) -> Checkpoint:
     plan = TrainConfig(
         epochs=epochs, batch_size=2, learning_rate=3e-3, ema_decay=0.98, class_weights=False, **AIRBORNE
     )
-    recipe = Recipe(blocks, scheme, SplitRule(val_fraction=0.0), required=FEATURES)
-    checkpoint = train_on_scans(find_scans([str(folder)]), recipe, network, plan)
+    cutting = PreprocessConfig(
+        block_config=blocks, scheme=scheme, rule=SplitRule(val_fraction=0.0), required=FEATURES
+    )
+    checkpoint = train_on_scans(find_scans([str(folder)]), cutting, network, plan)
     return replace(checkpoint, block_config=replace(blocks, overlap=1))
 
 

@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -25,17 +24,16 @@ from models.recipes import TrainConfig
 from models.training import loop
 from models.training.losses import class_weights
 from models.weights.checkpoint import Checkpoint
-from pointcloud.blocks.features import FeatureStatistics
 from pointcloud.blocks.neighbours import find_neighbours
 from pointcloud.dataset import splits
-from pointcloud.dataset.recipe import Recipe, cut_scan, read_scan
-from pointcloud.dataset.shard import ShardSums
-from pointcloud.dataset.store import Manifest, Shard, read_blocks
+from pointcloud.dataset.manifest import details_of, manifest_of
+from pointcloud.dataset.preprocessing import PreprocessConfig, cut_scan, read_scan
+from pointcloud.dataset.store import Manifest, read_blocks
 from pointcloud.errors import PointloomError
 from pointcloud.formats.reader import read_header
 from pointcloud.quality.drift import seen_in
 from pointcloud.storage import ledger
-from pointcloud.storage.files import Source
+from pointcloud.storage.inputs import Source
 
 _TIMED_STEPS = 10
 
@@ -54,29 +52,29 @@ class Budget:
 
 
 def train_on_scans(
-    sources: Sequence[Source], recipe: Recipe, network: DeepGCNConfig, plan: TrainConfig,
+    sources: Sequence[Source], config: PreprocessConfig, network: DeepGCNConfig, plan: TrainConfig,
     budget: Budget | None = None,
 ) -> Checkpoint:  # fmt: skip
     """A network trained on scans, on a GPU where there is one, as it was after its best epoch.
 
-    That is the one with the best mIoU on their validation split; where the recipe holds nothing out, the last.
+    That is the one with the best mIoU on their validation split; where the config holds nothing out, the last.
 
     Args:
         sources: scans with classes.
-        recipe: how they are cut, labelled and split; its `required` are the network's features.
-        network: whose inputs are those features and whose classes the recipe's.
+        config: how they are cut, labelled and split; its `required` are the network's features.
+        network: whose inputs are those features and whose classes the config's.
         plan: how it is trained.
         budget: as many epochs as it allows, in place of the plan's.
 
     Raises:
         PointloomError: scans that cannot be read, nothing to train or to validate on, a loss that became NaN.
     """
-    scheme, tile_size_m = recipe.scheme, recipe.config.tile_size_m
+    scheme, tile_size_m = config.scheme, config.block_config.tile_size_m
     with tempfile.TemporaryDirectory(prefix="pointloom-benchmark-") as folder:
-        manifest = cut(sources, recipe, Path(folder))
+        manifest = cut(sources, config, Path(folder))
         counts = manifest.class_counts
         weights = class_weights(counts.get(splits.TRAIN, [0])) if plan.class_weights else None
-        if recipe.rule.val_fraction and not sum(counts.get(splits.VAL, [0])):
+        if config.rule.val_fraction and not sum(counts.get(splits.VAL, [0])):
             raise PointloomError(
                 "no labelled validation block; hold out a larger share or use smaller tiles."
             )
@@ -86,9 +84,9 @@ def train_on_scans(
 
         def items(split: str, augmentation: Augmentation | None = None) -> BlockDataset:
             blocks = read_blocks(folder, manifest, split)
-            return BlockDataset(blocks, recipe.required, manifest.statistics, augmentation, plan.seed)
+            return BlockDataset(blocks, config.required, manifest.statistics, augmentation, plan.seed)
 
-        train = items(splits.TRAIN, Augmentation.of(plan, recipe.required, recipe.config))
+        train = items(splits.TRAIN, Augmentation.of(plan, config.required, config.block_config))
         val = items(splits.VAL)
         seen = seen_in(read_blocks(folder, manifest, splits.TRAIN), tile_size_m, folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -110,9 +108,9 @@ def train_on_scans(
     return Checkpoint(
         network=network,
         state={name: tensor.cpu() for name, tensor in state.best.items()},
-        block_config=recipe.config,
+        block_config=config.block_config,
         label_scheme=scheme,
-        features=recipe.required,
+        features=config.required,
         statistics=manifest.statistics,
         metrics={
             "val_miou": best["val_miou"] if len(val) else None,
@@ -124,7 +122,7 @@ def train_on_scans(
     )
 
 
-def cut(sources: Sequence[Source], recipe: Recipe, folder: Path) -> Manifest:
+def cut(sources: Sequence[Source], config: PreprocessConfig, folder: Path) -> Manifest:
     """The blocks of scans as shards in a folder, cut across their borders; the manifest is returned, not written.
 
     A ledger beside them says how many points each scan has.
@@ -132,44 +130,24 @@ def cut(sources: Sequence[Source], recipe: Recipe, folder: Path) -> Manifest:
     Raises:
         ScanError: a scan that cannot be read or cut.
     """
-    neighbours = find_neighbours({s.name: read_header(s.uri) for s in sources}, recipe.config)
-    decoded_scans = {source.name: read_scan(source, recipe, folder) for source in sources}
-    shards, sums = [], []
+    neighbours = find_neighbours({s.name: read_header(s.uri) for s in sources}, config.block_config)
+    decoded_scans = {source.name: read_scan(source, config, folder) for source in sources}
+    records: dict[str, ledger.Record] = {}
     for number, (scan, decoded) in enumerate(sorted(decoded_scans.items())):
-        path = f"{number}.parquet"
-        sums.append(
-            cut_scan(decoded, [decoded_scans[n] for n in neighbours[scan]], recipe, str(folder / path))
+        path, beside = f"{number}.parquet", [decoded_scans[name] for name in neighbours[scan]]
+        sums = cut_scan(decoded, beside, config, str(folder / path))
+        records[scan] = ledger.Record(
+            stage="preprocess",
+            scan=scan,
+            key="",
+            state=ledger.DONE,
+            points_in=decoded.num_points,
+            points_out=sums.num_core,
+            path=path,
+            details=details_of(decoded, beside, sums, config),
         )
-        shards.append(Shard(path, scan, dict(sums[-1].num_blocks)))
-        kept = sums[-1].num_core
-        ledger.write(
-            str(folder), ledger.Record("preprocess", scan, "", ledger.DONE, decoded.num_points, kept)
-        )
-    counts: dict[str, np.ndarray] = {}
-    for of_scan in sums:
-        for split, more in of_scan.class_counts.items():
-            counts[split] = counts.get(split, 0) + more
-    return Manifest(
-        block_config=recipe.config,
-        label_scheme=recipe.scheme,
-        split_rule=recipe.rule.to_dict(),
-        shards=tuple(shards),
-        statistics=statistics(sums),
-        class_counts={split: of_split.tolist() for split, of_split in counts.items()},
-        attributes=tuple(
-            sorted(set.intersection(*(set(decoded.attributes) for decoded in decoded_scans.values())))
-        ),
-        quarantined={},
-    )
-
-
-def statistics(sums: Sequence[ShardSums]) -> FeatureStatistics:
-    """Of the standardised columns that the training blocks of every scan have."""
-    moments = [of_scan.moments for of_scan in sums if of_scan.moments]
-    names = sorted(set.intersection(*map(set, moments))) if moments else []
-    return FeatureStatistics.from_moments(
-        {name: np.sum([of_scan[name] for of_scan in moments], axis=0) for name in names}
-    )
+        ledger.write(str(folder), records[scan])
+    return manifest_of(records, config)
 
 
 def step_seconds(

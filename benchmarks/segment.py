@@ -36,7 +36,7 @@ from models.recipes import TrainConfig
 from models.weights.checkpoint import read_checkpoint, save_checkpoint
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.features import num_channels
-from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.preprocessing import PreprocessConfig
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.delivery.deliver import decode_beside, decode_for_labels
 from pointcloud.delivery.las_copy import write_labelled
@@ -46,7 +46,7 @@ from pointcloud.labelling.label_points import label_points
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 from pointcloud.storage import ledger
-from pointcloud.storage.files import Source
+from pointcloud.storage.inputs import Source
 
 _MANY_STEPS = 1_000_000  # the minutes end it
 
@@ -123,12 +123,12 @@ def train(scans: Sequence[Path], out: Path, options: argparse.Namespace) -> str:
         in_channels=num_channels(FEATURES), num_classes=len(SCHEME), num_layers=options.layers, channels=width,
         fusion_channels=8 * width, prediction_channels=(4 * width, 2 * width),
     )  # fmt: skip
-    recipe = Recipe(BlockConfig(), SCHEME, SplitRule(), required=FEATURES)
+    cutting = PreprocessConfig(block_config=BlockConfig(), scheme=SCHEME, rule=SplitRule(), required=FEATURES)
     sources = [Source(str(scan), scan.name) for scan in scans]
     save_checkpoint(
         str(out),
         train_on_scans(
-            sources, recipe, network, TrainConfig(batch_size=2), Budget(_MANY_STEPS, options.minutes)
+            sources, cutting, network, TrainConfig(batch_size=2), Budget(_MANY_STEPS, options.minutes)
         ),
     )
     return str(out)

@@ -30,12 +30,12 @@ from models.network.configurations import DeepGCNConfig
 from models.recipes import TrainConfig
 from models.weights.checkpoint import save_checkpoint
 from pointcloud.blocks.features import num_channels
-from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.preprocessing import PreprocessConfig
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
-from pointcloud.storage.files import Source
+from pointcloud.storage.inputs import Source
 
 _PAUSE_SECONDS = 0.1
 
@@ -91,9 +91,14 @@ def small_checkpoint(scan: Path, out: Path) -> str:
         in_channels=num_channels(FEATURES), num_classes=len(SCHEME), num_layers=2, channels=8, k=8,
         fusion_channels=16, prediction_channels=(16, 8),
     )  # fmt: skip
-    recipe = Recipe(replace(BlockConfig(), voxel_size_m=1.0), SCHEME, SplitRule(), required=FEATURES)
+    cutting = PreprocessConfig(
+        block_config=replace(BlockConfig(), voxel_size_m=1.0),
+        scheme=SCHEME,
+        rule=SplitRule(),
+        required=FEATURES,
+    )
     plan = TrainConfig(epochs=1, batch_size=2)
-    checkpoint = train_on_scans([Source(str(scan), scan.name)], recipe, network, plan)
+    checkpoint = train_on_scans([Source(str(scan), scan.name)], cutting, network, plan)
     save_checkpoint(str(out), checkpoint)
     return str(out)
 

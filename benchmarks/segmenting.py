@@ -19,7 +19,7 @@ from pointcloud.labelling.label_points import label_points
 from pointcloud.labelling.measures import class_and_confidence
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.labels import PRESETS
-from pointcloud.storage.files import Source
+from pointcloud.storage.inputs import Source
 
 FEATURES = ("xyz", "height", "intensity", "returns")
 SCHEME = PRESETS["asprs-basic"]

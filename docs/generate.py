@@ -32,6 +32,7 @@ from flows.parameters import descriptions
 from models.network.ablations import ROWS
 from models.recipes import AIRBORNE, RECIPES, SPARSE, TrainConfig
 from models.weights.checkpoint import Checkpoint
+from pointcloud import markdown
 from pointcloud.blocks.features import FEATURES
 from pointcloud.blocks.surroundings import ECHOES, SHAPE
 from pointcloud.dataset.store import BLOCK_SCHEMA, SCHEMA_VERSION, Manifest
@@ -85,12 +86,7 @@ def _part(name: str) -> str:
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table; cells may hold any text."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return "\n".join(markdown.table(head, [[" ".join(cell.split()) for cell in row] for row in rows])) + "\n"
 
 
 # The command line and the parameters of flows

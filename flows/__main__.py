@@ -16,7 +16,7 @@ import yaml
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 from cyclopts.config import Dict
 
-from pointcloud.errors import PointloomError
+from pointcloud.errors import PointloomError, one_line
 
 _HELP = """Pointloom: scans in, labelled clouds out.
 
@@ -177,7 +177,7 @@ def parameters_from_file(arguments: list[str]) -> list[Dict]:
     try:
         values = yaml.safe_load(Path(path).read_text())  # JSON is YAML
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise PointloomError(
             f"cannot read parameters from {path!r}: {reason}; expected a JSON or YAML file."
         ) from error

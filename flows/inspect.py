@@ -13,7 +13,7 @@ from pointcloud.errors import PointloomError
 from pointcloud.formats.given_crs import GivenCrs
 from pointcloud.formats.reader import find_scans
 from pointcloud.quality.inspect import Inspection, inspect_scan
-from pointcloud.storage.files import Source
+from pointcloud.storage.inputs import Source
 
 
 def command(
@@ -57,6 +57,8 @@ def command(
 
 def _inspect(source: Source, read: bool, given: GivenCrs) -> Inspection | str:
     """What a scan is, or in a sentence why it cannot be used: one strange scan does not keep the others from view."""
+    if source.fault:
+        return source.fault
     try:
         return inspect_scan(source.uri, read, given, source.name)
     except PointloomError as error:

@@ -12,7 +12,7 @@ from pydantic import Field
 from flows.embedded_server import run
 from flows.parameters import FlowParameters
 from pointcloud.blocks.features import FEATURES, check_features
-from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.preprocessing import PreprocessConfig
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import PointloomError
 from pointcloud.formats.given_crs import CRS_HELP, UNITS_HELP, GivenCrs
@@ -24,8 +24,8 @@ from pointcloud.storage.lock import held
 from tasks.prefect_ui.scan_states import ScanStates, show_markdown
 from tasks.prefect_ui.survey_map import boxes_of
 from tasks.preprocessing.decoded_scans import DecodedScans, scratch_folder
-from tasks.preprocessing.plan import examine_scans
-from tasks.preprocessing.preprocess import preprocess_scan, write_manifest
+from tasks.preprocessing.plan import CuttingPlan, examine_scans
+from tasks.preprocessing.preprocess import CuttingRun, preprocess_scan, write_manifest
 from tasks.runtime.isolation import isolated
 from tasks.runtime.quarantine import check_quarantine
 
@@ -112,9 +112,9 @@ class PreprocessParameters(FlowParameters):
         """The CRSs and units in place of what the scans say. Raises PointloomError for what is not known."""
         return GivenCrs.parse(self.crs, self.units)
 
-    def recipe(self) -> Recipe:
+    def config(self) -> PreprocessConfig:
         """How each scan is made into blocks. Raises PointloomError where the parameters do not fit together."""
-        config = BlockConfig(
+        block_config = BlockConfig(
             tile_size_m=self.tile_size_m,
             halo_m=self.halo_m,
             voxel_size_m=self.voxel_size_m,
@@ -126,24 +126,35 @@ class PreprocessParameters(FlowParameters):
             noise=self.noise,
         )
         rule = SplitRule(
-            self.val_fraction, tuple(self.val_scans), self.test_fraction, tuple(self.test_scans), self.area_size_m,
-            self.num_folds, self.fold, self.seed,
-        )  # fmt: skip
+            val_fraction=self.val_fraction,
+            val_scans=tuple(self.val_scans),
+            test_fraction=self.test_fraction,
+            test_scans=tuple(self.test_scans),
+            area_size_m=self.area_size_m,
+            num_folds=self.num_folds,
+            fold=self.fold,
+            seed=self.seed,
+        )
         if self.features:
             check_features(tuple(self.features))
         if self.window is not None and not (
             self.window[0] < self.window[2] and self.window[1] < self.window[3]
         ):
             raise PointloomError(f"window {self.window} is empty; expected x_min y_min x_max y_max.")
-        return Recipe(
-            config, find_scheme(self.label_scheme), rule, tuple(self.features), self.sample_points, self.min_points,
-            self.window,
-        )  # fmt: skip
+        return PreprocessConfig(
+            block_config=block_config,
+            scheme=find_scheme(self.label_scheme),
+            rule=rule,
+            required=tuple(self.features),
+            sample_points=self.sample_points,
+            min_points=self.min_points,
+            window=self.window,
+        )
 
 
 def check(parameters: PreprocessParameters) -> None:
     """What can be told before work starts. Raises PointloomError."""
-    parameters.recipe()
+    parameters.config()
     resolve(parameters.out)
     parameters.given_crs().check(source.name for source in find_scans(parameters.scans))
 
@@ -154,56 +165,44 @@ def preprocess(parameters: PreprocessParameters) -> str:
 
     Returns the URI of the dataset, or of a dry run the plan.
     """
-    logger, out, recipe = get_run_logger(), parameters.out, parameters.recipe()
+    logger, out, config = get_run_logger(), parameters.out, parameters.config()
     sources, given = find_scans(parameters.scans), parameters.given_crs()
     # One thread a process: the flow starts as many processes as it was given cores.
     with isolated(
         parameters.processes, parameters.memory_mb, parameters.time_limit_s, threads=1
     ) as processes:
-        if parameters.dry_run:
-            survey = examine_scans(
-                sources, out, recipe, processes, parameters.processes, parameters.retry_quarantined, given
+
+        def examine() -> CuttingPlan:
+            return examine_scans(
+                sources, out, config, processes, parameters.processes, parameters.retry_quarantined, given
             )
-            text = "\n".join([survey.plan.to_markdown(), *survey.remarks])
+
+        if parameters.dry_run:
+            plan = examine()
+            text = "\n".join([plan.plan.to_markdown(), *plan.remarks, *plan.unreached.values()])
             show_markdown(f"plan-{out}", text, f"What would be done in {out}")
             return text
         with held(out, parameters.wait_s) as lock, scratch_folder(out) as folder:
-            survey = examine_scans(
-                sources, out, recipe, processes, parameters.processes, parameters.retry_quarantined, given
-            )
-            logger.info("%s", survey.plan)
-            for remark in survey.remarks:
+            plan = examine()
+            logger.info("%s", plan.plan)
+            for remark in (*plan.remarks, *plan.unreached.values()):
                 logger.warning("%s", remark)
-            todo = survey.order
             states = ScanStates(
-                out,
-                f"Scans cut into {out}",
-                survey.states(),
-                boxes_of(survey.headers),
-                len(todo),
-                survey.tiles(),
-            )
-            decoded_scans = DecodedScans(
-                survey.sources, survey.needed(), recipe, folder, processes, survey.crs
-            )
-            records = {scan: record for scan, record in survey.records.items() if scan in survey.keys}
+                out, f"Scans cut into {out}", plan.states(), boxes_of(plan.headers), len(plan.order), plan.tiles()
+            )  # fmt: skip
+            decoded_scans = DecodedScans(plan.sources, plan.needed(), config, folder, processes, plan.crs)
+            cutting = CuttingRun(out, config, decoded_scans, processes, states)
             runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=parameters.processes)
             with runner as threads:
                 futures = [
-                    threads.submit(
-                        preprocess_scan,
-                        {
-                            "scan": scan, "survey": survey, "out": out, "recipe": recipe,
-                            "decoded_scans": decoded_scans, "processes": processes, "states": states,
-                        },
-                    )
-                    for scan in todo
-                ]  # fmt: skip
-                records |= {scan: future.result() for scan, future in zip(todo, futures, strict=True)}
+                    threads.submit(preprocess_scan, {"scan": scan, "run": cutting})
+                    for scan in plan.scans_to_cut()
+                ]
+                done = [future.result() for future in futures]
             states.show()
             lock.check()
-            gone = {scan: record for scan, record in survey.records.items() if scan not in survey.keys}
-            write_manifest(records, out, recipe, gone)
+            records = plan.records_before() | {record.scan: record for record in done}
+            write_manifest(records, out, config, plan.gone())
     check_quarantine(list(records.values()), parameters.max_quarantined)
     return out
 

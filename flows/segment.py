@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -13,6 +14,7 @@ from flows.embedded_server import run
 from flows.parameters import FlowParameters
 from pointcloud.formats.given_crs import CRS_HELP, UNITS_HELP, GivenCrs
 from pointcloud.labelling.options import LabelOptions, parse_codes
+from pointcloud.storage import ledger
 from pointcloud.storage.lock import held
 from tasks.prefect_ui.scan_states import show_markdown
 from tasks.runtime.isolation import isolated
@@ -198,7 +200,8 @@ def segment(parameters: SegmentParameters) -> list[str]:
             text = "\n".join(filter(None, lines))
             show_markdown(f"plan-{out}", text, f"What would be done in {out}")
             return [text]
-        with held(out, parameters.wait_s):
+        with held(out, parameters.wait_s) as lock:
+            job = replace(job, lock=lock)
             collection = examine_collection(
                 sources, job, processes, num_readers, parameters.retry_quarantined, only
             )
@@ -209,12 +212,13 @@ def segment(parameters: SegmentParameters) -> list[str]:
             records = segment_scans(collection, job)
             review = ReviewOptions(below=parameters.review_below, price_per_hour=parameters.price_per_hour)
             try:
+                lock.check()
                 write_report(collection, records, job, review, time.monotonic() - began)
             finally:
                 # Of several reasons to fail, what became of the scans says most.
                 asked_for = [record for record in records if not only or record.scan in only]
                 check_quarantine(asked_for, parameters.max_quarantined)
-    return [record.output for record in records if record.output]
+    return [ledger.output_uri(out, record) for record in records if record.path]
 
 
 def command(*, parameters: Annotated[SegmentParameters, Parameter(name="*")]) -> None:

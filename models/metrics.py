@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pointcloud import markdown
 from pointcloud.labels import IGNORE
 
 if TYPE_CHECKING:
@@ -152,15 +153,12 @@ class Scores:
 
     def to_markdown(self) -> str:
         """Table of the classes, then one line with the figures of the whole set. Shares in per cent."""
-        lines = [
-            "| class | IoU | precision | recall | F1 | points |",
-            "| --- | ---: | ---: | ---: | ---: | ---: |",
-        ]
         rows = zip(self.names, self.iou, self.precision, self.recall, self.f1, self.support, strict=True)
-        for name, *shares, support in rows:
-            # A bar in a name would open a new column.
-            cells = [name.replace("|", "\\|"), *map(_per_cent, shares), f"{support:,}"]
-            lines.append(f"| {' | '.join(cells)} |")
+        lines = markdown.table(
+            ["class", "IoU", "precision", "recall", "F1", "points"],
+            [(name, *map(_per_cent, shares), f"{support:,}") for name, *shares, support in rows],
+            align="lr",
+        )
         summary = (
             f"mIoU {_per_cent(self.miou)}, overall accuracy {_per_cent(self.overall_accuracy)}, "
             f"{self.num_scored:,} points scored"

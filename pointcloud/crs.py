@@ -16,7 +16,7 @@ from pyproj import CRS
 from pyproj.database import get_units_map
 from pyproj.exceptions import CRSError
 
-from pointcloud.errors import PointloomError, ScanError
+from pointcloud.errors import PointloomError, ScanError, one_line
 
 FOOT_M = 0.3048
 """The international foot (EPSG unit 9002)."""
@@ -187,7 +187,7 @@ def parse_crs(text: str) -> CRS:
     try:
         crs = CRS.from_user_input(text)
     except CRSError as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = one_line(error)
         raise PointloomError(
             f"crs {text!r} is not known ({reason}), expected for instance EPSG:2154, EPSG:2225+5703, or WKT."
         ) from error

@@ -15,3 +15,13 @@ class StorageError(PointloomError):
 
 class SchemaError(PointloomError):
     """A blocks dataset or checkpoint that is not what this version of Pointloom reads."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without its full stop; of an error that says nothing its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def one_line(error: BaseException) -> str:
+    """All of what an error says in one line, without its full stop; of an error that says nothing its type."""
+    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")

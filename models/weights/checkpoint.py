@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from models.network.configurations import DeepGCNConfig
 from models.network.deepgcn import DeepGCN
 from pointcloud.blocks.features import FEATURES, STANDARDISED, FeatureStatistics, check_features, num_channels
-from pointcloud.errors import PointloomError, SchemaError, StorageError
+from pointcloud.errors import PointloomError, SchemaError, StorageError, one_line
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme
 from pointcloud.quality.drift import Seen
@@ -89,7 +89,7 @@ class Checkpoint:
         try:
             network.load_state_dict(self.state)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)[:300]
             raise SchemaError(f"the weights do not fit the network of the checkpoint: {reason}") from error
         return network.eval()
 

@@ -15,7 +15,7 @@ from pyproj import CRS
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.features import FeatureStatistics
 from pointcloud.dataset.filling import fill
-from pointcloud.errors import SchemaError
+from pointcloud.errors import SchemaError, first_line
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme
 from pointcloud.storage import files, geoparquet
@@ -122,11 +122,11 @@ class ShardWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> ShardWriter:
-        part = self._stack.enter_context(files.staged(self._uri))
+        local_path = self._stack.enter_context(files.staged(self._uri))
         try:
             self._writer = self._stack.enter_context(
                 pq.ParquetWriter(
-                    part,
+                    local_path,
                     self._schema,
                     compression="zstd",
                     use_dictionary=["scan", "split"],
@@ -228,7 +228,7 @@ def _batches(uri: str) -> Iterator[pa.RecordBatch]:
             _check_version(uri, (file.schema_arrow.metadata or {}).get(b"pointloom.schema_version"))
             yield from file.iter_batches(batch_size=_READ_BLOCKS)
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
+            reason = first_line(error)
             raise SchemaError(f"{uri!r} is damaged ({reason}); run the preprocess flow again.") from error
 
 

@@ -18,7 +18,7 @@ from laspy.errors import LaspyException
 from pointcloud.delivery.extra_dimensions import CONFIDENCE as CONFIDENCE_DIMENSION
 from pointcloud.delivery.extra_dimensions import ORIGINAL, AddedDimension, add_to_header, added_dimensions
 from pointcloud.delivery.proof import DifferenceError, Written, prove
-from pointcloud.errors import PointloomError, ScanError
+from pointcloud.errors import PointloomError, ScanError, one_line
 from pointcloud.formats import las, ply
 from pointcloud.formats.las import LAZ_BACKENDS, iterate_chunks, open_scan
 from pointcloud.formats.las_extra_bytes import MOST_DESCRIPTORS, copy_descriptors
@@ -164,7 +164,7 @@ def _writing(scan_uri: str) -> Iterator[None]:
     except PointloomError:
         raise
     except (LaspyException, ValueError, LookupError, ArithmeticError, struct.error) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = one_line(error)
         raise ScanError(
             f"a labelled LAS copy cannot hold what scan {scan_uri!r} has ({reason}); write it with "
             "--format parquet."

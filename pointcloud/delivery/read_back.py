@@ -5,6 +5,7 @@ Everything is read chunk by chunk: memory does not grow with a cloud.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -16,11 +17,12 @@ from pyproj.exceptions import CRSError
 
 from pointcloud.cloud import CHUNK_POINTS, Cloud
 from pointcloud.delivery.extra_dimensions import CONFIDENCE, is_named_as
-from pointcloud.errors import ScanError
+from pointcloud.errors import ScanError, first_line
 from pointcloud.formats import columns, las, ply, reader
 from pointcloud.formats.decoding import unreadable
-from pointcloud.storage import files
+from pointcloud.storage import files, inputs
 
+_LOG = logging.getLogger(__name__)
 _PARQUET = ".parquet"
 SUFFIXES = (*reader.SUFFIXES, _PARQUET)
 _COPC = ".copc"
@@ -33,14 +35,20 @@ def stem_of(name: str) -> str:
     return stem[: -len(_COPC)] if stem.lower().endswith(_COPC) else stem
 
 
-def find_clouds(patterns: list[str]) -> list[files.Source]:
+def find_clouds(patterns: list[str]) -> list[inputs.Source]:
     """The clouds that paths, folders and globs mean, rooms among them; Parquet files of anything else are left out.
+
+    Those that are set aside for their names are left out too, and the log says so.
 
     Raises:
         StorageError: nothing there, or two clouds with one name.
     """
     sources = reader.find_scans(patterns, SUFFIXES)
-    return [source for source in sources if not _is_parquet(source.uri) or _holds_points(source.uri)]
+    for source in sources:
+        if source.fault:
+            _LOG.warning("left out: %s", source.fault)
+    usable = [source for source in sources if not source.fault]
+    return [source for source in usable if not _is_parquet(source.uri) or _holds_points(source.uri)]
 
 
 def iterate_classified(uri: str, crs: CRS | None = None) -> Iterator[Cloud]:
@@ -114,7 +122,7 @@ def _parquet(uri: str) -> Iterator[pq.ParquetFile]:
         with files.open_input(uri) as stream, pq.ParquetFile(stream) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error)
         raise unreadable(uri, reason, _EXPECTED) from error
 
 

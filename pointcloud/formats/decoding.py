@@ -11,7 +11,7 @@ from tokenize import TokenError
 
 from laspy.errors import LaspyException
 
-from pointcloud.errors import PointloomError, ScanError
+from pointcloud.errors import PointloomError, ScanError, first_line
 
 _DAMAGE = (
     LaspyException, OSError, ValueError, struct.error, ArithmeticError, LookupError, MemoryError, SystemError,
@@ -60,7 +60,7 @@ def unreadable(
         expected: what a sound file is.
         remedy: what to do; files that are sound and not understood are not to be delivered again.
     """
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error) if isinstance(error, BaseException) else error
     # LASzip ends with its version and whom to write to.
     reason = reason.partition(" (LASzip v")[0].rstrip(".")
     reason = "".join(letter if letter.isprintable() else "?" for letter in reason[:_LONGEST_REASON])

@@ -17,7 +17,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from pointcloud.cloud import CHUNK_POINTS, Columns, ScanHeader
-from pointcloud.errors import ScanError
+from pointcloud.errors import ScanError, one_line
 from pointcloud.formats import columns
 from pointcloud.formats.decoding import reading
 from pointcloud.storage import files
@@ -101,7 +101,7 @@ def _crs(file: Any) -> tuple[CRS | None, list[str]]:
     try:
         return CRS(text), []
     except CRSError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         return None, [f"its CRS cannot be understood ({reason}); metres are assumed."]
 
 

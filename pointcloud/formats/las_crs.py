@@ -19,7 +19,7 @@ from pointcloud.crs import (
     name_of,
     vertical_part,
 )
-from pointcloud.errors import ScanError
+from pointcloud.errors import ScanError, one_line
 from pointcloud.formats.geotiff_keys import DIRECTORY, DOUBLES, TEXTS, crs_of_keys, parse_keys
 
 _VERTICAL_WKT = re.compile(r"\bVERT_?CS\s*\[", re.IGNORECASE)
@@ -72,7 +72,7 @@ def _of_wkt(content: bytes) -> tuple[CRS | None, list[str]]:
     try:
         return _with_heights_inside(CRS.from_wkt(text), text)
     except CRSError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         return None, [f"its CRS cannot be understood ({reason})"]
 
 

@@ -16,6 +16,8 @@ from pointcloud.errors import ScanError
 from pointcloud.formats import arrays, columns, copc, e57, las, ply, s3dis
 from pointcloud.formats.las_bounds import distance_beyond
 from pointcloud.storage import files as storage
+from pointcloud.storage import inputs
+from pointcloud.storage.filesystem import is_utf8
 
 __all__ = [
     "CHUNK_POINTS", "SUFFIXES", "ScanHeader", "Window", "colour_scale", "find_scans", "iterate_clouds", "read_cloud",
@@ -31,7 +33,7 @@ Window = tuple[float, float, float, float]
 _log = logging.getLogger(__name__)
 
 
-def find_scans(patterns: list[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[storage.Source]:
+def find_scans(patterns: list[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[inputs.Source]:
     """The scans that paths, folders and globs mean: files of a known format, and the rooms that folders are or hold.
 
     Args:
@@ -40,14 +42,14 @@ def find_scans(patterns: list[str], suffixes: tuple[str, ...] = SUFFIXES) -> lis
     Raises:
         StorageError: nothing there, or two scans with one name.
     """
-    rooms_found: list[storage.Source] = []
+    rooms_found: list[inputs.Source] = []
     files = []
     for pattern in patterns:
-        below = s3dis.find_rooms(pattern)
+        below = s3dis.find_rooms(pattern) if is_utf8(pattern) else []
         rooms_found += below
         if not below or (not s3dis.is_room(pattern) and _holds_files(pattern, suffixes)):
             files.append(pattern)
-    return storage.unique([*rooms_found, *(storage.expand(files, suffixes) if files else [])])
+    return inputs.unique([*rooms_found, *(inputs.expand(files, suffixes) if files else [])])
 
 
 def _holds_files(folder: str, suffixes: tuple[str, ...]) -> bool:

@@ -22,6 +22,7 @@ from pointcloud.cloud import CHUNK_POINTS, Columns, ScanHeader
 from pointcloud.errors import ScanError, StorageError
 from pointcloud.labels import PRESETS
 from pointcloud.storage import files as storage
+from pointcloud.storage import inputs
 
 _ANNOTATIONS = "Annotations"
 _EXPECTED = "expected an S3DIS room with Annotations/<class>_<n>.txt (x y z r g b per line)"
@@ -33,21 +34,21 @@ _REPORTED_LINES = 10  # per file: a file that is no S3DIS file at all must not f
 def is_room(uri: str) -> bool:
     """Whether a folder looks like an S3DIS room: it has a folder `Annotations`."""
     # Below a glob there is nothing, and to look there would name a place that nobody gave.
-    return not storage.is_glob(uri) and storage.exists(storage.join(uri, _ANNOTATIONS))
+    return not inputs.is_glob(uri) and storage.exists(storage.join(uri, _ANNOTATIONS))
 
 
-def find_rooms(uri: str) -> list[storage.Source]:
+def find_rooms(uri: str) -> list[inputs.Source]:
     """The rooms that a folder is or holds, sorted, named as below the folder ("Area_5/office_1"); else none."""
-    if storage.is_glob(uri):
+    if inputs.is_glob(uri):
         return []
     if is_room(uri):
-        return [storage.Source(uri, storage.name_of(uri))]
+        return [inputs.source_of(uri, storage.name_of(uri))]
     files = storage.list_files(uri) if storage.is_folder(uri) else []
     names = sorted({file.name.rpartition(f"/{_ANNOTATIONS}/")[0] for file in files} - {""})
-    return [storage.Source(storage.join(uri, *name.split("/")), name) for name in names]
+    return [inputs.source_of(storage.join(uri, *name.split("/")), name) for name in names]
 
 
-def object_files(uri: str) -> list[storage.Source]:
+def object_files(uri: str) -> list[inputs.Source]:
     """The files of a room's objects, by name.
 
     Raises:
@@ -58,9 +59,12 @@ def object_files(uri: str) -> list[storage.Source]:
         what = f"has no folder {_ANNOTATIONS}" if storage.exists(uri) else "does not exist"
         raise ScanError(f"{uri!r} {what}, {_EXPECTED}; give the room's own folder.")
     try:
-        return storage.expand([annotations], (".txt",))
+        objects = inputs.expand([annotations], (".txt",))
     except StorageError as error:
         raise ScanError(f"{annotations!r} holds no .txt file, {_EXPECTED}; copy the room again.") from error
+    if faults := [source.fault for source in objects if source.fault]:
+        raise ScanError(f"room {uri!r} cannot be read: {faults[0]}")
+    return objects
 
 
 def read_header(uri: str) -> ScanHeader:
@@ -70,7 +74,7 @@ def read_header(uri: str) -> ScanHeader:
         ScanError: as `object_files`.
     """
     files = object_files(uri)
-    names = [file.name for file in storage.expand([uri], (".txt",))]
+    names = [file.name for file in inputs.expand([uri], (".txt",))]
     own = f"{storage.name_of(uri)}.txt"
     notes = [
         f"{name!r} is not named after the room ({own!r}); it is not read, as {_ANNOTATIONS} holds its points."

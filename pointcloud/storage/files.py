@@ -7,7 +7,6 @@ bucket become visible when their upload is complete.
 from __future__ import annotations
 
 import errno
-import fnmatch
 import hashlib
 import io
 import json
@@ -16,7 +15,7 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,21 +26,27 @@ import pyarrow as pa
 from pyarrow import fs
 
 from pointcloud.errors import StorageError
-from pointcloud.storage.filesystem import ChangedError, PatientFile, attempt, entity_tag, resolve
+from pointcloud.storage.filesystem import (
+    ChangedError,
+    PatientFile,
+    attempt,
+    entity_tag,
+    local_path,
+    resolve,
+    walk,
+)
 
-_WILDCARDS = "*?["
 _IN_THE_MAKING = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 _READ_AHEAD_BYTES = 1 << 20  # a request to a bucket costs as much time as this many bytes
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _PROBE_BYTES = 1 << 20
+LONGEST_NAME_BYTES = 255 - len(f".{8 * '0'}.part.")
+"""Outputs add a suffix such as .parquet to the name of their scan, files being written a dot and an ending."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """One input found in storage: where it is, and its name relative to what the user asked for."""
-
-    uri: str
-    name: str
+def is_below(path: str) -> bool:
+    """Whether a relative path with "/" stays below the folder that it is joined to."""
+    return all(part not in ("", ".", "..") and "\0" not in part for part in path.split("/"))
 
 
 def is_local(uri: str) -> bool:
@@ -62,7 +67,14 @@ def name_of(uri: str) -> str:
 
 @dataclass(frozen=True)
 class Stored:
-    """A file found in a folder: its URI, its name below the folder, bytes, and when it was last written (s)."""
+    """A file found in a folder.
+
+    Attributes:
+        uri, name: where it is, and its name below the folder.
+        size: bytes.
+        modified: when it was last written, in seconds since 1970 by the clock of the storage; a bucket's may be whole
+            seconds.
+    """
 
     uri: str
     name: str
@@ -73,102 +85,41 @@ class Stored:
 def list_files(folder: str, recursive: bool = True, hidden: bool = False) -> list[Stored]:
     """The files below a folder by name, without those a leading dot hides; none where there is no folder.
 
-    With `hidden` those are listed too, among them files in the making.
+    Args:
+        folder: its URI.
+        recursive: also what lies in folders below it.
+        hidden: also what a leading dot hides, such as files that are being written.
 
-    `modified` is by the clock of the storage, in seconds since 1970; a bucket's may be whole seconds.
+    Returns:
+        The files. Paths on a disk are absolute: who reads them may run in another folder. Their names may be no
+        UTF-8, and such a file cannot be opened here: see `source_of`.
 
     Raises:
         StorageError: the folder cannot be listed.
     """
-    filesystem, base = resolve(folder)
-    selector = fs.FileSelector(base, recursive=recursive, allow_not_found=True)
-    infos = attempt("list", folder, lambda: filesystem.get_file_info(selector))
-    found = []
-    for info in infos:
-        name = os.path.relpath(info.path, base)
-        if info.type != fs.FileType.File:
-            continue
-        if hidden or not any(part.startswith(".") for part in name.split("/")):
-            # A path is given back whole: who reads it may run in another folder.
-            uri = join(folder, *name.split("/")) if "://" in folder else info.path
-            found.append(Stored(uri, name, info.size, (info.mtime_ns or 0) / 1e9))
-    return sorted(found, key=lambda file: file.name)
-
-
-def expand(patterns: list[str], suffixes: tuple[str, ...]) -> list[Source]:
-    """The files meant by paths, folders and globs, sorted by name.
-
-    A folder means the files in it that end in one of `suffixes`; a glob may use ``*``, ``?``, ``[…]`` and
-    ``**`` for any depth. What a leading dot hides in them is left out. Names are relative to the folder, or
-    to the part of the glob before its first wildcard, so that a file keeps its name when others come and go.
-
-    Raises:
-        StorageError: nothing at a path, nothing matched, or two files with one name.
-    """
-    found = [source for pattern in patterns for source in _expand_one(pattern, suffixes)]
-    return sorted(unique(found), key=lambda source: source.name)
-
-
-def unique(sources: Iterable[Source]) -> list[Source]:
-    """Each source once, in the order given.
-
-    Raises:
-        StorageError: two sources with one name.
-    """
-    found: dict[str, Source] = {}
-    for source in sources:
-        other = found.setdefault(source.name, source)
-        if other.uri != source.uri and not same(other.uri, source.uri):
-            raise StorageError(
-                f"{other.uri!r} and {source.uri!r} would both be called {source.name!r} in the output; "
-                "give the folder above them instead, or process them into two folders."
-            )
-    return list(found.values())
-
-
-def is_glob(pattern: str) -> bool:
-    """Whether a pattern means what matches it: a path that exists is itself, also with a bracket in its name."""
-    return any(c in pattern for c in _WILDCARDS) and not exists(pattern)
-
-
-def _expand_one(pattern: str, suffixes: tuple[str, ...]) -> list[Source]:
-    if not is_glob(pattern):
-        filesystem, path = resolve(pattern)
-        kind = _info(filesystem, path, pattern).type
-        if kind == fs.FileType.File:
-            return [Source(pattern, name_of(pattern))]
-        if kind == fs.FileType.NotFound:
-            raise StorageError(f"nothing at {pattern!r}; give an existing file, folder or glob.")
-        base_uri, match = pattern, "**"
+    if "://" not in folder:
+        base = local_path(folder)
+        listed = attempt("list", folder, lambda: list(walk(base, recursive)))
+        stored = [Stored(os.path.join(base, name), name, size, modified) for name, size, modified in listed]
     else:
-        parts = pattern.split("/")
-        first = next(i for i, part in enumerate(parts) if any(c in part for c in _WILDCARDS))
-        base_uri = "/".join(parts[:first]) or ("/" if pattern.startswith("/") else ".")
-        match = "/".join(parts[first:])
-    sources = [
-        Source(file.uri, file.name)
-        for file in list_files(base_uri, recursive="/" in match or "**" in match)
-        if _matches(file.name, match) and (match != "**" or file.name.lower().endswith(suffixes))
+        filesystem, base = resolve(folder)
+        selector = fs.FileSelector(base, recursive=recursive, allow_not_found=True)
+        infos = attempt("list", folder, lambda: filesystem.get_file_info(selector))
+        names = [(os.path.relpath(info.path, base), info) for info in infos if info.type == fs.FileType.File]
+        stored = [
+            Stored(join(folder, *name.split("/")), name, info.size, (info.mtime_ns or 0) / 1e9)
+            for name, info in names
+        ]
+    shown = [
+        file for file in stored if hidden or not any(part.startswith(".") for part in file.name.split("/"))
     ]
-    if not sources:
-        raise StorageError(
-            f"no file matches {pattern!r}; expected files ending in {' or '.join(suffixes)}: check the path "
-            "and quote globs in the shell."
-        )
-    return sources
+    return sorted(shown, key=lambda file: file.name)
 
 
-def _matches(name: str, pattern: str) -> bool:
-    """Glob match part by part: ``*`` stays inside a folder, ``**`` crosses any number of them."""
-
-    def match(names: list[str], patterns: list[str]) -> bool:
-        if not patterns:
-            return not names
-        if patterns[0] == "**":
-            return any(match(names[i:], patterns[1:] or ["*"]) for i in range(len(names)))
-        return bool(names) and fnmatch.fnmatchcase(names[0], patterns[0]) and match(names[1:], patterns[1:])
-
-    return match(name.split("/"), pattern.split("/"))
+def path_type(uri: str) -> fs.FileType:
+    """Whether a URI is a file, a folder, or nothing."""
+    filesystem, path = resolve(uri)
+    return _info(filesystem, path, uri).type
 
 
 def exists(uri: str) -> bool:
@@ -284,27 +235,29 @@ def staged(uri: str) -> Iterator[Path]:
     filesystem, path = resolve(uri)
     local = isinstance(filesystem, fs.LocalFileSystem)
     folder = Path(path).parent if local else Path(tempfile.gettempdir())
-    part = folder / f".{name_of(uri)}.{uuid.uuid4().hex[:8]}.part"  # as _IN_THE_MAKING has it
+    # The name as _IN_THE_MAKING has it, short enough for a disk.
+    stem = name_of(uri).encode()[:LONGEST_NAME_BYTES].decode(errors="ignore")
+    unfinished = folder / f".{stem}.{uuid.uuid4().hex[:8]}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        yield part
+        yield unfinished
         if local:
-            os.replace(part, path)
+            os.replace(unfinished, path)
         else:
-            attempt("write", uri, lambda: _upload(part, filesystem, path))
+            attempt("write", uri, lambda: _upload(unfinished, filesystem, path))
     except OSError as error:
         raise StorageError(f"cannot write {uri!r}: {str(error).rstrip('.')}.") from error
     except Exception as error:
-        if reason := _no_room(error, part):
+        if reason := _no_room(error, unfinished):
             raise StorageError(f"cannot write {uri!r}: {str(reason).rstrip('.')}.") from error
         raise
     finally:
         # Where the folder could not be made there is nothing to remove, and no second error to raise.
         with suppress(OSError):
-            part.unlink()
+            unfinished.unlink()
 
 
-def _no_room(error: BaseException | None, part: Path) -> OSError | None:
+def _no_room(error: BaseException | None, unfinished: Path) -> OSError | None:
     """Why a file in the making could not grow, where that is what an encoder failed of, whatever it calls it.
 
     A LAZ encoder tells no more of a full disk than "Failed to call flush", and who reads a scan meanwhile may
@@ -315,7 +268,7 @@ def _no_room(error: BaseException | None, part: Path) -> OSError | None:
             return error
         error = error.__cause__
     try:
-        with part.open("ab", buffering=0) as file:
+        with unfinished.open("ab", buffering=0) as file:
             left = memoryview(bytes(_PROBE_BYTES))
             while left:
                 left = left[file.write(left) :]
@@ -336,17 +289,17 @@ def remove_unfinished(folder: str, idle_s: float) -> list[str]:
         if _IN_THE_MAKING.fullmatch(name_of(file.uri)) and time.time() - file.modified > idle_s
     ]  # fmt: skip
     for file in stale:
-        delete(file.uri)
+        delete_below(folder, file.name)
     return [file.name for file in stale]
 
 
-def _upload(part: Path, filesystem: fs.FileSystem, path: str) -> None:
+def _upload(unfinished: Path, filesystem: fs.FileSystem, path: str) -> None:
     """Make a local file an object, which is there when its last part is, and not before.
 
     Not by `pyarrow.fs.copy_files`: that leaves closing the stream to its destructor, which drops the error of
     an upload that failed. And in one write, because a stream that is closed after half of it completes the half.
     """
-    with pa.memory_map(str(part)) if part.stat().st_size else pa.BufferReader(b"") as whole:
+    with pa.memory_map(str(unfinished)) if unfinished.stat().st_size else pa.BufferReader(b"") as whole:
         stream = filesystem.open_output_stream(path)
         try:
             stream.write(whole.read_buffer())
@@ -356,8 +309,8 @@ def _upload(part: Path, filesystem: fs.FileSystem, path: str) -> None:
 
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a file whole: it has its name only when all of it is there."""
-    with staged(uri) as part:
-        part.write_bytes(content)
+    with staged(uri) as unfinished:
+        unfinished.write_bytes(content)
 
 
 def write_json(uri: str, record: Any) -> None:
@@ -387,3 +340,22 @@ def delete(uri: str) -> None:
             filesystem.delete_file(path)
 
     attempt("delete", uri, remove)
+
+
+def delete_below(folder: str, path: str) -> None:
+    """Remove a file by its path relative to a folder; no error when it is gone already.
+
+    A path that leads out of the folder is left alone, by its name or by a link in it: what is there is not the
+    folder's own.
+    """
+    uri = join(folder, *path.split("/"))
+    if not is_below(path):
+        return
+    if is_local(folder):
+        root, parent = (
+            os.path.realpath(local_path(folder)),
+            os.path.realpath(os.path.dirname(local_path(uri))),
+        )
+        if os.path.commonpath([root, parent]) != root:
+            return
+    delete(uri)

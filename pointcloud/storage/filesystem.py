@@ -14,15 +14,16 @@ import io
 import logging
 import os
 import re
+import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import pyarrow as pa
 from pyarrow import fs
 
-from pointcloud.errors import StorageError
+from pointcloud.errors import StorageError, first_line
 
 T = TypeVar("T")
 
@@ -52,21 +53,77 @@ class ChangedError(OSError):
     """An object was replaced while it was read."""
 
 
+def local_path(uri: str) -> str:
+    """The absolute path of something on a disk."""
+    return os.path.abspath(os.path.expanduser(uri))
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name can be written as UTF-8: a disk may hold others, and pyarrow and JSON cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(name: str) -> str:
+    r"""A name with the bytes that are not UTF-8 as ``\xf6``."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no name of a disk
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
+def walk(folder: str, recursive: bool) -> Iterator[tuple[str, int, float]]:
+    """The files in a folder on a disk, links followed: relative name, bytes, time of writing (s since 1970).
+
+    Unlike pyarrow it lists names that are not UTF-8 too, as Python writes them (PEP 383).
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    folders: list[tuple[str, frozenset[str]]] = [("", frozenset())]
+    while folders:
+        below, above = folders.pop()
+        path = os.path.join(folder, below)
+        real = os.path.realpath(path)
+        if real in above:  # a link to a folder that it lies in
+            continue
+        try:
+            entries = list(os.scandir(path))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            name = os.path.join(below, entry.name)
+            try:
+                status = entry.stat()
+            except OSError:  # a link to nothing, or gone since
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield name, status.st_size, status.st_mtime
+            elif recursive and stat.S_ISDIR(status.st_mode):
+                folders.append((name, above | {real}))
+
+
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """The filesystem of a URI and the path on it.
 
     Raises:
-        StorageError: a scheme that pyarrow does not know, credentials in the URI, or a bucket out of reach.
+        StorageError: a name that is not UTF-8, a scheme that pyarrow does not know, credentials in the URI, or a bucket
+            out of reach.
     """
+    if not is_utf8(uri):
+        raise StorageError(f"the name of '{printable(uri)}' is not UTF-8; rename it.")
     if "://" not in uri:
-        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+        return fs.LocalFileSystem(), local_path(uri)
     _refuse_secrets(uri)
     try:
         # A space typed as a space is meant as one. Where no region is set, the bucket is asked for its own.
         return attempt("reach", uri, lambda: fs.FileSystem.from_uri(quote(uri, safe=_URI_CHARACTERS)))
     except (pa.ArrowException, ValueError) as error:
         raise StorageError(
-            f"cannot open storage for {uri!r}: {_first_line(error)}; expected a local path or an s3://, "
+            f"cannot open storage for {uri!r}: {first_line(error)}; expected a local path or an s3://, "
             "gs:// or abfs:// URI."
         ) from error
 
@@ -110,14 +167,14 @@ def attempt(what: str, uri: str, operation: Callable[[], T]) -> T:
                 raise StorageError(_sentence(what, uri, error, waited if passing else 0)) from error
             _LOG.warning(
                 "cannot %s %s for %.0f s, trying for %.0f s more: %s", what, uri, waited,
-                _PATIENCE_SECONDS - waited, _first_line(error),
+                _PATIENCE_SECONDS - waited, first_line(error),
             )  # fmt: skip
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 def _sentence(what: str, uri: str, error: BaseException, waited: float) -> str:
-    reason, scheme = _first_line(error), uri.split("://", 1)[0]
+    reason, scheme = first_line(error), uri.split("://", 1)[0]
     if "://" in uri and _REFUSED.search(str(error)):
         return (
             f"cannot {what} {uri!r}: access is refused ({reason}); check {_keys(scheme)} in the environment."
@@ -198,7 +255,3 @@ def entity_tag(file: pa.NativeFile) -> str | None:
 
 def _text(value: str | bytes) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,4 +1,8 @@
-"""The ledger: one small record per scan and stage, which makes a rerun do only what changed."""
+"""The ledger: one small record per scan and stage, which makes a rerun do only what changed.
+
+It lies in the folder that it describes, `<folder>/ledger/<stage>/<scan>.json`, and names what is in there relative to
+that folder: the whole can be moved, renamed or copied, also into a bucket, and nothing outside is ever removed.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,22 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
+from pointcloud import markdown
 from pointcloud.errors import StorageError
 from pointcloud.storage import files
 
 DONE, QUARANTINED = "done", "quarantined"
+WAITING, READING, CUTTING, UNCHANGED = "waiting", "reading", "cutting", "unchanged"
+UNREACHED = "unreached"
+"""State of a scan that storage did not give or take, though it was waited for: no fault of the scan."""
+
 _READERS = 16  # records read from a bucket at the same time: they wait for its answers, not for a CPU
 _NAMED = 20  # scans that a plan names in each of its groups
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """What happened to one scan in one stage.
 
@@ -28,7 +38,7 @@ class Record:
         points_in, points_out: points read, points (or voxels) written.
         seconds: wall time.
         error: why it is quarantined, one sentence.
-        output: URI of what was written.
+        path: of what was written, below the folder that the ledger lies in, with plain names and "/"; empty: nothing.
         details: what the stage wants to remember, JSON-able.
     """
 
@@ -40,18 +50,23 @@ class Record:
     points_out: int = 0
     seconds: float = 0.0
     error: str = ""
-    output: str = ""
+    path: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
 
 def key_of(*parts: Any) -> str:
-    """A stable hash of JSON-able parts."""
-    text = json.dumps(parts, sort_keys=True, default=str)
+    """A stable hash of parts that JSON can hold.
+
+    Raises:
+        TypeError: a part of another kind.
+    """
+    text = json.dumps(parts, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _uri(root: str, stage: str, scan: str) -> str:
-    return files.join(root, "ledger", stage, f"{scan}.json")
+def output_uri(root: str, record: Record) -> str:
+    """The URI of what was written of a scan, whose ledger lies in `root`; empty where nothing was."""
+    return files.join(root, *record.path.split("/")) if record.path else ""
 
 
 def write(root: str, record: Record) -> None:
@@ -59,9 +74,11 @@ def write(root: str, record: Record) -> None:
     files.write_json(_uri(root, record.stage, record.scan), asdict(record))
 
 
-def remove(root: str, record: Record) -> None:
-    """Forget a scan's record."""
-    files.delete(_uri(root, record.stage, record.scan))
+def discard(root: str, record: Record) -> None:
+    """Remove what was written of a scan, and its record. Nothing outside `root` is removed."""
+    if record.path:
+        files.delete_below(root, record.path)
+    files.delete_below(root, _name(record.stage, record.scan))
 
 
 def read_all(root: str, stage: str) -> dict[str, Record]:
@@ -70,20 +87,59 @@ def read_all(root: str, stage: str) -> dict[str, Record]:
     Raises:
         StorageError: the ledger cannot be listed.
     """
-    folder = files.join(root, "ledger", stage)
-    uris = [file.uri for file in files.list_files(folder, hidden=True) if file.name.endswith(".json")]
+    found = [
+        file for file in files.list_files(files.join(root, "ledger", stage), hidden=True)
+        if file.name.endswith(".json")
+    ]  # fmt: skip
     with ThreadPoolExecutor(1 if files.is_local(root) else _READERS) as readers:
-        return {record.scan: record for record in readers.map(_read, uris) if record is not None}
+        records = readers.map(_read, [file.uri for file in found])
+        return {
+            record.scan: record for file, record in zip(found, records, strict=True)
+            if record is not None and (record.stage, f"{record.scan}.json") == (stage, file.name)
+        }  # fmt: skip
+
+
+def _name(stage: str, scan: str) -> str:
+    return f"ledger/{stage}/{scan}.json"
+
+
+def _uri(root: str, stage: str, scan: str) -> str:
+    return files.join(root, *_name(stage, scan).split("/"))
 
 
 def _read(uri: str) -> Record | None:
     try:
-        return Record(**files.read_json(uri))
-    except (StorageError, TypeError):
+        fields = files.read_json(uri)
+        if "output" in fields:
+            fields["path"] = _path_of_earlier_version(fields.pop("output"), fields)
+        record = Record(**fields)
+    except (StorageError, TypeError, AttributeError, KeyError):
         return None
+    return record if _is_sound(record) else None
 
 
-@dataclass(frozen=True)
+def _path_of_earlier_version(output: str, fields: Mapping[str, Any]) -> str:
+    """The path in a record of Pointloom 0.1, which held a URI: as long as the scan's name, or said in its details."""
+    path = fields["details"].get("path", "")
+    names = output.split("/")[-1 - fields["scan"].count("/") :]
+    if output and not path:
+        path = "/".join(map(unquote, names) if "://" in output else names)
+    return str(path)
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether each field is of its type, and what it names lies below the folder of the ledger."""
+    strings = (record.stage, record.scan, record.key, record.state, record.error, record.path)
+    numbers = (record.points_in, record.points_out, record.seconds)
+    return (
+        all(isinstance(value, str) for value in strings)
+        and all(isinstance(value, int | float) for value in numbers)
+        and isinstance(record.details, dict)
+        and (not record.path or files.is_below(record.path))
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """What a run would do, scan by scan; every scan is in one group, by name.
 
@@ -118,12 +174,13 @@ class Plan:
 
     def to_markdown(self) -> str:
         """A table of the groups with the names of their first scans."""
-        lines = [f"**{self}**", "", "| scans | what | done about it | names |", "| ---: | --- | --- | --- |"]
+        rows = []
         for name, scans, action in self._groups():
-            shown = ", ".join(f"`{scan.replace('|', chr(92) + '|')}`" for scan in scans[:_NAMED])
+            shown = ", ".join(f"`{scan}`" for scan in scans[:_NAMED])
             more = f" and {len(scans) - _NAMED} more" if len(scans) > _NAMED else ""
-            lines.append(f"| {len(scans)} | {name} | {action} | {shown}{more} |")
-        return "\n".join(lines) + "\n"
+            rows.append((str(len(scans)), name, action, shown + more))
+        table = markdown.table(["scans", "what", "done about it", "names"], rows, align="rl")
+        return "\n".join([f"**{self}**", "", *table]) + "\n"
 
     def _groups(self) -> list[tuple[str, tuple[str, ...], str]]:
         return [
@@ -136,14 +193,22 @@ class Plan:
         ]
 
 
-def plan(keys: Mapping[str, str], records: Mapping[str, Record], retry_quarantined: bool = True) -> Plan:
-    """What a run would do with scans (name -> `key_of` it now), given the records there are (`read_all`).
+def plan(
+    root: str, keys: Mapping[str, str], records: Mapping[str, Record], retry_quarantined: bool = True
+) -> Plan:
+    """What a run would do with scans, given the records there are.
+
+    Args:
+        root: the folder that the ledger lies in.
+        keys: scan -> `key_of` it now.
+        records: as `read_all` gives them.
+        retry_quarantined: see `Plan`.
 
     Raises:
         StorageError: the folders of the outputs cannot be listed.
     """
     done = [records[scan] for scan, key in keys.items() if _is_done(records.get(scan), key)]
-    there = _present(record.output for record in done)
+    present = _present(root, {record.path for record in done if record.path})
     groups: dict[str, list[str]] = {
         name: [] for name in Plan.__dataclass_fields__ if name != "retry_quarantined"
     }
@@ -156,7 +221,7 @@ def plan(keys: Mapping[str, str], records: Mapping[str, Record], retry_quarantin
         elif record.state == QUARANTINED:
             group = "quarantined"
         else:
-            group = "unchanged" if record.output in there else "lost"
+            group = "unchanged" if record.path in present else "lost"
         groups[group].append(scan)
     groups["gone"] = [scan for scan in records if scan not in keys]
     return Plan(
@@ -168,30 +233,14 @@ def _is_done(record: Record | None, key: str) -> bool:
     return record is not None and record.key == key and record.state == DONE
 
 
-def _present(outputs: Iterable[str]) -> set[str]:
-    """Those of the outputs that are there, with one listing for each folder instead of a request for each."""
-    folders: dict[str, list[str]] = {}
-    for output in outputs:
-        if output:
-            folders.setdefault(output.rpartition("/")[0] or ".", []).append(output)
-    found: set[str] = set()
+def _present(root: str, paths: Iterable[str]) -> set[str]:
+    """Those of the paths that are there, with one listing for each folder instead of a request for each."""
+    folders: dict[str, set[str]] = {}
+    for path in paths:
+        folders.setdefault(path.rpartition("/")[0], set()).add(path)
+    present: set[str] = set()
     for folder, members in folders.items():
-        names = {file.name for file in files.list_files(folder, recursive=False, hidden=True)}
-        found.update(output for output in members if files.name_of(output) in names)
-    return found
-
-
-WAITING = "waiting"
-
-
-READING = "reading"
-
-
-CUTTING = "cutting"
-
-
-UNCHANGED = "unchanged"
-
-
-UNREACHED = "unreached"
-"""State of a scan that storage did not give or take, though it was waited for: no fault of the scan."""
+        uri = files.join(root, *folder.split("/")) if folder else root
+        names = {file.name for file in files.list_files(uri, recursive=False, hidden=True)}
+        present |= {path for path in members if path.rpartition("/")[2] in names}
+    return present

@@ -12,8 +12,9 @@ From another machine that cannot be seen, so the owner renews its claim every 10
 the last time; ages are differences of two times of the storage, so the clocks of the machines may differ.
 
 How strong it is: a run that was frozen for longer than that (a suspended machine, an outage) may find its
-claim fallen and somebody else at work. `Lock.check` says so; call it before what makes a dataset exist, its
-manifest. Between that call and the write a moment remains that no lock without help of the storage closes.
+claim fallen and somebody else at work. `Lock.check` says so; every flow calls it before it publishes: a manifest, a
+labelled cloud, a checkpoint. Between that call and the write a moment remains that no lock without help of the storage
+closes.
 """
 
 from __future__ import annotations
@@ -66,17 +67,20 @@ class Owner:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Lock:
-    """A lock that is held: the dataset, and the URI of the claim."""
+    """A lock that is held: the dataset, and the URI of the claim.
+
+    It can be handed on to other processes and machines, which may only check it.
+    """
 
     dataset: str
     claim: str
 
     def check(self) -> None:
-        """Raises PointloomError when the lock was lost meanwhile."""
+        """Raises StorageError when the lock was lost meanwhile; called before anything is published."""
         if not files.exists(self.claim):
-            raise PointloomError(
+            raise StorageError(
                 f"the lock on {self.dataset!r} was lost, because this process did not run or could not reach it "
                 f"for {_STALE_SECONDS:g} s; another run may be writing there, so start this one again."
             )

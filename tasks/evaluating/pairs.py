@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pointcloud.delivery.las_copy import output_name
 from pointcloud.delivery.read_back import find_clouds, stem_of
 from pointcloud.errors import PointloomError
-from pointcloud.storage import files
+from pointcloud.storage import inputs
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ def find_pairs(
     return tuple(pairs)
 
 
-def _by_stem(patterns: list[str]) -> dict[str, list[files.Source]]:
-    found: dict[str, list[files.Source]] = {}
+def _by_stem(patterns: list[str]) -> dict[str, list[inputs.Source]]:
+    found: dict[str, list[inputs.Source]] = {}
     for source in find_clouds(patterns):
         found.setdefault(stem_of(source.name), []).append(source)
     return found
 
 
-def _partner(source: files.Source, what: str, among: dict[str, list[files.Source]]) -> str:
+def _partner(source: inputs.Source, what: str, among: dict[str, list[inputs.Source]]) -> str:
     """The URI of what belongs to a labelled cloud."""
     found = among.get(stem_of(source.name), [])
     if not found:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.metrics import Scores
+from pointcloud import markdown
 from pointcloud.storage import files
 from tasks.report.content import Table
 from tasks.report.figures import grouped, per_cent
@@ -121,25 +122,24 @@ def to_markdown(title: str, found: Sequence[ScanScores], names: Sequence[str]) -
         "## Confusion",
         "",
     ]
-    heads = [_cell(name) for name in (*names, "other")]
-    lines += [f"| true ↓ given → | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
-    for name, row in zip(heads, whole.confusion.tolist(), strict=False):
-        lines.append(f"| {name} | {' | '.join(f'{count:,}' for count in row)} |")
+    counts = zip(names, whole.confusion.tolist(), strict=True)
+    lines += markdown.table(
+        ["true ↓ given →", *names, "other"],
+        [(name, *(f"{count:,}" for count in row)) for name, row in counts],
+        align="lr",
+    )
     for table in tables(found, names):
-        lines += ["", f"## {table.title}", "", table.note, "", f"| {' | '.join(map(_cell, table.heads))} |"]
-        lines.append("| --- |" + " ---: |" * (len(table.heads) - 1))
-        lines += [f"| {' | '.join(map(_cell, row))} |" for row in table.rows]
+        lines += ["", f"## {table.title}", "", table.note, ""]
+        lines += markdown.table(table.heads, table.rows, align="lr")
     return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def write_parquet(uri: str, found: Sequence[ScanScores], names: Sequence[str]) -> None:
     """One row for each version, scan and class, all scans together last. Raises StorageError."""
-    with files.staged(uri) as part:
-        pq.write_table(pa.Table.from_pylist(list(_records(found, names)), _SCORES), part, compression="zstd")
+    with files.staged(uri) as local_path:
+        pq.write_table(
+            pa.Table.from_pylist(list(_records(found, names)), _SCORES), local_path, compression="zstd"
+        )
 
 
 def _records(found: Sequence[ScanScores], names: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -116,13 +116,13 @@ class ScanStates:
 
 
 def _row(scan: str, state: str, record: Record | None) -> dict[str, Any]:
-    found = record or Record("", scan, "", state)
+    found = record or Record(stage="", scan=scan, key="", state=state)
     return {
         "scan": scan,
         "state": state,
         "points": found.points_in,
         "seconds": round(found.seconds, 2),
-        "output": found.output,
+        "output": found.path,
         "why": found.error,
     }
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from pyproj import CRS
 
 from pointcloud.blocks.decoded import DecodedScan
-from pointcloud.dataset.recipe import Recipe, read_scan
+from pointcloud.dataset.preprocessing import PreprocessConfig, read_scan
 from pointcloud.errors import ScanError
-from pointcloud.storage import files
+from pointcloud.storage import inputs
 from pointcloud.storage.ledger import key_of
 from tasks.runtime.isolation import IsolatedProcesses
 
@@ -49,15 +49,15 @@ class DecodedScans:
 
     def __init__(
         self,
-        sources: Mapping[str, files.Source],
+        sources: Mapping[str, inputs.Source],
         needed: Mapping[str, Sequence[str]],
-        recipe: Recipe,
+        config: PreprocessConfig,
         folder: Path,
         processes: IsolatedProcesses,
         crs: Mapping[str, CRS] | None = None,
     ) -> None:
         self._crs = crs or {}
-        self._sources, self._needed, self._recipe = sources, needed, recipe
+        self._sources, self._needed, self._config = sources, needed, config
         self._folder, self._processes = folder, processes
         self._lock = threading.Lock()
         self._found: dict[str, Future[DecodedScan | ScanError]] = {}
@@ -97,7 +97,7 @@ class DecodedScans:
         try:
             future.set_result(
                 self._processes.call(
-                    read_scan, self._sources[scan], self._recipe, self._folder, self._crs.get(scan)
+                    read_scan, self._sources[scan], self._config, self._folder, self._crs.get(scan)
                 )
             )
         except ScanError as error:

@@ -15,7 +15,7 @@ import ray
 from ray._private import services
 from ray.autoscaler.sdk import request_resources
 
-from pointcloud.errors import PointloomError
+from pointcloud.errors import PointloomError, one_line
 
 # Items are paths and small records; blocks are read by the Ray workers themselves.
 _OBJECT_STORE_BYTES = 300_000_000
@@ -72,7 +72,7 @@ def ray_session(num_cpus: int) -> Iterator[None]:
                     log_to_driver=bool(os.environ.get("POINTLOOM_RAY_LOGS")),
                 )
     except Exception as error:  # a node that does not start in time is a bare one
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = one_line(error)
         raise PointloomError(
             f"no Ray cluster answers at {address} ({reason}); check RAY_ADDRESS or unset it."
             if address

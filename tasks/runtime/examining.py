@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from pointcloud.dataset.recipe import Examined, examine, fingerprint_of
+from pointcloud.dataset.preprocessing import Examined, examine, fingerprint_of
 from pointcloud.errors import ScanError, StorageError
 from pointcloud.formats.given_crs import GivenCrs
-from pointcloud.storage import files
+from pointcloud.storage import inputs
+from pointcloud.storage.ledger import key_of
 from tasks.runtime.isolation import IsolatedProcesses
 
 
 def examine_all(
-    sources: Sequence[files.Source],
+    sources: Sequence[inputs.Source],
     processes: IsolatedProcesses,
     num_readers: int,
     unreached: dict[str, str] | None = None,
@@ -29,7 +30,7 @@ def examine_all(
         StorageError: a scan cannot be reached, and there is no such place for it.
     """
 
-    def one(source: files.Source) -> Examined | None:
+    def one(source: inputs.Source) -> Examined | None:
         try:
             return look(source)
         except StorageError as error:
@@ -38,7 +39,9 @@ def examine_all(
             unreached[source.name] = str(error)
             return None
 
-    def look(source: files.Source) -> Examined:
+    def look(source: inputs.Source) -> Examined:
+        if source.fault:
+            return Examined(key_of(source.name), None, source.fault)
         try:
             found: Examined = processes.call(examine, source, given)
         except ScanError as error:  # its process ended over the header

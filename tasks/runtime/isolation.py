@@ -25,7 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pointcloud.errors import PointloomError, ScanError, StorageError
+from pointcloud.errors import PointloomError, ScanError, StorageError, first_line
 
 HEAP = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "134217728"}
 """Columns and row groups come and go by the megabyte: glibc keeps their pages instead of having them zeroed anew."""
@@ -190,7 +190,7 @@ class _Process:
 
 def scratch_sentence(error: OSError) -> str:
     """What to do about a disk for temporary files that fails."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    reason = first_line(error)
     return (
         f"this machine's temporary files cannot be kept in {tempfile.gettempdir()!r}: {reason}; make room there, or "
         "name a larger disk with TMPDIR."

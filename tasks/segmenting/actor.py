@@ -27,13 +27,13 @@ from pointcloud.quality.drift import Sampler
 from pointcloud.storage import files, ledger
 from pointcloud.storage.ledger import UNREACHED
 from tasks.runtime.isolation import scratch_sentence
+from tasks.runtime.outage import ATTEMPTS, PAUSE_SECONDS
 from tasks.segmenting.job import STAGE, SegmentJob
 from tasks.segmenting.labeller import ScanLabeller
 
 CANNOT_BEGIN = "cannot begin"
 """State of a scan whose actor has no network: nothing is wrong with the scan, and the run ends."""
 
-_ATTEMPTS, _PAUSE_SECONDS = 2, 5.0  # on top of the minute that `pointcloud.storage.filesystem` waits
 _LIVES = 3  # actors that may end over one scan, before the scan is taken for the cause
 
 
@@ -59,11 +59,13 @@ class ScanSegmenter:
         beside, crs = (json.loads(str(batch[column][0])) for column in ("neighbours", "crs"))
         began = time.monotonic()
         if self._cannot_begin:
-            return {
-                "record": [asdict(ledger.Record(STAGE, name, key, CANNOT_BEGIN, error=self._cannot_begin))]
-            }
-        for attempt in range(_ATTEMPTS):
+            record = ledger.Record(
+                stage=STAGE, scan=name, key=key, state=CANNOT_BEGIN, error=self._cannot_begin
+            )
+            return {"record": [asdict(record)]}
+        for attempt in range(ATTEMPTS):
             try:
+                self._job.check_lock()
                 if self._begin(name):
                     record = self._segment(uri, name, key, beside, crs, began)
                 else:
@@ -72,13 +74,14 @@ class ScanSegmenter:
                         "when memory runs out; leave it out, cut it in pieces, or give the machine more memory."
                     )
                     record = self._failed(name, key, ledger.QUARANTINED, began, ScanError(sentence))
+                self._job.check_lock()
                 ledger.write(self._job.out, record)
                 break
             except StorageError as error:
                 # The scan may be good: its ledger says nothing, so that the next run takes it up again.
                 record = self._failed(name, key, UNREACHED, began, error)
-                if attempt + 1 < _ATTEMPTS:
-                    time.sleep(_PAUSE_SECONDS)
+                if attempt + 1 < ATTEMPTS:
+                    time.sleep(PAUSE_SECONDS)
             finally:
                 with suppress(StorageError):
                     files.delete(self._job.attempts(name))
@@ -123,7 +126,9 @@ class ScanSegmenter:
             return replace(record, details={"traceback": traceback.format_exc()})
 
     def _failed(self, name: str, key: str, state: str, began: float, error: PointloomError) -> ledger.Record:
-        return ledger.Record(STAGE, name, key, state, seconds=time.monotonic() - began, error=str(error))
+        return ledger.Record(
+            stage=STAGE, scan=name, key=key, state=state, seconds=time.monotonic() - began, error=str(error)
+        )
 
     def _label(
         self,
@@ -153,6 +158,7 @@ class ScanSegmenter:
                 points_in=decoded.num_points,
                 details=looks,
             )
+        self._job.check_lock()
         codes, proof = labeller.write(uri, output, folder)
         doubts.write(self._job.tiles(name))
         written = time.monotonic()
@@ -163,11 +169,14 @@ class ScanSegmenter:
             "write and prove": written - labelled,
         }
         return ledger.Record(
-            STAGE, name, key, ledger.DONE,
+            stage=STAGE,
+            scan=name,
+            key=key,
+            state=ledger.DONE,
             points_in=decoded.num_points,
             points_out=decoded.num_points,
             seconds=written - began,
-            output=output,
+            path=self._job.output_path(name),
             details={
                 "class_counts": dict(zip(scheme.names, class_counts, strict=True)),
                 "code_counts": {str(code): int(codes[code]) for code in np.flatnonzero(codes)},

@@ -15,7 +15,7 @@ from pointcloud.delivery.las_copy import output_name
 from pointcloud.errors import PointloomError
 from pointcloud.formats import reader
 from pointcloud.formats.las import SUFFIXES
-from pointcloud.storage import files, ledger
+from pointcloud.storage import files, inputs, ledger
 from pointcloud.storage.ledger import UNCHANGED, UNREACHED, WAITING
 from tasks.report.figures import counted
 from tasks.segmenting.job import STAGE
@@ -36,7 +36,7 @@ class Collection:
         remarks: sentences about CRSs of several scans.
     """
 
-    sources: dict[str, files.Source]
+    sources: dict[str, inputs.Source]
     keys: dict[str, str]
     headers: dict[str, ScanHeader]
     neighbours: dict[str, list[str]]
@@ -73,7 +73,7 @@ def find_scans(
     out: str,
     cloud_format: str = "same",
     report: Callable[[str], None] = lambda _: None,
-) -> list[files.Source]:
+) -> list[inputs.Source]:
     """The scans of any format that paths, folders and globs mean, but those of an out folder within such a folder.
 
     Args:
@@ -85,7 +85,7 @@ def find_scans(
         PointloomError: the labelled clouds would overwrite their scans, or each other, or are all there is, or cannot
             be of that format.
     """
-    found, outputs = reader.find_scans(patterns), dict[str, files.Source]()
+    found, outputs = reader.find_scans(patterns), dict[str, inputs.Source]()
     made = _labelled_before(found, out)
     sources = [source for source in found if not _is_within(source, out) and source.name not in made]
     if not sources:
@@ -118,23 +118,14 @@ def find_scans(
     return sources
 
 
-def _labelled_before(sources: Sequence[files.Source], out: str) -> set[str]:
+def _labelled_before(sources: Sequence[inputs.Source], out: str) -> set[str]:
     """Names of those in the out folder itself that an earlier run has made of other scans, as its ledger says."""
-    # Names as a URI has them: a run from another folder, or of another spelling of this one, ends alike.
-    there = {
-        files.join(out, s.name).removeprefix(f"{out.rstrip('/')}/"): s.name
-        for s in sources
-        if files.same(s.uri, files.join(out, s.name))
-    }
-    made = set()
-    for record in ledger.read_all(out, STAGE).values() if there else ():
-        parts = record.output.split("/")
-        ends = {there.get("/".join(parts[n:]), record.scan) for n in range(len(parts))}
-        made |= ends - {record.scan}
-    return made
+    there = {s.name for s in sources if files.same(s.uri, files.join(out, *s.name.split("/")))}
+    records = ledger.read_all(out, STAGE).values() if there else ()
+    return {record.path for record in records if record.path in there and record.path != record.scan}
 
 
-def _is_within(source: files.Source, out: str) -> bool:
+def _is_within(source: inputs.Source, out: str) -> bool:
     """Whether a source lies in the out folder, and was found by looking into a folder above that."""
     (filesystem, path), (other, folder) = files.resolve(source.uri), files.resolve(out)
     if files.is_local(out):
@@ -143,7 +134,7 @@ def _is_within(source: files.Source, out: str) -> bool:
     return filesystem == other and inside != path and len(source.name) > len(inside)
 
 
-def choose(sources: Sequence[files.Source], only: Sequence[str]) -> list[str]:
+def choose(sources: Sequence[inputs.Source], only: Sequence[str]) -> list[str]:
     """The names of the scans that names and globs mean, a `*` being also a slash; all where there are none.
 
     Raises:

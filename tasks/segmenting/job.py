@@ -12,6 +12,7 @@ from pointcloud.formats.given_crs import GivenCrs
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.storage import files, ledger
+from pointcloud.storage.lock import Lock
 
 if TYPE_CHECKING:  # finding scans needs STAGE, and no torch
     from models.weights.checkpoint import Checkpoint
@@ -38,6 +39,7 @@ class SegmentJob:
         wait_s: seconds a Ray cluster may take until it has room for an actor.
         given: CRSs and units of scans, in place of what their files say.
         run: tells the attempts of this run from those of others.
+        lock: on `out`, of the flow; None while nothing is written.
     """
 
     checkpoint: str
@@ -55,6 +57,12 @@ class SegmentJob:
     wait_s: float = 120.0
     given: GivenCrs = field(default_factory=GivenCrs)
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    lock: Lock | None = None
+
+    def check_lock(self) -> None:
+        """Raises StorageError when another run may write to `out`; called before anything is written there."""
+        if self.lock is not None:
+            self.lock.check()
 
     def key(self, content: str, neighbours: Sequence[tuple[str, str]]) -> str:
         """Hash of all that a labelled cloud depends on: a scan's `storage.fingerprint`, its neighbours' by name."""
@@ -85,9 +93,13 @@ class SegmentJob:
         """Hash of what the points/s of an actor depend on, besides the machine."""
         return ledger.key_of(self.identity, self.options.to_dict(), self.cpus_per_actor, self.gpu)
 
+    def output_path(self, scan: str) -> str:
+        """The path of a scan's labelled cloud below `out`."""
+        return output_name(scan, self.options.format)
+
     def output(self, scan: str) -> str:
         """The URI of a scan's labelled cloud."""
-        return files.join(self.out, output_name(scan, self.options.format))
+        return files.join(self.out, *self.output_path(scan).split("/"))
 
     def attempts(self, scan: str) -> str:
         """The file that counts how often an actor began with a scan and did not get to its end."""

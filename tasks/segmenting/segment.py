@@ -14,14 +14,14 @@ from prefect.cache_policies import NO_CACHE
 
 from models.weights.checkpoint import fingerprint, read_checkpoint
 from pointcloud.blocks.neighbours import find_neighbours
-from pointcloud.dataset.recipe import agree_on_crs
+from pointcloud.dataset.preprocessing import agree_on_crs
 from pointcloud.delivery.las_copy import fits
 from pointcloud.errors import PointloomError
 from pointcloud.formats.given_crs import GivenCrs
 from pointcloud.formats.las_point_formats import LAST_SHORT_CODE
 from pointcloud.labelling.options import UNCLASSIFIED, LabelOptions
 from pointcloud.labels import LabelScheme
-from pointcloud.storage import files, ledger
+from pointcloud.storage import inputs, ledger
 from pointcloud.storage.ledger import UNREACHED
 from tasks.prefect_ui.scan_states import ScanStates
 from tasks.prefect_ui.survey_map import boxes_of
@@ -29,12 +29,11 @@ from tasks.report.figures import counted
 from tasks.runtime.cluster import await_room, ray_session, usable_cpus
 from tasks.runtime.examining import examine_all
 from tasks.runtime.isolation import HEAP, IsolatedProcesses
+from tasks.runtime.outage import UNREACHED_IN_A_ROW, Outage
 from tasks.segmenting.actor import CANNOT_BEGIN, ScanSegmenter
 from tasks.segmenting.collection import Collection, choose
 from tasks.segmenting.job import STAGE, SegmentJob
 
-_UNREACHED_IN_A_ROW = 5
-"""So many scans that storage does not give or take, and the run ends: it is the storage, or a full disk."""
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 """Several actors that asked for no GPU of their own would share the first."""
 
@@ -107,7 +106,7 @@ def foresee(collection: Collection, job: SegmentJob) -> str:
 
 @task(name="examine scans", cache_policy=NO_CACHE)
 def examine_collection(
-    sources: list[files.Source], job: SegmentJob, processes: IsolatedProcesses, num_readers: int,
+    sources: list[inputs.Source], job: SegmentJob, processes: IsolatedProcesses, num_readers: int,
     retry_quarantined: bool = True, only: Sequence[str] = (),
 ) -> Collection:  # fmt: skip
     """Headers and contents of all scans, and what the ledger says is to do.
@@ -140,7 +139,10 @@ def examine_collection(
         neighbours=neighbours,
         records=records,
         plan=ledger.plan(
-            {scan: key for scan, key in keys.items() if scan in chosen}, here, retry_quarantined or bool(only)
+            job.out,
+            {scan: key for scan, key in keys.items() if scan in chosen},
+            here,
+            retry_quarantined or bool(only),
         ),
         unreached=unreached,
         crs={scan: one.crs for scan, one in examined.items() if one.crs is not None},
@@ -161,7 +163,7 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
     keys, todo = collection.keys, list(collection.plan.todo)
     records = {scan: record for scan, record in collection.records.items() if scan in keys}
     for scan, why in collection.unreached.items():
-        records[scan] = ledger.Record(STAGE, scan, "", UNREACHED, error=why)
+        records[scan] = ledger.Record(stage=STAGE, scan=scan, key="", state=UNREACHED, error=why)
         logger.warning("%s: %s", UNREACHED, why)
     states = ScanStates(
         job.out,
@@ -170,12 +172,25 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
         boxes_of(collection.headers),
         len(todo),
     )
+    for scan in [scan for scan in todo if collection.sources[scan].fault]:
+        record = ledger.Record(
+            stage=STAGE,
+            scan=scan,
+            key=keys[scan],
+            state=ledger.QUARANTINED,
+            error=collection.sources[scan].fault,
+        )
+        ledger.write(job.out, record)
+        records[scan] = record
+        states.set(scan, record.state, record)
+        logger.warning("%s: %s", record.state, record.error)
+        todo.remove(scan)
     if not todo:
         return list(records.values())
     # Large scans first, so that no actor is left with one at the end; what has no header is soon over.
     sizes = {scan: header.num_points or 0 for scan, header in collection.headers.items()}
     todo.sort(key=lambda scan: -sizes.get(scan, 0))
-    num_actors, unreached = min(job.num_actors, len(todo)), 0
+    num_actors, outage = min(job.num_actors, len(todo)), Outage()
     with ray_session(max(usable_cpus(), num_actors * job.cpus_per_actor)):
         await_room(1, {"CPU": job.cpus_per_actor, "GPU": int(job.gpu)}, job.wait_s)
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -199,14 +214,15 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
                 raise PointloomError(record.error)
             records[record.scan] = record
             states.set(record.scan, record.state, record)
-            unreached = unreached + 1 if record.state == UNREACHED else 0
+            outage.note(record.state == UNREACHED)
             if record.state != ledger.DONE:
                 logger.warning("%s: %s", record.state, record.error)
                 if "traceback" in record.details:
                     logger.warning("%s", record.details["traceback"])
-                if unreached >= _UNREACHED_IN_A_ROW:
+                if outage.ends_the_run:
                     logger.error(
-                        "%s scans in a row ended like this: the rest is left, what is done is kept", unreached
+                        "%s scans in a row ended like this: the rest is left, what is done is kept",
+                        UNREACHED_IN_A_ROW,
                     )
                     break
             else:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.metrics import Scores
+from pointcloud import markdown
 from tasks.prefect_ui.training_pictures import COLOURS, GREY, Line, Panel, curve, draw_confusion, draw_panels
 from tasks.studies.study import Outcome, Report
 from tasks.studies.table import row_of, summary_rows, to_table
@@ -25,22 +26,23 @@ def report_ablation(outcomes: Sequence[Outcome], names: tuple[str, ...]) -> Repo
     """
     rows = [row_of(outcome, names) for outcome in outcomes]
     reference = next((row["val_miou"] for row in rows if row["name"] == _REFERENCE), None)
-    lines = _head(
-        ["row", "what"],
-        ["layers", "channels", "k", "parameters", "best epoch", "validation mIoU", "difference", "test mIoU",
-         "test OA", "s per epoch"],
-    )  # fmt: skip
+    heads = [
+        "row", "what", "layers", "channels", "k", "parameters", "best epoch", "validation mIoU", "difference",
+        "test mIoU", "test OA", "s per epoch",
+    ]  # fmt: skip
+    cells = []
     for row in rows:
         known = None not in (row["val_miou"], reference) and row["name"] != _REFERENCE
         difference = f"{100 * (row['val_miou'] - reference):+.1f}" if known else ""
         seconds = row["seconds_per_epoch"]
-        lines.append(
-            _line([
+        cells.append(
+            [
                 row["name"], row["about"], str(row["num_layers"]), str(row["channels"]), str(row["k"]),
                 f"{row['parameters']:,}", _epoch(row), _per_cent(row["val_miou"]), difference,
                 _per_cent(row["test_miou"]), _per_cent(row["test_oa"]), "–" if seconds is None else f"{seconds:.1f}",
-            ])
+            ]
         )  # fmt: skip
+    lines = markdown.table(heads, cells, align="llr")
     text = "\n".join([*lines, "", *_words(outcomes)]) + "\n"
     return Report(to_table(rows, names), text, {"curves": draw_panels(_panels_of_groups(outcomes))})
 
@@ -49,33 +51,25 @@ def report_folds(outcomes: Sequence[Outcome], names: tuple[str, ...]) -> Report:
     """The table of a cross-validation with the mean and the sum of its folds, their curves, their confusion."""
     rows = [row_of(outcome, names) for outcome in outcomes]
     summary = summary_rows(rows, names)
-    lines = _head(
-        ["fold"],
-        [
-            "test mIoU",
-            "test OA",
-            *(f"IoU {name}" for name in names),
-            "points",
-            "validation mIoU",
-            "best epoch",
-        ],
-    )
+    heads = [
+        "fold", "test mIoU", "test OA", *(f"IoU {name}" for name in names), "points", "validation mIoU", "best epoch",
+    ]  # fmt: skip
+    cells = []
     for row in (*rows, *summary):
         iou = [_per_cent((row["test_iou"] or {}).get(name)) for name in names]
         points = "–" if row["test_points"] is None else f"{row['test_points']:,}"
         of_training = [_per_cent(row["val_miou"]), _epoch(row)] if row in rows else ["", ""]
-        lines.append(
-            _line(
-                [
-                    row["name"],
-                    _per_cent(row["test_miou"]),
-                    _per_cent(row["test_oa"]),
-                    *iou,
-                    points,
-                    *of_training,
-                ]
-            )
+        cells.append(
+            [
+                row["name"],
+                _per_cent(row["test_miou"]),
+                _per_cent(row["test_oa"]),
+                *iou,
+                points,
+                *of_training,
+            ]
         )
+    lines = markdown.table(heads, cells, align="lr")
     pooled = np.zeros((len(names), len(names) + 1), np.int64)
     if summary:
         pooled = np.array(summary[-1]["test_confusion"], np.int64)
@@ -149,12 +143,3 @@ def _epoch(row: dict[str, Any]) -> str:
 
 def _per_cent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}"
-
-
-def _head(texts: Sequence[str], figures: Sequence[str]) -> list[str]:
-    return [_line([*texts, *figures]), _line([*["---"] * len(texts), *["---:"] * len(figures)])]
-
-
-def _line(cells: Sequence[str]) -> str:
-    # A bar in a name would open a new column.
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -11,7 +11,7 @@ from benchmarks.scan_training import train_on_scans
 from models.network.configurations import DeepGCNConfig
 from models.recipes import TrainConfig
 from pointcloud.blocks.features import num_channels
-from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.preprocessing import PreprocessConfig
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.formats.reader import find_scans
 from pointcloud.grid.block_config import BlockConfig
@@ -29,8 +29,13 @@ def test_a_checkpoint_of_the_benchmarks_knows_what_it_saw(tmp_path: Path) -> Non
         in_channels=num_channels(FEATURES), num_classes=len(scheme), num_layers=2, channels=8, k=4,
         fusion_channels=8, prediction_channels=(8, 8),
     )  # fmt: skip
-    recipe = Recipe(BlockConfig(voxel_size_m=1.0), scheme, SplitRule(val_fraction=0.0), required=FEATURES)
-    seen = train_on_scans(find_scans([str(scan)]), recipe, network, TrainConfig(epochs=1)).seen
+    cutting = PreprocessConfig(
+        block_config=BlockConfig(voxel_size_m=1.0),
+        scheme=scheme,
+        rule=SplitRule(val_fraction=0.0),
+        required=FEATURES,
+    )
+    seen = train_on_scans(find_scans([str(scan)]), cutting, network, TrainConfig(epochs=1)).seen
     assert seen is not None
     assert 0.5 < seen.density.middle < 4.0
     assert seen.delivered is not None

@@ -166,7 +166,7 @@ def test_a_window_is_all_that_is_read(survey: Path, tmp_path: Path) -> None:
     with pytest.raises(PointloomError, match="no scan has ground in the window"):
         preprocess(preprocessing([survey], tmp_path / "none", window=(0, 0, 1, 1)))
     with pytest.raises(PointloomError, match="is empty"):
-        preprocessing([survey], tmp_path, window=(1, 0, 0, 1)).recipe()
+        preprocessing([survey], tmp_path, window=(1, 0, 0, 1)).config()
 
 
 @pytest.mark.slow

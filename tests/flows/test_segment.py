@@ -27,7 +27,7 @@ from pointcloud.errors import PointloomError, StorageError
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 from pointcloud.storage import files, lock
-from pointcloud.storage.files import Source
+from pointcloud.storage.inputs import Source
 from tasks.runtime.isolation import isolated
 from tasks.segmenting.segment import examine_collection, segment_scans
 from tests.models.test_predictor import make_predictor
@@ -310,7 +310,7 @@ def test_a_scan_that_is_gone_between_listing_and_reading_is_named_and_the_rest_i
     gone = shutil.copy(sorted(scans.iterdir())[0], scans / "gone.laz")
     find = flows.segment.find_scans
 
-    def find_and_lose(*arguments: Any) -> list[files.Source]:
+    def find_and_lose(*arguments: Any) -> list[Source]:
         found = find(*arguments)
         os.unlink(gone)
         return found

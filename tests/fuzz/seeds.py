@@ -124,7 +124,10 @@ def dataset(folder: Path) -> Path:
 def records(folder: Path) -> Path:
     """The ledger of a run over two scans."""
     for scan in ("a.laz", "b.laz"):
-        ledger.write(str(folder / "out"), ledger.Record("segment", scan, f"key of {scan}", ledger.DONE))
+        ledger.write(
+            str(folder / "out"),
+            ledger.Record(stage="segment", scan=scan, key=f"key of {scan}", state=ledger.DONE),
+        )
     return folder / "out"
 
 

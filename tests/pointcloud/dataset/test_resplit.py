@@ -12,7 +12,7 @@ from benchmarks.scan_training import cut
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.features import FeatureStatistics
 from pointcloud.dataset import store
-from pointcloud.dataset.recipe import Recipe
+from pointcloud.dataset.preprocessing import PreprocessConfig
 from pointcloud.dataset.resplit import SplitBlocks, is_written, open_blocks, resplit, sum_places, write_split
 from pointcloud.dataset.splits import SPLITS, TEST, TRAIN, UNUSED, VAL, SplitRule
 from pointcloud.errors import SchemaError
@@ -20,7 +20,7 @@ from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import PRESETS
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
-from pointcloud.storage.files import Source
+from pointcloud.storage.inputs import Source
 
 CONFIG = BlockConfig(tile_size_m=6.0, halo_m=1.0, voxel_size_m=1.0, overlap=2)
 STRIP = SplitRule(0.3)
@@ -40,7 +40,9 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
 
 
 def cut_by(scans: list[Source], rule: SplitRule, folder: Path) -> store.Manifest:
-    manifest = cut(scans, Recipe(CONFIG, PRESETS["asprs-basic"], rule), folder)
+    manifest = cut(
+        scans, PreprocessConfig(block_config=CONFIG, scheme=PRESETS["asprs-basic"], rule=rule), folder
+    )
     store.write_manifest(str(folder), manifest)
     return manifest
 
@@ -101,8 +103,8 @@ def test_no_point_trains_and_is_held_out(rule: SplitRule, strips: str) -> None:
 
 def test_a_scan_that_is_held_out_never_trains(scans: list[Source], tmp_path: Path) -> None:
     # Of tiles with too few points nothing is left, but a shifted tile above some of them may have enough.
-    recipe = Recipe(CONFIG, PRESETS["asprs-basic"], STRIP, min_points=85)
-    store.write_manifest(str(tmp_path), cut(scans, recipe, tmp_path))
+    cutting = PreprocessConfig(block_config=CONFIG, scheme=PRESETS["asprs-basic"], rule=STRIP, min_points=85)
+    store.write_manifest(str(tmp_path), cut(scans, cutting, tmp_path))
     blocks = divided(str(tmp_path), RULES["scans"])
     trained = {scan for block in blocks.read(TRAIN) for scan, _ in core_points(block)}
     assert trained == {"tile_2_0.laz"}

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from laspy.vlrs.vlr import VLR
 
-from pointcloud.dataset.recipe import examine
+from pointcloud.dataset.preprocessing import examine
 from pointcloud.delivery import las_copy
 from pointcloud.delivery.las_copy import write_labelled
 from pointcloud.delivery.proof import find_difference
 from pointcloud.errors import PointloomError
-from pointcloud.storage.files import Source
+from pointcloud.storage.inputs import Source
 from tests.support.clouds import write_las
 from tests.support.labelled_copies import CODES, NUM, SHARES, assert_labelled, waveforms
 

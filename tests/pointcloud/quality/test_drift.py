@@ -133,7 +133,14 @@ def test_what_was_delivered_is_told_by_the_ledger_of_the_dataset(tmp_path: Path)
     for scan, decoded in (("a.laz", 12_000), ("b.laz", 4_000)):
         ledger.write(
             str(tmp_path),
-            ledger.Record("preprocess", scan, "k", ledger.DONE, points_in=decoded, points_out=4000),
+            ledger.Record(
+                stage="preprocess",
+                scan=scan,
+                key="k",
+                state=ledger.DONE,
+                points_in=decoded,
+                points_out=4000,
+            ),
         )
     seen = {
         scan: seen_in(cut(make_cloud(4000), scan=scan), SMALL.tile_size_m, str(tmp_path)) for scan in "ab"

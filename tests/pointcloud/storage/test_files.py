@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from pointcloud.errors import StorageError
-from pointcloud.storage import files, filesystem
+from pointcloud.storage import files, filesystem, inputs
 from tests.support.clouds import assert_one_sentence
 
 LAS = (".las", ".laz")
@@ -39,7 +39,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def names(*patterns: str | Path) -> list[str]:
-    return [source.name for source in files.expand([str(p) for p in patterns], LAS)]
+    return [source.name for source in inputs.expand([str(p) for p in patterns], LAS)]
 
 
 @pytest.fixture(params=["path", "file", "bucket"])
@@ -80,7 +80,7 @@ def test_a_star_stays_inside_its_folder(tree: Path) -> None:
 
 
 def test_what_is_found_can_be_read(tree: Path) -> None:
-    for source in files.expand([str(tree)], LAS):
+    for source in inputs.expand([str(tree)], LAS):
         assert files.read_bytes(source.uri) == source.name.encode()
 
 
@@ -164,7 +164,7 @@ def test_names_survive_being_part_of_a_uri(tmp_path: Path, name: str) -> None:
     files.write_bytes(files.join(root, "my tiles", name), b"x")
     assert (tmp_path / "my tiles" / name).read_bytes() == b"x"
     for pattern in (root, f"{root}/my tiles", f"{root}/my%20tiles/*.laz", f"{root}/*/*.laz"):
-        (source,) = files.expand([pattern], LAS)
+        (source,) = inputs.expand([pattern], LAS)
         assert source.name.endswith(name)
         assert files.read_bytes(source.uri) == b"x"
     assert files.name_of(source.uri) == name
@@ -227,7 +227,7 @@ def test_every_kind_of_place_reads_what_was_written(root: str) -> None:
     assert files.exists(uri)
     assert files.read_json(uri) == {"a": "ä", "b": [1, None]}
     assert files.size(uri) == len(files.read_bytes(uri))
-    assert [s.name for s in files.expand([root], (".json",))] == ["record.json"]
+    assert [s.name for s in inputs.expand([root], (".json",))] == ["record.json"]
     files.delete(uri)
     files.delete(uri)
     assert not files.exists(uri)
@@ -362,3 +362,33 @@ def test_local_places_are_known_as_local(tmp_path: Path) -> None:
     assert files.is_local(f"file://{tmp_path}")
     assert files.is_local("~/scans")
     assert files.resolve("~/scans")[1] == str(Path.home() / "scans")
+
+
+def test_folders_behind_links_are_listed_and_a_circle_ends(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.las").write_bytes(b"x")
+    for name, target in (
+        ("b", tmp_path / "a"),
+        ("c", tmp_path / "a"),
+        ("a/up", tmp_path),
+        ("gone", tmp_path / "no"),
+    ):
+        (tmp_path / name).symlink_to(target)
+    names = [file.name for file in files.list_files(str(tmp_path))]
+    assert [name for name in names if "up" not in name] == ["a/1.las", "b/1.las", "c/1.las"]
+
+
+@pytest.mark.parametrize("path", ["..", "../a", "a/../../b", "/a", "a//b", "", "a/./b", "a\0b"])
+def test_nothing_outside_a_folder_is_removed(tmp_path: Path, path: str) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path / "b").write_bytes(b"x")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    files.delete_below(str(folder), path)
+    assert not files.is_below(path)
+    assert (tmp_path / "a").exists()
+    assert (tmp_path / "b").exists()
+    (folder / "c").write_bytes(b"x")
+    files.delete_below(str(folder), "c")
+    files.delete_below(str(folder), "c")
+    assert not (folder / "c").exists()

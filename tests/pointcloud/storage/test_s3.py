@@ -22,7 +22,7 @@ from pointcloud.errors import StorageError
 from pointcloud.formats.las import SUFFIXES
 from pointcloud.formats.reader import read_cloud
 from pointcloud.formats.s3dis import is_room
-from pointcloud.storage import files, filesystem, ledger
+from pointcloud.storage import files, filesystem, inputs, ledger
 from tests.support.clouds import assert_one_sentence, write_las
 from tests.support.s3 import KEY, SECRET, S3Server
 
@@ -161,9 +161,9 @@ def test_scans_and_records_are_found_and_read_in_a_bucket(bucket: str, tmp_path:
     path = write_las(tmp_path / "a b.laz", 2000)
     files.write_bytes(files.join(bucket, "tiles", "a b.laz"), path.read_bytes())
     for pattern in (f"{bucket}/tiles", f"{bucket}/tiles/*.laz", f"{bucket}/**/*.laz"):
-        (source,) = files.expand([pattern], SUFFIXES)
+        (source,) = inputs.expand([pattern], SUFFIXES)
         assert np.array_equal(read_cloud(source.uri).xyz, read_cloud(str(path)).xyz)
-    record = ledger.Record("preprocess", "a b.laz", "1", ledger.DONE, output=source.uri)
+    record = ledger.Record(stage="preprocess", scan="a b.laz", key="1", state=ledger.DONE, path=source.name)
     ledger.write(bucket, record)
     assert ledger.read_all(bucket, "preprocess") == {"a b.laz": record}
 
@@ -213,7 +213,7 @@ def test_wrong_or_missing_credentials_are_refused_at_once(
         lambda: files.read_json(uri),
         lambda: files.write_json(uri, {}),
         lambda: files.exists(uri),
-        lambda: files.expand([f"{bucket}/*.laz"], SUFFIXES),
+        lambda: inputs.expand([f"{bucket}/*.laz"], SUFFIXES),
         lambda: files.delete(uri),
         lambda: files.fingerprint(uri),
         lambda: files.content_hash(uri),
@@ -229,7 +229,7 @@ def test_wrong_or_missing_credentials_are_refused_at_once(
 def test_a_bucket_that_is_not_there_is_said(bucket: str) -> None:
     for pattern in ("s3://no-such-bucket/tiles/*.laz", "s3://no-such-bucket/tiles"):
         with pytest.raises(StorageError) as error:
-            files.expand([pattern], SUFFIXES)
+            inputs.expand([pattern], SUFFIXES)
         assert_one_sentence(error, "no-such-bucket/tiles")
 
 

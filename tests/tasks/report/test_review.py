@@ -20,11 +20,20 @@ from tests.tasks.report.test_page import Parsed
 def done(scan: str, counts: tuple[int, ...], **details: object) -> Record:
     by_class = dict(zip(SCHEME.names, counts, strict=True))
     details = {"class_counts": by_class, "mean_confidence": 0.8, **details}
-    return Record("segment", scan, "k", DONE, sum(counts), sum(counts), 2.0, details=details)
+    return Record(
+        stage="segment",
+        scan=scan,
+        key="k",
+        state=DONE,
+        points_in=sum(counts),
+        points_out=sum(counts),
+        seconds=2.0,
+        details=details,
+    )
 
 
 def bad(scan: str, why: str) -> Record:
-    return Record("segment", scan, "k", QUARANTINED, error=why)
+    return Record(stage="segment", scan=scan, key="k", state=QUARANTINED, error=why)
 
 
 def place(scan: str = "a.laz") -> WorstTile:

@@ -22,7 +22,9 @@ from pointcloud.labelling.label_points import label_points
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.labels import PRESETS, LabelScheme
 from pointcloud.quality.drift import Range, Seen
+from pointcloud.storage import files
 from pointcloud.storage.ledger import DONE, QUARANTINED, UNREACHED
+from pointcloud.storage.lock import held
 from tasks.segmenting import actor as segmenter
 from tasks.segmenting import labeller
 from tasks.segmenting.actor import CANNOT_BEGIN, ScanSegmenter
@@ -217,7 +219,7 @@ def test_smoothing_reaches_the_network_and_asks_for_new_labels(job: SegmentJob, 
 def test_storage_that_is_away_is_no_fault_of_the_scan(
     job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmenter, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(segmenter, "PAUSE_SECONDS", 0.0)
     (tmp_path / "file").write_text("where a folder should be")
     scan = write_las(tmp_path / "a.las", 300)
     record = run(ScanSegmenter(replace(job, out=str(tmp_path / "file" / "out"))), scan)
@@ -301,7 +303,7 @@ def test_what_nobody_foresaw_ends_its_scan_only_and_its_traceback_is_kept(
 def test_a_scratch_disk_that_is_full_or_gone_is_no_fault_of_the_scan(
     job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmenter, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(segmenter, "PAUSE_SECONDS", 0.0)
     scan = write_las(tmp_path / "a.las", 3000)
     with no_room_beyond(10_000):  # which the actor's isolated process inherits
         record = run(ScanSegmenter(job), scan)
@@ -363,3 +365,19 @@ def test_a_wrong_unit_is_said_or_quarantined_whatever_the_features(
         assert refused["state"] == QUARANTINED
         assert f"likely {wrong}" in refused["error"]
         assert refused["details"] == {key: warned["details"][key] for key in ("seen", "drift")}
+
+
+def test_nothing_is_published_by_a_run_that_has_lost_its_lock(
+    job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter, "PAUSE_SECONDS", 0.0)
+    with held(job.out) as lock:
+        actor = ScanSegmenter(replace(job, lock=lock))
+        assert run(actor, write_las(tmp_path / "a.las", 300))["state"] == DONE
+        files.delete(lock.claim)
+        record = run(actor, write_las(tmp_path / "b.las", 300))
+    assert record["state"] == UNREACHED
+    assert "was lost" in record["error"]
+    assert sorted(path.name for path in (tmp_path / "labelled").rglob("*") if path.is_file()) == [
+        "a.las", "a.las.json", "a.las.parquet",
+    ]  # fmt: skip

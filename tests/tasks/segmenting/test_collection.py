@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointcloud.dataset.recipe import examine
+from pointcloud.dataset.preprocessing import examine
 from pointcloud.delivery.las_copy import output_name
 from pointcloud.delivery.read_back import find_clouds, stem_of
 from pointcloud.delivery.table_copy import write_exported
@@ -17,7 +17,7 @@ from pointcloud.errors import PointloomError, StorageError
 from pointcloud.formats.reader import read_header
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.storage import files, ledger
-from pointcloud.storage.files import Source
+from pointcloud.storage.inputs import Source
 from tasks.segmenting.collection import Collection, find_scans
 from tasks.segmenting.estimate import estimate
 from tasks.segmenting.job import STAGE, SegmentJob
@@ -92,7 +92,7 @@ def test_what_an_earlier_run_has_labelled_into_the_folder_of_its_scans_is_no_sca
     (scans / "c.ply").write_bytes(ply_bytes(ROWS))
     (scans / "Area_1/room_1.ply").write_bytes(ply_bytes(ROWS))
     for scan, output in (("c.npz", "c.ply"), ("Area_1/room_1", "Area_1/room_1.ply")):
-        record = ledger.Record(STAGE, scan, "key", ledger.DONE, output=f"from/elsewhere/{output}")
+        record = ledger.Record(stage=STAGE, scan=scan, key="key", state=ledger.DONE, path=output)
         ledger.write(str(scans), record)
     patterns = [str(scans / "*.np*"), str(scans / "*.ply"), str(scans / "Area_1")]
     with pytest.raises(PointloomError, match="would overwrite its scan"):

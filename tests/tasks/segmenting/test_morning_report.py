@@ -37,7 +37,13 @@ def write_tiles(folder: Path, scan: str, confidences: list[float], east: float) 
         labels = {"classes": np.zeros(40, np.int16), "confidence": np.full(40, confidence, np.float32)}
         doubts.add(xyz, np.floor(xyz / 0.5).astype(np.int64), np.ones(40, np.int64), labels)
     doubts.write(str(folder / f"{scan}.parquet"))
-    return ledger.Record("segment", scan, "k", ledger.DONE, details={"mean_confidence": doubts.confidence})
+    return ledger.Record(
+        stage="segment",
+        scan=scan,
+        key="k",
+        state=ledger.DONE,
+        details={"mean_confidence": doubts.confidence},
+    )
 
 
 def job(folder: Path) -> Any:
@@ -47,7 +53,7 @@ def job(folder: Path) -> Any:
 def test_the_tiles_of_all_scans_are_gathered(tmp_path: Path) -> None:
     done = [
         write_tiles(tmp_path, "a.laz", [0.5, 0.9, 0.7, 0.8, 0.4], 0.0),
-        ledger.Record("segment", "before there were tiles.laz", "k", ledger.DONE),
+        ledger.Record(stage="segment", scan="before there were tiles.laz", key="k", state=ledger.DONE),
         write_tiles(tmp_path, "b.laz", [0.95], 80.0),
     ]
     found = morning_report._gather(done, job(tmp_path), 0.6, ("ground", "building"))
@@ -86,7 +92,9 @@ def test_a_real_scan_has_something_to_review_though_every_tile_is_sure(scan: Pat
         doubts.add,
     )
     doubts.write(str(tmp_path / f"{scan.name}.parquet"))
-    record = ledger.Record("segment", scan.name, "k", ledger.DONE, details={"mean_confidence": 0.9})
+    record = ledger.Record(
+        stage="segment", scan=scan.name, key="k", state=ledger.DONE, details={"mean_confidence": 0.9}
+    )
     (table,) = morning_report._gather([record], job(tmp_path), 0.6, scheme.names).to_review
     assert min(morning_report.read_tiles(job(tmp_path).tiles(scan.name))["confidence"].to_pylist()) > 0.6
     assert 0 < len(table) <= MOST_CLUSTERS
@@ -104,7 +112,11 @@ def test_tiles_that_nobody_draws_are_not_kept(tmp_path: Path, monkeypatch: pytes
 def test_scans_unlike_the_training_are_to_be_reviewed_as_quarantined_ones_are() -> None:
     def record(scan: str, **said: Any) -> ledger.Record:
         return ledger.Record(
-            "segment", scan, "k", ledger.QUARANTINED if "error" in said else ledger.DONE, **said
+            stage="segment",
+            scan=scan,
+            key="k",
+            state=ledger.QUARANTINED if "error" in said else ledger.DONE,
+            **said,
         )
 
     records = [

@@ -25,22 +25,22 @@ from pointcloud.formats.s3dis import is_room, object_files
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme
 from pointcloud.storage import files as storage
-from pointcloud.storage import ledger
+from pointcloud.storage import inputs, ledger
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreprocessConfig:
     """How every scan of a dataset is made into blocks.
 
     Attributes:
-        config, scheme, rule: sizes, classes, splits.
+        block_config, scheme, rule: sizes, classes, splits.
         required: features that each scan must be able to give.
         sample_points: draw every block to exactly this many points, as the paper does with 4096; 0: all points.
         min_points: tiles with fewer are left out.
         window: x_min, y_min, x_max, y_max in CRS units; only points inside, half-open. None: all points.
     """
 
-    config: BlockConfig
+    block_config: BlockConfig
     scheme: LabelScheme
     rule: SplitRule
     required: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return {
-            "config": self.config.to_dict(),
+            "config": self.block_config.to_dict(),
             "scheme": self.scheme.to_dict(),
             "rule": self.rule.to_dict(),
             "required": list(self.required),
@@ -78,7 +78,7 @@ class Examined:
     crs: CRS | None = None
 
 
-def examine(source: storage.Source, given: GivenCrs | None = None) -> Examined:
+def examine(source: inputs.Source, given: GivenCrs | None = None) -> Examined:
     """Look at a scan from outside.
 
     Args:
@@ -145,12 +145,14 @@ def fingerprint_of(uri: str) -> str:
     return ledger.key_of([(file.name, storage.fingerprint(file.uri)) for file in files])
 
 
-def read_scan(source: storage.Source, recipe: Recipe, folder: Path, crs: CRS | None = None) -> DecodedScan:
+def read_scan(
+    source: inputs.Source, config: PreprocessConfig, folder: Path, crs: CRS | None = None
+) -> DecodedScan:
     """Decode a scan into an Arrow file in a local folder.
 
     Args:
         source: the scan.
-        recipe: how it is made into blocks.
+        config: how it is made into blocks.
         folder: local.
         crs: of the scan, in place of what its file says.
 
@@ -161,11 +163,11 @@ def read_scan(source: storage.Source, recipe: Recipe, folder: Path, crs: CRS | N
     path = folder / f"{ledger.key_of(source.name)}.arrow"
     try:
         decoded = decode_scan(
-            source.name, source.uri, path, recipe.config, recipe.window,
-            noise_codes=recipe.scheme.noise_codes, crs=crs,
+            source.name, source.uri, path, config.block_config, config.window,
+            noise_codes=config.scheme.noise_codes, crs=crs,
         )  # fmt: skip
         missing = {
-            name: feature for feature in recipe.required for name in FEATURES[feature][0]
+            name: feature for feature in config.required for name in FEATURES[feature][0]
             if name not in decoded.attributes
         }  # fmt: skip
         if missing:
@@ -179,12 +181,14 @@ def read_scan(source: storage.Source, recipe: Recipe, folder: Path, crs: CRS | N
     return decoded
 
 
-def cut_scan(decoded: DecodedScan, neighbours: Sequence[DecodedScan], recipe: Recipe, uri: str) -> ShardSums:
+def cut_scan(
+    decoded: DecodedScan, neighbours: Sequence[DecodedScan], config: PreprocessConfig, uri: str
+) -> ShardSums:
     """Cut a scan's own tiles, with what its neighbours have in and around them, into the shard `uri`.
 
     Raises:
         ScanError: points that no cut can part.
         StorageError: `uri` cannot be written.
     """
-    cutting = plan_cutting(decoded, neighbours, recipe.config, recipe.scheme, recipe.rule)
-    return write_shard(uri, cutting, decoded.crs, recipe.sample_points, recipe.min_points)
+    cutting = plan_cutting(decoded, neighbours, config.block_config, config.scheme, config.rule)
+    return write_shard(uri, cutting, decoded.crs, config.sample_points, config.min_points)
