@@ -38,7 +38,7 @@ def test_marked_points_are_left_out(
 ) -> None:
     version = "1.4" if point_format > 5 else "1.2"
     plain = write_las(tmp_path / f"plain{suffix}", 300, point_format, version, withheld=0)
-    noisy = with_points(plain, tmp_path / f"noisy{suffix}", NOISE, first=True, **mark)  # type: ignore[arg-type]
+    noisy = with_points(plain, tmp_path / f"noisy{suffix}", NOISE, first=True, **mark)
     expected = decode_scan("a", str(plain), tmp_path / "plain.arrow", CONFIG)
     decoded = decode_scan("a", str(noisy), tmp_path / "noisy.arrow", CONFIG)
     assert (decoded.num_points, decoded.num_marked) == (302, 2)

@@ -15,6 +15,7 @@ import pytest
 from models.network.deepgcn import DeepGCN
 from models.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from pointcloud.blocks.features import num_channels
+from pointcloud.blocks.ground import describe_noise
 from pointcloud.delivery.las_copy import output_name
 from pointcloud.errors import PointloomError
 from pointcloud.formats.reader import read_cloud
@@ -34,7 +35,8 @@ from tests.models.test_predictor import CLOUD, make_predictor
 from tests.pointcloud.delivery.test_scan_columns import annotated, arrays, scanned
 from tests.pointcloud.storage.test_full_disk import no_room_beyond
 from tests.support import broken_files, lethal_decoders
-from tests.support.clouds import REAL, write_las
+from tests.support.clouds import REAL, read_labelled, write_las
+from tests.support.noise import with_points
 from tests.support.wrong_units import miswritten, simulated
 
 LIDARHD = "lidarhd_50m/*.laz"
@@ -381,3 +383,30 @@ def test_nothing_is_published_by_a_run_that_has_lost_its_lock(
     assert sorted(path.name for path in (tmp_path / "labelled").rglob("*") if path.is_file()) == [
         "a.las", "a.las.json", "a.las.parquet",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cloud_format", ["same", "parquet"])
+@pytest.mark.parametrize("noise_code", [None, 7])
+def test_noise_keeps_its_class_and_is_counted(
+    tmp_path: Path, cloud_format: str, noise_code: int | None
+) -> None:
+    """A point far below all others that nobody marked, and one of class 18, in the labelled cloud and the record."""
+    save_checkpoint(str(tmp_path / "checkpoint"), make_predictor(voxel_size_m=1.0).checkpoint)
+    job = planned(
+        str(tmp_path / "checkpoint"), str(tmp_path / "out"), format=cloud_format, noise_code=noise_code
+    )
+    rng = np.random.default_rng(0)
+    flat = write_las(tmp_path / "flat.las", 9000, withheld=0, Z=rng.integers(0, 900, 9000))
+    middle = np.array([[652_025.0, 6_862_025.0, -40.0]])
+    low = with_points(flat, tmp_path / "low.las", middle, code=5)
+    scan = with_points(low, tmp_path / "scan.las", middle + [0, 0, 500], code=18)  # noqa: RUF005
+    record = run(ScanSegmenter(job), scan)
+    assert record["state"] == DONE, record
+    assert record["details"]["noise"] == {"marked": 1, "outliers": 1}
+    assert sum(record["details"]["class_counts"].values()) == 9000
+    assert [note for note in record["details"]["notes"] if "no context" in note] == describe_noise(1, 1)
+    cloud, confidence = read_labelled(record["output"])
+    assert cloud.attributes["classification"][9000:].tolist() == [noise_code or 5, 18]
+    assert confidence is not None
+    assert confidence[9000:].tolist() == [0, 0]
+    assert confidence[:9000].min() > 0
