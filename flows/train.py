@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from prefect import flow
-from pydantic import Field, create_model
+from pydantic import ConfigDict, Field, create_model
 
 from flows.embedded_server import run
 from flows.parameters import FlowParameters, described, optional_fields
@@ -55,7 +55,7 @@ if TYPE_CHECKING:  # a model that is made when it is imported has no fields that
     class RecipeParameters(NetworkParameters):
         """Which blocks, which network, and what is changed in the recipe: a field for each of `TrainConfig`'s."""
 
-        def __init__(self, **given: Any) -> None: ...
+        model_config = ConfigDict(extra="allow", frozen=True)
 
 else:
     RecipeParameters = create_model(
