@@ -179,7 +179,7 @@ class _ErrorsAsItems(Dataset[Any]):
 
 def _collate_or_error(items: list[Data] | list[PointloomError]) -> Batch | PointloomError:
     error = next((item for item in items if isinstance(item, PointloomError)), None)
-    return collate(items) if error is None else error  # type: ignore[arg-type]
+    return collate(items) if error is None else error
 
 
 class Batches(DataLoader[Any]):

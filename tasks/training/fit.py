@@ -69,7 +69,7 @@ def _fit_once(job: TrainJob, run: TrainRun, relay: Relay, lock: Lock | None) -> 
     relay.heard = time.monotonic()
     config = {"job": job, "run": run, "queue": relay.queue, "lock": lock}
     with tempfile.TemporaryDirectory(prefix="pointloom-ray-train-") as folder:
-        host = ray.remote(TrainerHost).options(**on_this_node(), runtime_env=_environment()).remote()
+        host: Any = ray.remote(TrainerHost).options(**on_this_node(), runtime_env=_environment()).remote()
         try:
             ended = host.fit.remote(train_loop, config, limit, folder)
             while not ray.wait([ended], timeout=_POLL_SECONDS)[0]:

@@ -12,12 +12,12 @@ CHANNELS = 7
 
 
 @njit
-def multiply(out, x, y, start, num_channels):  # type: ignore[no-untyped-def]
+def multiply(out, x, y, start, num_channels):
     multiply_tile(out, x, 0, y, 0, start, 0, num_channels)
 
 
 @njit
-def keep(x, y, start, num_channels, column, limits, kept, columns, ends, full):  # type: ignore[no-untyped-def]
+def keep(x, y, start, num_channels, column, limits, kept, columns, ends, full):
     keep_below(x, 0, y, 0, start, 0, num_channels, column, limits, 0, kept, columns, ends, full)
 
 
