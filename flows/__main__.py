@@ -7,6 +7,7 @@ import importlib.util
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -16,7 +17,9 @@ import yaml
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 from cyclopts.config import Dict
 
+from flows.preflight import writable_prefect_home
 from pointcloud.errors import PointloomError, one_line
+from tasks.runtime.environment import PREFECT, THREADS, set_defaults, without_proxy
 
 _HELP = """Pointloom: scans in, labelled clouds out.
 
@@ -61,29 +64,19 @@ _PACKAGES = {
     "train": ("torch", "torch_geometric", "safetensors"),
 }
 
-_ENVIRONMENT = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    # The embedded server starts within 15 s on a free machine; Prefect gives it 20.
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_LOGGING_LEVEL": "INFO",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Threads are counted in the jobs; what OpenMP would add on its own only fights for the same CPUs.
-    "OMP_WAIT_POLICY": "PASSIVE",
-}
-
 
 def main(arguments: list[str]) -> int:
     """Run one command; the exit status."""
     # Prefect reads its settings when it is imported, which the commands do, one by one: `--help` stays quick.
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_defaults(PREFECT, THREADS, {"PREFECT_LOGGING_LEVEL": "INFO"})
+    os.environ.update(without_proxy(os.environ))
     app = command_line(arguments)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         _check_extras(arguments)
         app.config = parameters_from_file(arguments)
-        app(arguments, exit_on_error=False, print_error=False)
+        with writable_prefect_home() if _starts_a_flow(arguments) else nullcontext():
+            app(arguments, exit_on_error=False, print_error=False)
     except (PointloomError, CycloptsError) as error:
         sentence = _sentence(error) if isinstance(error, CycloptsError) else str(error)
         print(f"error: {sentence}", file=sys.stderr)
@@ -141,6 +134,11 @@ def _program() -> str:
 
 def _version() -> str:
     return f"pointloom {importlib.metadata.version('pointloom')}"
+
+
+def _starts_a_flow(arguments: list[str]) -> bool:
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    return command is not None and "orchestration" in command.extras and "--help" not in arguments
 
 
 def _check_extras(arguments: list[str]) -> None:

@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import BaseModel
 
 from flows import server_reaper
+from flows.preflight import check_server
 from pointcloud.errors import PointloomError
 
 _DRAIN_SECONDS = 20
@@ -29,12 +30,15 @@ _LOOK_SECONDS = 0.5
 def run(check: Callable[[Any], None], flow: Callable[[Any], Any], parameters: BaseModel) -> Any:
     """Check the parameters, then run the flow.
 
-    The check comes before any server, so that a wrong path is one sentence at once.
+    The checks of the parameters and of the Prefect server come before anything starts, so that a wrong path or a server
+    that does not answer is one sentence at once.
 
     Raises:
         PointloomError: as `check` and the flow raise it.
     """
     check(parameters)
+    if url := PREFECT_API_URL.value():
+        check_server(url)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_traceback)
     with prefect_api():

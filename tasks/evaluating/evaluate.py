@@ -23,15 +23,17 @@ from tasks.evaluating.pairs import Pair
 from tasks.evaluating.scores import ScanScores, tables, to_markdown, write_parquet
 from tasks.evaluating.scores import total as scores_of_all
 from tasks.prefect_ui.scan_states import show_markdown
+from tasks.report.content import Report, ScanView
 from tasks.report.gathering import GatheredView
-from tasks.report.page import Report, ScanView, render
+from tasks.report.page import render
+from tasks.report.salvage import Salvage
 
 _SCANS_SHOWN = 4
 _POINTS_KEPT = 2_000_000
 """Of each scan shown: a dozen for each cell of the finest map, some 60 MB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateJob:
     """What is compared, and what the report says about it.
 
@@ -65,7 +67,7 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
         PointloomError: a labelled cloud and its truth do not hold the same points, or no point has a true class.
     """
     logger = get_run_logger()
-    scheme = job.label_scheme
+    salvage, scheme = Salvage(logger), job.label_scheme
     found: list[ScanScores] = []
     views: list[ScanView] = []
     facts, unit = dict(job.facts), "metres assumed"
@@ -76,7 +78,8 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
         miou = Scores.from_confusion(one.confusion, scheme.names).miou
         logger.info("%s: %s points scored, mIoU %s", pair.name, f"{one.confusion.sum():,}", _figure(miou))
         if view is not None:
-            views.append(view.view())
+            shown = salvage.make(f"the pictures of {pair.name!r}", view.view, None)
+            views += [] if shown is None else [shown]
             facts["CRS"] = name_of(crs) if crs is not None else "not named in the scan; metres assumed"
             unit = unit_names(crs)[0] if crs is not None else unit
     total = scores_of_all(found).confusion
@@ -90,8 +93,13 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
     if job.checkpoint is not None:
         history = read_checkpoint(job.checkpoint, weights=False).history
     facts = {"points scored": f"{scores.num_scored:,}", "scans": str(len(job.pairs)), **facts}
-    page = render(
-        Report(
+    files.write_json(files.join(job.out, "scores.json"), {"confusion": total.tolist(), **scores.to_dict()})
+    write_parquet(files.join(job.out, "scores.parquet"), found, scheme.names)
+    text = to_markdown(job.title, found, scheme.names)
+    files.write_bytes(files.join(job.out, "scores.md"), text.encode())
+
+    def write_page() -> None:
+        report = Report(
             title=job.title,
             subtitle=job.subtitle,
             scheme=scheme,
@@ -104,13 +112,14 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
             # From above, a room is its ceiling.
             lifted=tuple(name for name in scheme.names if name == "ceiling"),
         )
+        files.write_bytes(files.join(job.out, "report.html"), render(report).encode())
+
+    salvage.make("the page report.html", write_page, None)
+    salvage.make(
+        "the scores in the Prefect UI",
+        lambda: show_markdown(f"scores-{job.out}", text, f"Scores of {job.title}"),
+        None,
     )
-    files.write_json(files.join(job.out, "scores.json"), {"confusion": total.tolist(), **scores.to_dict()})
-    write_parquet(files.join(job.out, "scores.parquet"), found, scheme.names)
-    text = to_markdown(job.title, found, scheme.names)
-    files.write_bytes(files.join(job.out, "scores.md"), text.encode())
-    files.write_bytes(files.join(job.out, "report.html"), page.encode())
-    show_markdown(f"scores-{job.out}", text, f"Scores of {job.title}")
     logger.info("mIoU %s, overall accuracy %s", _figure(scores.miou), _figure(scores.overall_accuracy))
     return scores.to_dict()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from prefect import get_client
 from prefect.artifacts import (
@@ -20,9 +21,12 @@ from prefect.artifacts import (
 from prefect.client.schemas.actions import ArtifactUpdate
 from slugify import slugify
 
+from pointcloud.errors import one_line
 from pointcloud.storage.ledger import CUTTING, QUARANTINED, READING, UNREACHED, Record
 from tasks.prefect_ui.survey_map import Box, TileRuns, as_data_uri, draw_map
 
+_LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _REFRESH_SECONDS = 5.0
 _SHOWN_ROWS = 500
 
@@ -32,12 +36,15 @@ class Progress:
 
     def __init__(self, key: str, description: str, total: int) -> None:
         self._total, self._done = max(total, 1), 0
-        self._id: Any = create_progress_artifact(0.0, key=slugify(key), description=description)
+        self._id: Any = _shown(
+            lambda: create_progress_artifact(0.0, key=slugify(key), description=description)
+        )
 
     def step(self, done: int | None = None) -> None:
         """One step more, or `done` steps in all."""
         self._done = self._done + 1 if done is None else done
-        update_progress_artifact(self._id, progress=100.0 * self._done / self._total)
+        if self._id is not None:
+            _shown(lambda: update_progress_artifact(self._id, progress=100.0 * self._done / self._total))
 
 
 class ScanStates:
@@ -65,11 +72,17 @@ class ScanStates:
         self._tiles = dict(tiles or {})
         self._lock, self._shown = threading.Lock(), time.monotonic()
         self._progress = Progress(f"progress-{key}", title, num_todo)
-        self._table: Any = create_table_artifact(
-            self._rows(), key=slugify(f"scans-{key}"), description=f"{title}: scans by state"
+        self._table: Any = _shown(
+            lambda: create_table_artifact(
+                self._rows(), key=slugify(f"scans-{key}"), description=f"{title}: scans by state"
+            )
         )
         self._map: Any = (
-            create_image_artifact(self._picture(), key=slugify(f"map-{key}"), description=f"{title}: map")
+            _shown(
+                lambda: create_image_artifact(
+                    self._picture(), key=slugify(f"map-{key}"), description=f"{title}: map"
+                )
+            )
             if boxes
             else None
         )
@@ -86,18 +99,18 @@ class ScanStates:
             if time.monotonic() - self._shown < _REFRESH_SECONDS:
                 return
             self._shown = time.monotonic()
-            rows, picture = self._rows(), self._picture()
-        self._update(rows, picture)
+        self.show()
 
     def show(self) -> None:
         """Bring table and map up to date now."""
-        with self._lock:
-            rows, picture = self._rows(), self._picture()
-        self._update(rows, picture)
+        _shown(self._update)
 
-    def _update(self, rows: list[dict[str, Any]], picture: str) -> None:
+    def _update(self) -> None:
+        with self._lock:
+            rows, picture = self._rows(), self._picture() if self._map is not None else ""
         with get_client(sync_client=True) as client:
-            client.update_artifact(self._table, ArtifactUpdate(data=json.dumps(rows)))
+            if self._table is not None:
+                client.update_artifact(self._table, ArtifactUpdate(data=json.dumps(rows)))
             if self._map is not None:
                 client.update_artifact(self._map, ArtifactUpdate(data=picture))
 
@@ -113,6 +126,18 @@ class ScanStates:
             rest = Counter(self._states[scan] for scan in scans[_SHOWN_ROWS:])
             rows += [_row(f"{count:,} more", state, None) for state, count in sorted(rest.items())]
         return rows
+
+
+def _shown(show: Callable[[], _T]) -> _T | None:
+    """What `show` returns; None where it fails, which is said: no run fails for a table or a picture in the UI."""
+    try:
+        return show()
+    except Exception as error:  # noqa: BLE001  # of Prefect's client, of the server, of drawing
+        reason = one_line(error)
+        _LOG.warning(
+            "The states of the scans could not be shown in Prefect (%s: %s).", type(error).__name__, reason
+        )
+        return None
 
 
 def _row(scan: str, state: str, record: Record | None) -> dict[str, Any]:

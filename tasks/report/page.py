@@ -20,8 +20,6 @@ from tasks.report.pictures import Panel
 from tasks.report.scene import Scene
 from tasks.report.templates import render_page
 
-__all__ = ["Report", "ScanView", "render"]
-
 _POINT_BUDGET = 120_000
 _CELL_BUDGET = 600_000
 """Points and cells of the whole page; scans share them, so that a page of many scans stays near 12 MB."""

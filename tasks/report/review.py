@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from markupsafe import Markup
@@ -17,6 +18,7 @@ from pointcloud.storage.ledger import DONE, Record
 from tasks.prefect_ui.survey_map import Box, draw_boxes, draw_map
 from tasks.report import colouring, pictures
 from tasks.report.colouring import Colouring
+from tasks.report.salvage import Salvage
 from tasks.report.templates import render_page
 from tasks.report.words import Tile
 
@@ -108,25 +110,48 @@ def _counts(record: Record, names: Sequence[str]) -> np.ndarray:
     return np.array([found.get(name, 0) for name in names], np.int64)
 
 
-def render(review: Review) -> str:
-    """The page as HTML text that asks the network for nothing and runs no script; some 100 kB and up."""
-    whole, rows = class_shares(review.records, review.scheme.names)
+def render(review: Review, salvage: Salvage) -> str:
+    """The page as HTML text that asks the network for nothing and runs no script; some 100 kB and up.
+
+    What cannot be drawn is left out and named at the head of the page, with what failed before.
+    """
+    none: tuple[Shares | None, list[Shares]] = (None, [])
+    whole, rows = salvage.make(
+        "the class shares", lambda: class_shares(review.records, review.scheme.names), none
+    )
     bad = [r for r in review.records if r.state != DONE]
     drifted = [r for r in review.records if r.details.get("drift")]
+    state_map = (
+        salvage.make("the map of scans", lambda: draw_map(review.boxes, review.states), "")
+        if review.boxes
+        else ""
+    )
+    doubts = (
+        salvage.make("the map of confidences", lambda: doubt_map(review.tiles), "") if review.tiles else ""
+    )
+    places = [
+        salvage.make(f"the picture of {place.scan!r}", partial(_place, place, review), None)
+        for place in review.places
+    ]
+    comparisons = [
+        (r, salvage.make(f"the comparison of {r.scan!r}", partial(compare, r, review.seen), []))
+        for r in drifted[:_SHOWN_ROWS]
+    ]
     return render_page(
         "review.html",
+        warnings=[*review.warnings, *salvage.failures],
         title=review.title,
         subtitle=review.subtitle,
         review=review,
         bad=sorted(bad, key=lambda r: r.scan),
-        drifted=[(r, compare(r, review.seen)) for r in drifted[:_SHOWN_ROWS]],
+        drifted=comparisons,
         num_drifted=len(drifted),
         whole=whole,
         rows=rows[:_SHOWN_ROWS],
         num_rows=len(rows),
-        state_map=Markup(draw_map(review.boxes, review.states)) if review.boxes else "",
-        doubt_map=Markup(doubt_map(review.tiles)) if review.tiles else "",
-        places=[_place(place, review) for place in review.places],
+        state_map=Markup(state_map),
+        doubt_map=Markup(doubts),
+        places=[place for place in places if place is not None],
         legend=colouring.of_classes(review.scheme, "no class given").swatches[:-1],
         ramp=doubt_colours(np.linspace(_CALM_CONFIDENCE, 1, 9)),
         calm=_CALM_CONFIDENCE,

@@ -8,98 +8,87 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, nullcontext
 
 import ray
-from ray._private import services
 from ray.autoscaler.sdk import request_resources
 
 from pointcloud.errors import PointloomError, one_line
+from tasks.runtime.environment import RAY, THREADS, set_defaults, without_proxy
+from tasks.runtime.ray_folder import short_ray_folder
+from tasks.runtime.ray_processes import own_process_groups
 
 # Items are paths and small records; blocks are read by the Ray workers themselves.
 _OBJECT_STORE_BYTES = 300_000_000
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray writes a token into the home folder and asks every later cluster for it, unless the mode is named.
-    "RAY_AUTH_MODE": "disabled",
-    # Ray Train looks at its workers this often; an epoch of a small training takes less than the default 2 s.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Relative paths in parameters count from where the flow runs, in the Ray workers too.
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    # glibc would keep the tail's tensors of 8 to 29 MB: a training step peaks 60 MB lower when they go back.
-    "MALLOC_MMAP_THRESHOLD_": "1000000",
-    "MALLOC_TRIM_THRESHOLD_": "33554432",
-}
 # On this machine alone: Ray's C++ side calls it an error on the terminal that Ray Data's actors may be restarted.
 _QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
+_DEFECTS = (
+    TypeError,
+    AttributeError,
+    LookupError,
+)  # of a program, which no advice about the cluster would mend
 
 
 @contextmanager
 def ray_session(num_cpus: int) -> Iterator[None]:
-    """Connect to Ray; a local cluster has `num_cpus` CPUs and ends with the block.
+    """Connect to Ray; a local cluster has `num_cpus` CPUs and ends with the context.
 
     Inside another session this is that one: trainings of a study share a cluster.
 
     Raises:
-        PointloomError: RAY_ADDRESS names a cluster that does not answer.
+        PointloomError: RAY_ADDRESS names a cluster that does not answer, or Ray does not start on this machine.
     """
     if ray.is_initialized():
         yield
         return
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    address = os.environ.get("RAY_ADDRESS")
-    if not address:
-        for name, value in _QUIET.items():
-            os.environ.setdefault(name, value)
+    set_defaults(THREADS, RAY)
+    os.environ.update(without_proxy(os.environ))
     # The flow's own log lines say what happens; Ray Data's plans stay in its log files.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    address = os.environ.get("RAY_ADDRESS")
     on_termination = signal.getsignal(signal.SIGTERM)
-    try:
+    with nullcontext() if address else short_ray_folder():
         if address:
-            ray.init(address=address, logging_level=logging.WARNING)
+            _connect(address)
         else:
-            with _process_groups_of_their_own():
-                ray.init(
-                    address="local",
-                    num_cpus=num_cpus,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    logging_level=logging.WARNING,
-                    log_to_driver=bool(os.environ.get("POINTLOOM_RAY_LOGS")),
-                )
-    except Exception as error:  # a node that does not start in time is a bare one
-        reason = one_line(error)
+            _start(num_cpus)
+        if threading.current_thread() is threading.main_thread():
+            # Ray puts its own in place, after which a process ends in abort() and leaves Prefect's server behind.
+            signal.signal(signal.SIGTERM, on_termination)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    try:
+        ray.init(address=address, logging_level=logging.WARNING)
+    except _DEFECTS:
+        raise
+    except Exception as error:  # Ray has no class of error for it
         raise PointloomError(
-            f"no Ray cluster answers at {address} ({reason}); check RAY_ADDRESS or unset it."
-            if address
-            else f"Ray did not start on this machine ({reason}); end what else keeps it busy, and run again."
+            f"no Ray cluster answers at {address} ({one_line(error)}); check RAY_ADDRESS or unset it."
         ) from error
-    if threading.current_thread() is threading.main_thread():
-        # Ray puts its own in place, after which a process ends in abort() and leaves Prefect's server behind.
-        signal.signal(signal.SIGTERM, on_termination)
+
+
+def _start(num_cpus: int) -> None:
+    set_defaults(_QUIET)
     try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _process_groups_of_their_own() -> Iterator[None]:
-    """Ray's local processes end by the driver, or with it, and not beside it.
-
-    SIGTERM to a process group, as `timeout` and Slurm send it, would reach them too; a driver whose object store
-    goes first is ended by Ray at once, with status 1 and whatever was left to do undone. Ray has no setting for it.
-    """
-    popen = services.ConsolePopen
-    services.ConsolePopen = partial(popen, process_group=0)  # type: ignore[misc, assignment]
-    try:
-        yield
-    finally:
-        services.ConsolePopen = popen  # type: ignore[misc]
+        with own_process_groups():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                logging_level=logging.WARNING,
+                log_to_driver=bool(os.environ.get("POINTLOOM_RAY_LOGS")),
+            )
+    except _DEFECTS:
+        raise
+    except Exception as error:  # a node that does not start in time is a bare one
+        raise PointloomError(
+            f"Ray did not start on this machine ({one_line(error)}); end what else keeps it busy, and run again."
+        ) from error
 
 
 def usable_cpus() -> int:

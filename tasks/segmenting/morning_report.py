@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,6 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from pointcloud.cloud import ScanHeader
-from pointcloud.errors import StorageError
 from pointcloud.quality import review_polygons
 from pointcloud.quality.doubtful_tiles import (
     LEAST_POINTS,
@@ -27,6 +27,7 @@ from tasks.prefect_ui.scan_states import show_markdown
 from tasks.prefect_ui.survey_map import Box, boxes_of
 from tasks.report.figures import counted, grouped, per_cent
 from tasks.report.review import Doubtful, Review, class_shares, render
+from tasks.report.salvage import Salvage
 from tasks.report.words import Tile
 from tasks.segmenting.collection import Collection
 from tasks.segmenting.job import SegmentJob
@@ -74,29 +75,66 @@ def write_report(
         records: of all its scans afterwards.
         seconds: wall time of the labelling.
 
-    Returns:
-        The URI of the page.
+    Whatever of it cannot be made is said in the log and on the page, and the rest is there: the labels are done, and no
+    run fails for its report.
 
-    Raises:
-        StorageError: it cannot be written.
+    Returns:
+        The URI of the page; empty where it could not be written.
     """
-    scheme = job.record.label_scheme
+    salvage = Salvage(get_run_logger())
+    uri = files.join(job.out, REPORT)
+    page = salvage.make(
+        "the report", lambda: _page(collection, records, job, options, seconds, salvage), None
+    )
+    if page is None:
+        return ""
+
+    def write() -> str:
+        files.write_bytes(uri, render(page, salvage).encode())
+        return uri
+
+    written = salvage.make(f"the page {uri!r}", write, "")
+    if written:
+        get_run_logger().info("report: %s", uri)
+    bad = [r for r in records if r.state != ledger.DONE]
+    salvage.make(
+        "the report in the Prefect UI",
+        lambda: show_markdown(
+            f"report-{job.out}", _to_markdown(page, bad, salvage.failures), f"In the morning: {job.out}"
+        ),
+        None,
+    )
+    return written
+
+
+def _page(
+    collection: Collection, records: Sequence[ledger.Record], job: SegmentJob, options: ReviewOptions, seconds: float,
+    salvage: Salvage,
+) -> Review:  # fmt: skip
     boxes = boxes_of(collection.headers)
     done = [r for r in records if r.state == ledger.DONE]
     bad = [r for r in records if r.state != ledger.DONE]
-    found = _gather(done, job, options.below, scheme.names)
-    found.to_review += _whole_scans(records, boxes, collection.headers)
+    names = job.record.label_scheme.names
+    found = _gather(done, job, options.below, names, salvage)
+    found.to_review += _whole_scans(records, boxes, collection.headers, salvage)
     folder = files.join(job.out, "review")
-    polygons = review_polygons.write(folder, found.to_review)
-    places = _worst_tiles(found, job)
+    polygons = salvage.make(
+        "the polygons to review", lambda: review_polygons.write(folder, found.to_review), list[str]()
+    )
+    places = salvage.make("the most doubtful places", lambda: _worst_tiles(found, job), list[WorstTile]())
     todo = set(collection.plan.todo)
     now = [r for r in done if r.scan in todo]
     states = collection.states() | {r.scan: r.state for r in records if r.scan in todo or r in bad}
     num_tiles = sum(len(table) for table in found.to_review)
-    page = Review(
+    figures = salvage.make(
+        "the key figures",
+        lambda: list(_figures(done, bad, now, options.price_per_hour, seconds, num_tiles)),
+        list[Tile](),
+    )
+    return Review(
         title=f"Labelled into {job.out}",
         subtitle=f"Run of {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}: {collection.plan}",
-        scheme=scheme,
+        scheme=job.record.label_scheme,
         records=tuple(records),
         states=states,
         boxes=boxes,
@@ -105,44 +143,47 @@ def write_report(
         crs=found.crs,
         seen=job.record.seen,
         warnings=tuple(filter(None, [job.warning])),
-        figures=tuple(_figures(done, bad, now, options.price_per_hour, seconds, num_tiles)),
+        figures=tuple(figures),
         facts={
             "checkpoint": job.checkpoint,
-            "polygons to review": "\n".join(polygons)
+            "polygons to review": "\n".join(polygons or ["not written"])
             + f"\ntiles with a mean confidence below {options.below:g}, places where points below it lie close "
             "together, scans that are quarantined or unlike the training; for QGIS, GDAL, geopandas",
             "ledger": files.join(job.out, "ledger", "segment"),
-            "time of the stages": _stages(now),
+            "time of the stages": salvage.make("the time of the stages", lambda: _stages(now), "–"),
             **({"coordinate systems": "\n".join(collection.remarks)} if collection.remarks else {}),
         },
     )
-    uri = files.join(job.out, REPORT)
-    files.write_bytes(uri, render(page).encode())
-    get_run_logger().info("report: %s", uri)
-    show_markdown(f"report-{job.out}", _to_markdown(page, bad), f"In the morning: {job.out}")
-    return uri
 
 
 def _whole_scans(
-    records: Sequence[ledger.Record], boxes: Mapping[str, Box], headers: Mapping[str, ScanHeader]
-) -> list[pa.Table]:
+    records: Sequence[ledger.Record], boxes: Mapping[str, Box], headers: Mapping[str, ScanHeader], salvage: Salvage
+) -> list[pa.Table]:  # fmt: skip
     """Those to review as a whole: not labelled, or unlike the training, and known where they lie."""
-    return [
-        review_polygons.whole_scan(r.scan, why, boxes[r.scan], headers[r.scan].crs)
-        for r in records
-        if r.scan in boxes and (why := r.error or " ".join(r.details.get("drift", [])))
-    ]
+    tables = []
+    for record in records:
+        why = record.error or " ".join(record.details.get("drift", []))
+        if why and record.scan in boxes:
+            row = partial(
+                review_polygons.whole_scan, record.scan, why, boxes[record.scan], headers[record.scan].crs
+            )
+            table = salvage.make(f"the polygon of scan {record.scan!r}", row, None)
+            tables += [] if table is None else [table]
+    return tables
 
 
 def _gather(
-    done: Sequence[ledger.Record], job: SegmentJob, below: float, class_names: Sequence[str]
+    done: Sequence[ledger.Record], job: SegmentJob, below: float, class_names: Sequence[str], salvage: Salvage
 ) -> _Gathered:
-    """What the tiles of all labelled scans say, scan after scan; those labelled before there were such are left out."""
+    """What the tiles of all labelled scans say, scan after scan; scans without a file of tiles are left out."""
+
+    def look(record: ledger.Record) -> _Looked | None:
+        uri = job.tiles(record.scan)
+        return salvage.make(f"the map of scan {record.scan!r}", lambda: _look(uri, below, class_names), None)
+
     found = _Gathered([], [], [], [], {})
     with ThreadPoolExecutor(_READERS) as readers:
-        for record, scan in zip(
-            done, readers.map(lambda r: _look(job.tiles(r.scan), below, class_names), done), strict=True
-        ):
+        for record, scan in zip(done, readers.map(look, done), strict=True):
             if scan is None:
                 continue
             found.crs[record.scan] = scan.crs
@@ -175,10 +216,9 @@ class _Looked:
 
 
 def _look(uri: str, below: float, class_names: Sequence[str]) -> _Looked | None:
-    try:
-        tiles = read_tiles(uri)
-    except StorageError:
+    if not files.exists(uri):
         return None
+    tiles = read_tiles(uri)
     if not len(tiles):
         return None
     sure = tiles["confidence"].to_numpy()
@@ -234,9 +274,11 @@ def _stages(now: Sequence[ledger.Record]) -> str:
     return ", ".join(f"{stage} {seconds / whole:.0%}" for stage, seconds in stages.items()) if whole else "–"
 
 
-def _to_markdown(page: Review, bad: Sequence[ledger.Record]) -> str:
+def _to_markdown(page: Review, bad: Sequence[ledger.Record], failures: Sequence[str]) -> str:
     """What the Prefect UI shows of the page."""
-    lines = [line for sentence in page.warnings for line in (f"**Note:** {_cell(sentence)}", "")]
+    lines = [
+        line for sentence in (*page.warnings, *failures) for line in (f"**Note:** {_cell(sentence)}", "")
+    ]
     lines += ["| | | |", "| --- | ---: | --- |"]
     lines += [f"| {tile.label} | {tile.value} | {tile.note} |" for tile in page.figures]
     if bad:

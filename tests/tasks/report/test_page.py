@@ -17,7 +17,8 @@ import pytest
 
 from pointcloud.labels import IGNORE, ClassLabel, LabelScheme
 from tasks.report import colouring
-from tasks.report.page import Report, ScanView, render
+from tasks.report.content import Report, ScanView
+from tasks.report.page import render
 from tests.support.report_scans import SCHEME, report, scan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,12 @@ from pointcloud.quality.drift import Range, Seen
 from pointcloud.storage.ledger import DONE, QUARANTINED, Record
 from tasks.report.colouring import Colouring
 from tasks.report.review import Doubtful, Review, class_shares, compare, doubt_colours, draw_raster, render
+from tasks.report.salvage import Salvage
 from tasks.report.words import Tile
 from tests.support.report_scans import SCHEME
 from tests.tasks.report.test_page import Parsed
+
+LOG = logging.getLogger(__name__)
 
 
 def done(scan: str, counts: tuple[int, ...], **details: object) -> Record:
@@ -62,7 +66,7 @@ REVIEW = Review(
 
 
 def test_the_page_says_what_needs_a_look_where_and_why() -> None:
-    text = Parsed(render(REVIEW)).text
+    text = Parsed(render(REVIEW, Salvage(LOG))).text
     for said in (
         "It is torn.",
         "c.laz",
@@ -82,7 +86,7 @@ def test_drift_is_shown_with_its_sentences() -> None:
     drifted = replace(
         REVIEW, records=(done("a.laz", (1, 1, 1), drift=["It is too thin.", "It is too bright."]),)
     )
-    text = Parsed(render(drifted)).text
+    text = Parsed(render(drifted, Salvage(LOG))).text
     assert "It is too thin." in text
     assert "It is too bright." in text
 
@@ -103,7 +107,7 @@ def test_what_the_checkpoint_saw_stands_beside_what_the_scan_is() -> None:
     assert [what for what, *_ in compare(off, saw)] == [
         "points per m² as delivered", "points per m² after thinning", "height above the lowest point nearby, m"
     ]  # fmt: skip
-    text = Parsed(render(review)).text
+    text = Parsed(render(review, Salvage(LOG))).text
     for said in (
         "What the checkpoint saw",
         "9.3 · 23.2 · 103.5",
@@ -129,7 +133,7 @@ def test_class_shares_put_the_strangest_scan_first() -> None:
 
 def test_a_run_without_any_label_is_a_page_too() -> None:
     nothing = Review("t", "s", SCHEME, (bad("c.laz", "It is torn."),), {"c.laz": QUARANTINED}, {})
-    text = Parsed(render(nothing)).text
+    text = Parsed(render(nothing, Salvage(LOG))).text
     assert "It is torn." in text
     assert "Maps" not in text
 
@@ -142,7 +146,8 @@ def test_names_are_text_and_the_page_fetches_nothing() -> None:
             title=evil,
             records=(*REVIEW.records, bad(evil, evil)),
             states=REVIEW.states | {evil: QUARANTINED},
-        )
+        ),
+        Salvage(LOG),
     )
     parsed = Parsed(page)
     assert parsed.scripts == []
@@ -166,3 +171,14 @@ def test_doubt_is_brighter_than_confidence() -> None:
 
     shades = [brightness(c) for c in doubt_colours(np.array([0.2, 0.5, 0.7, 0.9, 1.0]))]
     assert shades[0] == shades[1] > shades[2] > shades[3] > shades[4]
+
+
+def test_what_cannot_be_drawn_is_said_and_the_rest_is_there() -> None:
+    salvage = Salvage(LOG)
+    nowhere = replace(place(), xyz=np.empty((0, 3)))
+    broken = replace(REVIEW, places=(nowhere, place()), states=REVIEW.states, boxes={"a.laz": (None,) * 4})  # type: ignore[dict-item]
+    parsed = Parsed(render(broken, salvage))
+    assert "the map of scans could not be made" in parsed.text
+    assert "the picture of 'a.laz' could not be made" in parsed.text
+    assert "Class shares" in parsed.text
+    assert len(salvage.failures) == 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from pyproj import CRS
 
@@ -21,9 +23,12 @@ from pointcloud.labelling.options import LabelOptions
 from pointcloud.quality.doubtful_tiles import LEAST_POINTS, TileDoubts
 from pointcloud.quality.review_polygons import MOST_CLUSTERS
 from pointcloud.storage import geoparquet, ledger
+from tasks.report.salvage import Salvage
 from tasks.segmenting import morning_report
 from tests.support.clouds import real_files
 
+LOG = logging.getLogger(__name__)
+NAMES = ("ground", "building")
 CONFIG = BlockConfig(tile_size_m=8.0, voxel_size_m=0.5, halo_m=0.0)
 
 
@@ -56,7 +61,7 @@ def test_the_tiles_of_all_scans_are_gathered(tmp_path: Path) -> None:
         ledger.Record(stage="segment", scan="before there were tiles.laz", key="k", state=ledger.DONE),
         write_tiles(tmp_path, "b.laz", [0.95], 80.0),
     ]
-    found = morning_report._gather(done, job(tmp_path), 0.6, ("ground", "building"))
+    found = morning_report._gather(done, job(tmp_path), 0.6, NAMES, Salvage(LOG))
     assert [(tile.box, tile.name) for tile in found.tiles[:2]] == [
         ((0.0, 0.0, 8.0, 8.0), "a.laz"), ((8.0, 0.0, 16.0, 8.0), "a.laz")
     ]  # fmt: skip
@@ -95,7 +100,7 @@ def test_a_real_scan_has_something_to_review_though_every_tile_is_sure(scan: Pat
     record = ledger.Record(
         stage="segment", scan=scan.name, key="k", state=ledger.DONE, details={"mean_confidence": 0.9}
     )
-    (table,) = morning_report._gather([record], job(tmp_path), 0.6, scheme.names).to_review
+    (table,) = morning_report._gather([record], job(tmp_path), 0.6, scheme.names, Salvage(LOG)).to_review
     assert min(morning_report.read_tiles(job(tmp_path).tiles(scan.name))["confidence"].to_pylist()) > 0.6
     assert 0 < len(table) <= MOST_CLUSTERS
     assert min(table["doubtful_points"].to_pylist()) >= LEAST_POINTS
@@ -104,7 +109,7 @@ def test_a_real_scan_has_something_to_review_though_every_tile_is_sure(scan: Pat
 def test_tiles_that_nobody_draws_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(morning_report, "_MOST_TILES", 3)
     done = [write_tiles(tmp_path, f"{n}.laz", [0.5, 0.9], 16.0 * n) for n in range(4)]
-    found = morning_report._gather(done, job(tmp_path), 0.6, ("ground", "building"))
+    found = morning_report._gather(done, job(tmp_path), 0.6, NAMES, Salvage(LOG))
     assert len(found.tiles) == 4, "one more than are drawn, so that it shows"
     assert len(found.scans) == len(found.to_review) == 4
 
@@ -130,9 +135,27 @@ def test_scans_unlike_the_training_are_to_be_reviewed_as_quarantined_ones_are() 
     boxes = {r.scan: box for r in records[:-1]}
     headers: Any = {r.scan: SimpleNamespace(crs=CRS(2154)) for r in records}
     rows = [
-        row for table in morning_report._whole_scans(records, boxes, headers) for row in table.to_pylist()
+        row
+        for table in morning_report._whole_scans(records, boxes, headers, Salvage(LOG))
+        for row in table.to_pylist()
     ]
     assert [(row["scan"], row["reason"]) for row in rows] == [
         ("torn.laz", "It is torn."), ("thin.laz", "It is thin. It is dark.")
     ]  # fmt: skip
     assert rows[0]["footprint"] == geoparquet.rectangle(box)
+
+
+def test_a_scan_whose_tiles_are_damaged_is_named_and_the_others_are_there(tmp_path: Path) -> None:
+    done = [write_tiles(tmp_path, f"{n}.laz", [0.5, 0.9], 16.0 * n) for n in range(4)]
+    whole = (tmp_path / "1.laz.parquet").read_bytes()
+    (tmp_path / "1.laz.parquet").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "2.laz.parquet").write_bytes(b"")
+    table = pq.read_table(tmp_path / "3.laz.parquet")
+    unknown = table.schema.metadata | {b"geo": b'{"columns": {"footprint": {"crs": {"type": "no CRS"}}}}'}
+    pq.write_table(table.replace_schema_metadata(unknown), tmp_path / "3.laz.parquet")
+    salvage = Salvage(LOG)
+    found = morning_report._gather(done, job(tmp_path), 0.6, NAMES, salvage)
+    assert list(found.crs) == ["0.laz"]
+    assert [sentence.partition(" could")[0] for sentence in sorted(salvage.failures)] == [
+        f"the map of scan '{n}.laz'" for n in (1, 2, 3)
+    ]

@@ -1,0 +1,90 @@
+"""What this machine must give before a flow starts, each checked at once: one sentence and the remedy."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pointcloud.errors import PointloomError
+
+_ANSWER_SECONDS = 10.0
+
+
+@contextmanager
+def writable_prefect_home() -> Iterator[None]:
+    """Prefect's folder: PREFECT_HOME, or ~/.prefect, or a temporary one where the home folder cannot be written.
+
+    Needed before Prefect is imported, which reads its settings then.
+
+    Raises:
+        PointloomError: PREFECT_HOME names a folder that cannot be written.
+    """
+    named = os.environ.get("PREFECT_HOME")
+    home = Path(named or "~/.prefect").expanduser()
+    reason = _why_not_writable(home)
+    if reason and named:
+        raise PointloomError(
+            f"PREFECT_HOME {named!r} cannot be written ({reason}); set PREFECT_HOME to a folder that can."
+        )
+    if not reason:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="pointloom-prefect-", ignore_cleanup_errors=True) as folder:
+        print(
+            f"note: {str(home)!r} cannot be written ({reason}): Prefect's records of this run are kept in {folder!r} "
+            "until it ends; set PREFECT_HOME to keep them.",
+            file=sys.stderr,
+        )
+        os.environ["PREFECT_HOME"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["PREFECT_HOME"]
+
+
+def _why_not_writable(folder: Path) -> str:
+    """Why no file can be written into a folder, which is made if need be; empty where one can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"1")
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return ""
+
+
+def check_server(api_url: str) -> None:
+    """Ask the Prefect server that runs are reported to for a sign of life.
+
+    Any answer is one, also that of a server which asks who we are.
+
+    Raises:
+        PointloomError: nothing answers at the URL, or something other than a Prefect server.
+    """
+    import httpx  # with Prefect, which `inspect` does without
+
+    advice = "start that server, correct PREFECT_API_URL, or unset it for a server of the run's own."
+    if not _is_web_address(api_url):
+        raise PointloomError(
+            f"PREFECT_API_URL {api_url!r} is not a URL like http://127.0.0.1:4200/api; {advice}"
+        )
+    try:
+        status = httpx.get(f"{api_url.rstrip('/')}/health", timeout=_ANSWER_SECONDS).status_code
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise PointloomError(f"no Prefect server answers at {api_url!r} ({reason}); {advice}") from error
+    if status == 404 or status >= 500:
+        raise PointloomError(f"no Prefect server answers at {api_url!r} (HTTP status {status}); {advice}")
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        address = urlsplit(url)
+    except ValueError:  # as brackets that do not close
+        return False
+    return address.scheme in ("http", "https") and bool(address.hostname)
