@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import AfterValidator, NonNegativeInt, TypeAdapter, ValidationError
 from pyproj import CRS
 
 from pointcloud.blocks.block import Block
@@ -68,13 +69,20 @@ BLOCK_SCHEMA = pa.schema(
 """One row is one block; every list column of a row has num_points entries."""
 
 
+def _below_the_dataset(path: str) -> str:
+    # A manifest that somebody else has made must not lead out of its folder.
+    if not files.is_below(path):
+        raise ValueError("expected a path below the dataset")
+    return path
+
+
 @dataclass(frozen=True)
 class Shard:
     """One scan's blocks file: its path below the dataset, its scan, and how many blocks each split has."""
 
-    path: str
+    path: Annotated[str, AfterValidator(_below_the_dataset)]
     scan: str
-    num_blocks: dict[str, int]
+    num_blocks: dict[str, NonNegativeInt]
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,16 @@ class Manifest:
     def num_blocks(self, split: str) -> int:
         """How many blocks a split has, over all shards."""
         return sum(shard.num_blocks.get(split, 0) for shard in self.shards)
+
+
+_KINDS: dict[str, TypeAdapter[Any]] = {
+    "split_rule": TypeAdapter(dict[str, Any]),
+    "shards": TypeAdapter(tuple[Shard, ...]),
+    "class_counts": TypeAdapter(dict[str, list[NonNegativeInt]]),
+    "attributes": TypeAdapter(tuple[str, ...]),
+    "quarantined": TypeAdapter(dict[str, str]),
+    "filled": TypeAdapter(dict[str, int]),
+}
 
 
 class ShardWriter:
@@ -297,16 +315,16 @@ def read_manifest(dataset: str) -> Manifest:
         return Manifest(
             block_config=BlockConfig.from_dict(record["block_config"]),
             label_scheme=LabelScheme.from_dict(record["label_scheme"]),
-            split_rule=record["split_rule"],
-            shards=tuple(Shard(**shard) for shard in record["shards"]),
             statistics=FeatureStatistics.from_dict(record["statistics"]),
-            class_counts=record["class_counts"],
-            attributes=tuple(record["attributes"]),
-            quarantined=record["quarantined"],
-            filled=record["filled"],
+            **{name: kind.validate_python(record[name]) for name, kind in _KINDS.items()},
         )
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise SchemaError(f"{uri!r} lacks {error}; run the preprocess flow again.") from error
+    except ValidationError as error:
+        what = error.errors()[0]
+        raise SchemaError(
+            f"{uri!r} holds {what['input']!r:.60} where it should not ({what['msg']}); run the preprocess flow again."
+        ) from error
 
 
 def _check_version(uri: str, found: Any) -> None:
