@@ -83,7 +83,7 @@ def demo(parameters: DemoParameters) -> DemoResult:
                 out=checkpoint,
                 features=list(data.features),
                 num_layers=data.num_layers,
-                epochs=parameters.epochs or data.epochs,  # type: ignore[call-arg]  # a field of TrainConfig
+                epochs=parameters.epochs or data.epochs,
                 **data.training,
             )
         ),

@@ -133,8 +133,9 @@ def render(review: Review, salvage: Salvage) -> str:
         salvage.make(f"the picture of {place.scan!r}", partial(_place, place, review), None)
         for place in review.places
     ]
+    nothing: list[tuple[str, str, str]] = []
     comparisons = [
-        (r, salvage.make(f"the comparison of {r.scan!r}", partial(compare, r, review.seen), []))
+        (r, salvage.make(f"the comparison of {r.scan!r}", partial(compare, r, review.seen), nothing))
         for r in drifted[:_SHOWN_ROWS]
     ]
     return render_page(

@@ -176,7 +176,7 @@ def test_doubt_is_brighter_than_confidence() -> None:
 def test_what_cannot_be_drawn_is_said_and_the_rest_is_there() -> None:
     salvage = Salvage(LOG)
     nowhere = replace(place(), xyz=np.empty((0, 3)))
-    broken = replace(REVIEW, places=(nowhere, place()), states=REVIEW.states, boxes={"a.laz": (None,) * 4})  # type: ignore[dict-item]
+    broken = replace(REVIEW, places=(nowhere, place()), states=REVIEW.states, boxes={"a.laz": (None,) * 4})
     parsed = Parsed(render(broken, salvage))
     assert "the map of scans could not be made" in parsed.text
     assert "the picture of 'a.laz' could not be made" in parsed.text
