@@ -161,10 +161,7 @@ def read_checkpoint(uri: str, weights: bool = True, expect: str | None = None) -
 
 def _read(uri: str, weights: bool) -> Checkpoint:
     record_uri = files.join(uri, RECORD)
-    if not files.exists(record_uri):
-        raise SchemaError(
-            f"no checkpoint at {uri!r} (no {RECORD} in it); give the folder that the train flow wrote."
-        )
+    _check_exists(uri)
     record = files.read_json(record_uri)
     version = record.get("schema_version") if isinstance(record, dict) else None
     if version != SCHEMA_VERSION:
@@ -217,5 +214,18 @@ def _file_name(weights: bytes) -> str:
 
 
 def fingerprint(uri: str) -> str:
-    """What identifies a checkpoint: the hash of its record, which holds the hash of its weights."""
+    """What identifies a checkpoint: the hash of its record, which holds the hash of its weights.
+
+    Raises:
+        SchemaError: no checkpoint there.
+        StorageError: not readable.
+    """
+    _check_exists(uri)
     return files.content_hash(files.join(uri, RECORD))
+
+
+def _check_exists(uri: str) -> None:
+    if not files.exists(files.join(uri, RECORD)):
+        raise SchemaError(
+            f"no checkpoint at {uri!r} (no {RECORD} in it); give the folder that the train flow wrote."
+        )

@@ -110,10 +110,12 @@ def _holds_points(uri: str) -> bool:
     """Whether a Parquet file is a table of points; yes if it cannot be read, as its reader then says what is wrong."""
     try:
         with files.open_input(uri) as stream:
-            names = columns.match_names(pq.read_schema(stream).names)
+            schema = pq.read_schema(stream)
     except (pa.ArrowException, OSError):
         return True
-    return {*columns.AXES, "classification"} <= names.keys()
+    if b"geo" in (schema.metadata or {}):  # GeoParquet: polygons to review, tiles
+        return False
+    return {*columns.AXES, "classification"} <= columns.match_names(schema.names).keys()
 
 
 @contextmanager

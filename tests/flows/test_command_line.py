@@ -179,7 +179,7 @@ def test_help_lists_the_commands_in_the_order_of_the_work_and_loads_none_of_them
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     *help_lines, loaded = done.stdout.splitlines()
-    assert loaded == "['flows.__main__']"
+    assert loaded == "['flows.__main__', 'flows.preflight']"
     listed = [line.strip("│ ").split(maxsplit=1) for line in help_lines if line.startswith("│ ")]
     commands = ["inspect", "preprocess", "train", "segment", "evaluate", "crossval", "ablate", "demo"]
     assert [name for name, *_ in listed[: len(commands)]] == commands

@@ -51,8 +51,8 @@ def works():
 with prefect_api():
     servers = [child for child in psutil.Process().children() if "uvicorn" in child.cmdline()]
     # The process that would end the server of a killed flow: the flow does without.
-    (last_word,) = [child for child in psutil.Process().children() if "last_word" in " ".join(child.cmdline())]
-    last_word.kill()
+    (reaper,) = [child for child in psutil.Process().children() if "server_reaper" in " ".join(child.cmdline())]
+    reaper.kill()
     state = works(return_state=True)
     with get_client(sync_client=True) as client:
         print(client.read_flow_run(state.state_details.flow_run_id).state.type.value)

@@ -80,7 +80,7 @@ def times(out: Path) -> dict[str, int]:
 def assert_sampled(plan: str, scans: Path) -> None:
     """The estimate was measured on one of the scans, on all its points: they take less than 20 s."""
     said = re.search(
-        r"about \S+ \w+ with 1 actors, at [\d,]+ points/s .* sample of ([\d,]+) points of '(\S+)'", plan
+        r"about \S+ \w+ with 1 actor, at [\d,]+ points/s .* sample of ([\d,]+) points of '(\S+)'", plan
     )
     assert said, plan
     assert int(said[1].replace(",", "")) == len(laspy.read(scans / said[2]).points)

@@ -132,7 +132,10 @@ def test_ray_workers_that_never_get_room_are_said(
 def assert_ray_train_has_ended() -> None:
     """Its controller would otherwise take the room as soon as it is free."""
     deadline = time.monotonic() + 30
-    while alive := list_actors(filters=[("class_name", "=", "TrainController"), ("state", "=", "ALIVE")]):
+    address = ray.get_runtime_context().gcs_address  # other clusters may run on this machine
+    while alive := list_actors(
+        address, filters=[("class_name", "=", "TrainController"), ("state", "=", "ALIVE")]
+    ):
         assert time.monotonic() < deadline, alive
         time.sleep(0.2)
 

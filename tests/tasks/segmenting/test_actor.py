@@ -157,8 +157,8 @@ def test_scans_of_other_formats_are_labelled_and_bad_ones_quarantined(
     scan, actor = make(tmp_path), ScanSegmenter(job)
     record = run(actor, scan)
     assert record["state"] == DONE, record["error"]
-    assert record["output"] == str(tmp_path / "labelled" / output_name(scan.name))
-    labelled, before = read_cloud(record["output"]), read_cloud(str(scan))
+    assert record["path"] == output_name(scan.name)
+    labelled, before = read_cloud(str(tmp_path / "labelled" / record["path"])), read_cloud(str(scan))
     np.testing.assert_array_equal(labelled.xyz, before.xyz)
     assert record["points_in"] == record["points_out"] == len(before)
     assert record["details"]["proof"]["points"] == len(before)
@@ -405,7 +405,7 @@ def test_noise_keeps_its_class_and_is_counted(
     assert record["details"]["noise"] == {"marked": 1, "outliers": 1}
     assert sum(record["details"]["class_counts"].values()) == 9000
     assert [note for note in record["details"]["notes"] if "no context" in note] == describe_noise(1, 1)
-    cloud, confidence = read_labelled(record["output"])
+    cloud, confidence = read_labelled(str(tmp_path / "labelled" / record["path"]))
     assert cloud.attributes["classification"][9000:].tolist() == [noise_code or 5, 18]
     assert confidence is not None
     assert confidence[9000:].tolist() == [0, 0]
