@@ -405,7 +405,7 @@ def test_noise_keeps_its_class_and_is_counted(
     assert record["details"]["noise"] == {"marked": 1, "outliers": 1}
     assert sum(record["details"]["class_counts"].values()) == 9000
     assert [note for note in record["details"]["notes"] if "no context" in note] == describe_noise(1, 1)
-    cloud, confidence = read_labelled(str(tmp_path / "labelled" / record["path"]))
+    cloud, confidence = read_labelled(f"{job.out}/{record['path']}")
     assert cloud.attributes["classification"][9000:].tolist() == [noise_code or 5, 18]
     assert confidence is not None
     assert confidence[9000:].tolist() == [0, 0]
