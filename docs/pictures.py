@@ -12,7 +12,7 @@
     UI=http://127.0.0.1:4200/runs/flow-run
     python -m docs.pictures page --url $UI/ID --out docs/images/prefect-ui.png --size 1280 860
 
-`clouds` needs Pillow; `diagram` and `page` need `pip install playwright` and Debian's chromium.
+`clouds` needs Pillow; `diagram` and `page` need `pip install -e '.[pictures]'` and Debian's chromium.
 """
 
 from __future__ import annotations
