@@ -72,7 +72,9 @@ def _fit_once(job: TrainJob, run: TrainRun, relay: Relay, lock: Lock | None) -> 
         host: Any = ray.remote(TrainerHost).options(**on_this_node(), runtime_env=_environment()).remote()
         try:
             ended = host.fit.remote(train_loop, config, limit, folder)
-            while not ray.wait([ended], timeout=_POLL_SECONDS)[0]:
+            while not ray.wait([ended], timeout=0)[0]:
+                # Not in `ray.wait`: a signal that arrives there ends as a SystemError instead of the flow's own exit.
+                time.sleep(_POLL_SECONDS)
                 # Ray Train itself would wait without end for room that others have.
                 if time.monotonic() - relay.heard > limit:
                     raise PointloomError(
