@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -47,20 +48,21 @@ class DemoResult(BaseModel):
 def demo(parameters: DemoParameters) -> DemoResult:
     """Preprocess → train → segment → evaluate on the demo's data; what is done already is kept."""
     logger = get_run_logger()
-    out, seconds = parameters.out.rstrip("/"), {}
+    out = parameters.out.rstrip("/")
+    seconds: dict[str, float] = {}
 
-    def stage(name: str, work: Callable[[], Any]) -> Any:
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
         logger.info("── %s ──", name)
         began = time.monotonic()
-        result = work()
+        yield
         seconds[name] = round(time.monotonic() - began, 1)
-        return result
 
-    data = stage("fetch", lambda: prepare_demo_data(out, parameters.source))
+    with stage("fetch"):
+        data = prepare_demo_data(out, parameters.source)
     blocks, checkpoint, labelled = f"{out}/blocks", f"{out}/checkpoint", f"{out}/labelled"
-    stage(
-        "preprocess",
-        lambda: preprocess(
+    with stage("preprocess"):
+        preprocess(
             PreprocessParameters(
                 scans=[data.train],
                 out=blocks,
@@ -73,11 +75,9 @@ def demo(parameters: DemoParameters) -> DemoResult:
                 overlap=2,
                 processes=1,
             )
-        ),
-    )
-    stage(
-        "train",
-        lambda: train(
+        )
+    with stage("train"):
+        train(
             TrainParameters(
                 dataset=blocks,
                 out=checkpoint,
@@ -86,15 +86,13 @@ def demo(parameters: DemoParameters) -> DemoResult:
                 epochs=parameters.epochs or data.epochs,
                 **data.training,
             )
-        ),
-    )
-    (labelled_scan,) = stage(
-        "segment",
-        lambda: segment(SegmentParameters(scans=[data.delivered], checkpoint=checkpoint, out=labelled)),
-    )
-    scores = stage(
-        "evaluate",
-        lambda: evaluate(
+        )
+    with stage("segment"):
+        (labelled_scan,) = segment(
+            SegmentParameters(scans=[data.delivered], checkpoint=checkpoint, out=labelled)
+        )
+    with stage("evaluate"):
+        scores = evaluate(
             EvaluateParameters(
                 labelled=[labelled_scan],
                 truth=[data.truth],
@@ -110,8 +108,7 @@ def demo(parameters: DemoParameters) -> DemoResult:
                     **{f"this run, seconds to {name}": f"{taken}" for name, taken in seconds.items()},
                 },
             )
-        ),
-    )
+        )
     return DemoResult(
         source=data.source,
         labelled=labelled_scan,

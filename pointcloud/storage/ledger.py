@@ -170,7 +170,8 @@ class Plan:
 
     def __str__(self) -> str:
         counts = [f"{len(scans)} {name}" for name, scans, _ in self._groups() if scans]
-        return f"{len(self.todo)} scans to do ({', '.join(counts) or 'no scans'})"
+        scans = "scan" if len(self.todo) == 1 else "scans"
+        return f"{len(self.todo)} {scans} to do ({', '.join(counts) or 'no scans'})"
 
     def to_markdown(self) -> str:
         """A table of the groups with the names of their first scans."""

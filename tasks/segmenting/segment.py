@@ -5,6 +5,7 @@ The actors read and write the files themselves; what comes back is one small rec
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -34,6 +35,7 @@ from tasks.segmenting.actor import CANNOT_BEGIN, ScanSegmenter
 from tasks.segmenting.collection import Collection, choose
 from tasks.segmenting.job import STAGE, SegmentJob
 
+_Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 """Several actors that asked for no GPU of their own would share the first."""
 
@@ -172,19 +174,11 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
         boxes_of(collection.headers),
         len(todo),
     )
-    for scan in [scan for scan in todo if collection.sources[scan].fault]:
-        record = ledger.Record(
-            stage=STAGE,
-            scan=scan,
-            key=keys[scan],
-            state=ledger.QUARANTINED,
-            error=collection.sources[scan].fault,
-        )
-        ledger.write(job.out, record)
-        records[scan] = record
-        states.set(scan, record.state, record)
-        logger.warning("%s: %s", record.state, record.error)
-        todo.remove(scan)
+    for record in _set_aside(collection, job):
+        records[record.scan] = record
+        states.set(record.scan, record.state, record)
+        _log(record, logger)
+        todo.remove(record.scan)
     if not todo:
         return list(records.values())
     # Large scans first, so that no actor is left with one at the end; what has no header is soon over.
@@ -215,23 +209,43 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
             records[record.scan] = record
             states.set(record.scan, record.state, record)
             outage.note(record.state == UNREACHED)
-            if record.state != ledger.DONE:
-                logger.warning("%s: %s", record.state, record.error)
-                if "traceback" in record.details:
-                    logger.warning("%s", record.details["traceback"])
-                if outage.ends_the_run:
-                    logger.error(
-                        "%s scans in a row ended like this: the rest is left, what is done is kept",
-                        UNREACHED_IN_A_ROW,
-                    )
-                    break
-            else:
-                for note in record.details["notes"]:
-                    logger.info("%s: %s", record.scan, note)
-                for sentence in record.details["drift"]:
-                    logger.warning("%s is unlike what the network was trained on: %s", record.scan, sentence)
-                rate = record.points_in / record.seconds
-                logger.info("%s: %s points in %.1f s, %s points/s", record.scan, f"{record.points_in:,}",
-                            record.seconds, f"{rate:,.0f}")  # fmt: skip
+            _log(record, logger)
+            if outage.ends_the_run:
+                logger.error(
+                    "%s scans in a row ended like this: the rest is left, what is done is kept",
+                    UNREACHED_IN_A_ROW,
+                )
+                break
     states.show()
     return list(records.values())
+
+
+def _set_aside(collection: Collection, job: SegmentJob) -> list[ledger.Record]:
+    """Quarantine the scans to do whose names no output can bear; their records, which are written."""
+    faults = {scan: collection.sources[scan].fault for scan in collection.plan.todo}
+    records = [
+        ledger.Record(
+            stage=STAGE, scan=scan, key=collection.keys[scan], state=ledger.QUARANTINED, error=fault
+        )
+        for scan, fault in faults.items()
+        if fault
+    ]
+    for record in records:
+        ledger.write(job.out, record)
+    return records
+
+
+def _log(record: ledger.Record, logger: _Logger) -> None:
+    if record.state != ledger.DONE:
+        logger.warning("%s: %s", record.state, record.error)
+        if "traceback" in record.details:
+            logger.warning("%s", record.details["traceback"])
+        return
+    for note in record.details["notes"]:
+        logger.info("%s: %s", record.scan, note)
+    for sentence in record.details["drift"]:
+        logger.warning("%s is unlike what the network was trained on: %s", record.scan, sentence)
+    logger.info(
+        "%s: %s points in %.1f s, %s points/s",
+        record.scan, f"{record.points_in:,}", record.seconds, f"{record.points_in / record.seconds:,.0f}",
+    )  # fmt: skip

@@ -141,7 +141,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     first.unlink()
     (scans / second.name).unlink()
     (plan,) = segment(segmenting(scans, checkpoint, out, dry_run=True))
-    assert "1 scans to do (1 changed, 1 gone)" in plan
+    assert "1 scan to do (1 changed, 1 gone)" in plan
     assert "points/s each as measured on 2 scans here" in plan
     segment(segmenting(scans, checkpoint, out))
     assert written(out)[second.name] == before[second.name]
@@ -284,7 +284,7 @@ def test_one_scan_of_a_collection_is_tried_again_and_labelled_clouds_beside_the_
     assert caplog.text.count("below the out folder") == 1
     last.write_bytes(whole)
     (plan,) = segment(again.model_copy(update={"dry_run": True}))
-    assert "1 scans to do (1 changed)" in plan
+    assert "1 scan to do (1 changed)" in plan
     assert len(segment(again)) == 3
     assert {name: written(out)[name] for name in before} == before, "the others are left"
     assert find_difference(str(last), str(out / last.name)) is None
@@ -293,7 +293,7 @@ def test_one_scan_of_a_collection_is_tried_again_and_labelled_clouds_beside_the_
     assert all(scan.name in page for scan in survey)
     # Its neighbour sees more now; it itself is what it is in the collection.
     (plan,) = segment(segmenting(scans, checkpoint, out, dry_run=True))
-    assert "1 scans to do (1 changed, 2 unchanged)" in plan
+    assert "1 scan to do (1 changed, 2 unchanged)" in plan
     assert survey[1].name in plan.split("changed | read again")[1].split("|")[1]
     with pytest.raises(PointloomError, match="only names 'x'"):
         check(segmenting(scans, checkpoint, out, only=["x"]))

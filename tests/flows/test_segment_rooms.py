@@ -82,7 +82,7 @@ def test_a_second_run_does_nothing_and_a_changed_room_is_labelled_again(done: Pa
     file.write_bytes(content + b"1 2 3 4 5 6\n")
     (plan,) = segment(segmenting(done, rooms, out, dry_run=True))
     file.write_bytes(content)
-    assert "1 scans to do (1 changed, 1 unchanged)" in plan
+    assert "1 scan to do (1 changed, 1 unchanged)" in plan
     assert "1 scan whose header tells no number of points" in plan
     with pytest.raises(PointloomError, match="is neither LAS nor LAZ"):
         check(segmenting(done, rooms, out, format="laz"))

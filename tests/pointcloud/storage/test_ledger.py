@@ -218,6 +218,7 @@ def test_a_plan_is_read_at_a_glance() -> None:
     found = Plan(new=tuple(f"{n:02}|x.laz" for n in range(25)), unchanged=("a.laz",))
     assert str(found) == "25 scans to do (25 new, 1 unchanged)"
     assert str(Plan()) == "0 scans to do (no scans)"
+    assert str(Plan(new=("a.laz",))) == "1 scan to do (1 new)"
     table = found.to_markdown()
     assert "| 25 | new | read | `00\\|x.laz`, " in table
     assert "`19\\|x.laz` and 5 more |" in table
