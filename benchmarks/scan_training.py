@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from models.recipes import TrainConfig
 from models.training import loop
 from models.training.losses import class_weights
 from models.weights.checkpoint import Checkpoint
+from pointcloud.blocks.block import Block
 from pointcloud.blocks.neighbours import find_neighbours
 from pointcloud.dataset import splits
 from pointcloud.dataset.manifest import details_of, manifest_of
@@ -69,26 +70,38 @@ def train_on_scans(
     Raises:
         PointloomError: scans that cannot be read, nothing to train or to validate on, a loss that became NaN.
     """
-    scheme, tile_size_m = config.scheme, config.block_config.tile_size_m
     with tempfile.TemporaryDirectory(prefix="pointloom-benchmark-") as folder:
-        manifest = cut(sources, config, Path(folder))
-        counts = manifest.class_counts
-        weights = class_weights(counts.get(splits.TRAIN, [0])) if plan.class_weights else None
-        if config.rule.val_fraction and not sum(counts.get(splits.VAL, [0])):
-            raise PointloomError(
-                "no labelled validation block; hold out a larger share or use smaller tiles."
-            )
-        for split in counts:
-            by_class = dict(zip(scheme.names, counts[split], strict=True))
-            print(f"{split}: {manifest.num_blocks(split)} blocks, points kept {by_class}", flush=True)
+        return train_on_blocks(folder, cut(sources, config, Path(folder)), config, network, plan, budget)
 
-        def items(split: str, augmentation: Augmentation | None = None) -> BlockDataset:
-            blocks = read_blocks(folder, manifest, split)
-            return BlockDataset(blocks, config.required, manifest.statistics, augmentation, plan.seed)
 
-        train = items(splits.TRAIN, Augmentation.of(plan, config.required, config.block_config))
-        val = items(splits.VAL)
-        seen = seen_in(read_blocks(folder, manifest, splits.TRAIN), tile_size_m, folder)
+def train_on_blocks(
+    folder: str, manifest: Manifest, config: PreprocessConfig, network: DeepGCNConfig, plan: TrainConfig,
+    budget: Budget | None = None, choose: Callable[[Iterable[Block]], Iterable[Block]] = lambda blocks: blocks,
+) -> Checkpoint:  # fmt: skip
+    """As `train_on_scans`, on blocks that were cut before.
+
+    Args:
+        folder: of the blocks and of the ledger of their scans.
+        manifest: of the blocks in it that are used.
+        config: how they were cut.
+        choose: the blocks of the training split -> those that train.
+    """
+    scheme, tile_size_m = config.scheme, config.block_config.tile_size_m
+    counts = manifest.class_counts
+    weights = class_weights(counts.get(splits.TRAIN, [0])) if plan.class_weights else None
+    if config.rule.val_fraction and not sum(counts.get(splits.VAL, [0])):
+        raise PointloomError("no labelled validation block; hold out a larger share or use smaller tiles.")
+    for split in counts:
+        by_class = dict(zip(scheme.names, counts[split], strict=True))
+        print(f"{split}: {manifest.num_blocks(split)} blocks, points kept {by_class}", flush=True)
+
+    def items(blocks: Iterable[Block], augmentation: Augmentation | None = None) -> BlockDataset:
+        return BlockDataset(blocks, config.required, manifest.statistics, augmentation, plan.seed)
+
+    chosen = list(choose(read_blocks(folder, manifest, splits.TRAIN)))
+    train = items(chosen, Augmentation.of(plan, config.required, config.block_config))
+    val = items(read_blocks(folder, manifest, splits.VAL))
+    seen = seen_in(chosen, tile_size_m, folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
     loaders = num_loaders(os.cpu_count() or 1 if gpu else torch.get_num_threads(), gpu)
@@ -130,24 +143,39 @@ def cut(sources: Sequence[Source], config: PreprocessConfig, folder: Path) -> Ma
     Raises:
         ScanError: a scan that cannot be read or cut.
     """
+    with tempfile.TemporaryDirectory(prefix="pointloom-decoded-") as decoded:
+        return manifest_of(cut_records(sources, config, folder, Path(decoded)), config)
+
+
+def cut_records(
+    sources: Sequence[Source], config: PreprocessConfig, folder: Path, decoded: Path, key: str = ""
+) -> dict[str, ledger.Record]:
+    """As `cut`; the records of the scans, by name, which are in the ledger of the folder too.
+
+    Args:
+        decoded: a folder for what is needed meanwhile.
+        key: of the records, and the folder below `folder` that holds the shards.
+    """
     neighbours = find_neighbours({s.name: read_header(s.uri) for s in sources}, config.block_config)
-    decoded_scans = {source.name: read_scan(source, config, folder) for source in sources}
+    decoded_scans = {source.name: read_scan(source, config, decoded) for source in sources}
     records: dict[str, ledger.Record] = {}
-    for number, (scan, decoded) in enumerate(sorted(decoded_scans.items())):
-        path, beside = f"{number}.parquet", [decoded_scans[name] for name in neighbours[scan]]
-        sums = cut_scan(decoded, beside, config, str(folder / path))
+    (folder / key).mkdir(parents=True, exist_ok=True)
+    for number, (scan, its_points) in enumerate(sorted(decoded_scans.items())):
+        path = f"{key}/{number}.parquet" if key else f"{number}.parquet"
+        beside = [decoded_scans[name] for name in neighbours[scan]]
+        sums = cut_scan(its_points, beside, config, str(folder / path))
         records[scan] = ledger.Record(
             stage="preprocess",
             scan=scan,
-            key="",
+            key=key,
             state=ledger.DONE,
-            points_in=decoded.num_points,
+            points_in=its_points.num_points,
             points_out=sums.num_core,
             path=path,
-            details=details_of(decoded, beside, sums, config),
+            details=details_of(its_points, beside, sums, config),
         )
         ledger.write(str(folder), records[scan])
-    return manifest_of(records, config)
+    return records
 
 
 def step_seconds(

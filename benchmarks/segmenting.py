@@ -15,7 +15,7 @@ from models.predictor import Predictor
 from pointcloud.blocks.decoded import decode_scan
 from pointcloud.blocks.neighbours import find_neighbours
 from pointcloud.formats.reader import read_header
-from pointcloud.labelling.label_points import label_points
+from pointcloud.labelling.label_points import Summarise, label_points
 from pointcloud.labelling.measures import class_and_confidence
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.labels import PRESETS
@@ -27,6 +27,17 @@ SCHEME = PRESETS["asprs-basic"]
 
 def label_scans(predictor: Predictor, scans: Sequence[Source]) -> dict[str, np.ndarray]:
     """Class indices (P,) of every point of each scan, by its name; the scans are each other's neighbours.
+
+    Raises:
+        ScanError, StorageError: as `measure_scans`.
+    """
+    return {name: values["classes"] for name, values in measure_scans(predictor, scans, _classes).items()}
+
+
+def measure_scans(
+    predictor: Predictor, scans: Sequence[Source], summarise: Summarise
+) -> dict[str, dict[str, np.ndarray]]:
+    """What is made of the logits of every point of each scan, by its name and then by what it is called.
 
     Raises:
         ScanError: a scan that cannot be read, or lacks an attribute that the network needs.
@@ -41,8 +52,8 @@ def label_scans(predictor: Predictor, scans: Sequence[Source]) -> dict[str, np.n
         }
         return {
             name: label_points(
-                scan, [decoded[other] for other in neighbours[name]], config, predictor.logits, _classes
-            )["classes"]
+                scan, [decoded[other] for other in neighbours[name]], config, predictor.logits, summarise
+            )
             for name, scan in decoded.items()
         }
 
