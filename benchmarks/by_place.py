@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import PointloomError
 from pointcloud.formats.reader import read_cloud
 from pointcloud.grid.block_config import BlockConfig
-from pointcloud.labels import LabelScheme
 from pointcloud.storage import ledger
 from pointcloud.storage.inputs import Source
 
@@ -157,7 +156,7 @@ def settings(options: argparse.Namespace) -> tuple[PreprocessConfig, DeepGCNConf
     )
     config = PreprocessConfig(
         block_config=blocks,
-        scheme=LabelScheme("airborne", classes),
+        scheme=scheme_of(classes),
         rule=SplitRule(val_fraction=0.0),
         required=features,
     )
@@ -176,14 +175,15 @@ def settings(options: argparse.Namespace) -> tuple[PreprocessConfig, DeepGCNConf
     return config, network, plan
 
 
-def _fields(given: Sequence[str], kind: type) -> dict[str, Any]:
+def _fields(given: Sequence[str], kind: type[DeepGCNConfig] | type[TrainConfig]) -> dict[str, Any]:
     """NAME=VALUE by name; values as JSON writes them, or text."""
     values: dict[str, Any] = {}
     for pair in given:
         name, _, text = pair.partition("=")
-        if name not in kind.__dataclass_fields__:
+        names = [field.name for field in fields(kind)]
+        if name not in names:
             raise PointloomError(
-                f"{kind.__name__} has no field {name!r}; expected one of {', '.join(kind.__dataclass_fields__)}."
+                f"{kind.__name__} has no field {name!r}; expected one of {', '.join(names)}."
             )
         try:
             values[name] = json.loads(text)
@@ -202,8 +202,9 @@ def cut_places(
     for name in places:
         place = PLACES[name]
         # Blocks hold what every feature is made from: other features need no other blocks.
-        its_config = replace(config, scheme=scheme_of(place.producer, config.scheme.classes), required=())
-        key = ledger.key_of(name, dict(place.scans), its_config.to_dict())
+        its_config = replace(config, required=())
+        its_scheme = scheme_of(config.scheme.classes, [name])
+        key = ledger.key_of(name, dict(place.scans), replace(its_config, scheme=its_scheme).to_dict())
         done = {scan: known[scan] for scan in place.scans if scan in known and known[scan].key == key}
         if len(done) < len(place.scans):
             began = time.perf_counter()
@@ -217,7 +218,10 @@ def cut_places(
 
 def blocks_folder(cache: Path, config: PreprocessConfig) -> Path:
     """Where the blocks of these sizes and classes lie."""
-    return cache / f"blocks-{ledger.key_of(config.block_config.to_dict(), list(config.scheme.names))[:12]}"
+    sizes, scheme = config.block_config.to_dict(), config.scheme
+    return (
+        cache / f"blocks-{ledger.key_of(sizes, list(scheme.names), [list(one) for one in scheme.sets])[:12]}"
+    )
 
 
 def train_fold(
@@ -264,15 +268,14 @@ def draw(blocks: Iterable[Block], place_of: dict[str, str], most: int, seed: int
 
 def score_place(name: str, checkpoint: Checkpoint, data: Path, cache: Path) -> dict[str, Any]:
     """What labelling a place gives: scores, and how long it took, reading included."""
-    place = PLACES[name]
-    sources = sources_of(place, data, cache / "scans")
+    sources = sources_of(PLACES[name], data, cache / "scans")
     predictor = Predictor(checkpoint)
     predictor.warm_up()
     began = time.perf_counter()
     labels = label_scans(predictor, sources)
     seconds = time.perf_counter() - began
     names = checkpoint.label_scheme.names
-    may_be = [allowed(codes_of(source), place.producer, names) for source in sources]
+    may_be = [allowed(codes_of(source), source.name, checkpoint.label_scheme) for source in sources]
     scores = set_scores(np.concatenate([labels[s.name] for s in sources]), np.concatenate(may_be), names)
     return scores | {"points": sum(map(len, may_be)), "seconds": round(seconds, 1)}
 

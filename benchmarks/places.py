@@ -8,7 +8,7 @@ the README of the folder that holds the scans.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from pointcloud.errors import PointloomError
 from pointcloud.formats.crop import write_window
-from pointcloud.labels import ClassLabel, LabelScheme
+from pointcloud.labels import FIRST_SET, ClassLabel, LabelScheme, Producer
 from pointcloud.storage.inputs import Source
 
 Codes = Mapping[int, tuple[str, ...]]
@@ -71,7 +71,8 @@ class Place:
         kind: of landscape.
         density: points per m² of the ground that has any.
         producer: of `PRODUCERS`.
-        scans: below the folder of the data -> the x, CRS units, from which and to which points are used; None: all.
+        scans: name, below the folder of the data -> the x, CRS units, from which and to which points are used; None:
+            all.
     """
 
     kind: str
@@ -233,33 +234,30 @@ PLACES: dict[str, Place] = {
 }  # fmt: skip
 
 
-def scheme_of(producer: str, classes: tuple[ClassLabel, ...]) -> LabelScheme:
-    """The classes with the codes that a producer gives them; a code that allows several takes no part."""
-    codes = PRODUCERS[producer]
-    return LabelScheme(
-        producer,
-        tuple(
-            ClassLabel(
-                label.name,
-                tuple(sorted(code for code, names in codes.items() if names == (label.name,))),
-                label.code,
-                label.colour,
-            )
-            for label in classes
-        ),
-    )
+def scheme_of(classes: tuple[ClassLabel, ...], places: Collection[str] = tuple(PLACES)) -> LabelScheme:
+    """The classes, with what the codes of the places' producers allow.
 
-
-def allowed(codes: np.ndarray, producer: str, classes: tuple[str, ...]) -> np.ndarray:
-    """Which classes the codes (P,) allow: (P, C) bool.
-
-    A code that says nothing, or that allows a class which is not among these, has a row without any.
+    A code that allows a class which is not among these says nothing: its points may be of none of them.
     """
-    table = np.zeros((256, len(classes)), bool)
-    for code, names in PRODUCERS[producer].items():
-        if set(names) <= set(classes):
-            table[code] = [name in names for name in classes]
-    return table[codes]
+    names = {label.name for label in classes}
+    producers = tuple(
+        Producer(
+            name,
+            tuple(scan for place in places if PLACES[place].producer == name for scan in PLACES[place].scans),
+            tuple((code, allowed) for code, allowed in sorted(codes.items()) if names.issuperset(allowed)),
+        )
+        for name, codes in PRODUCERS.items()
+    )
+    return LabelScheme("airborne", classes, producers=producers)
+
+
+def allowed(codes: np.ndarray, scan: str, scheme: LabelScheme) -> np.ndarray:
+    """Which classes the codes (P,) of a scan allow: (P, C) bool; none where they say nothing."""
+    labels = scheme.to_labels(codes, scan)
+    may_be = labels[:, None] == np.arange(len(scheme))
+    for number, indices in enumerate(scheme.sets):
+        may_be[np.ix_(labels == FIRST_SET - number, indices)] = True
+    return may_be
 
 
 def sources_of(place: Place, data: Path, folder: Path) -> list[Source]:

@@ -22,7 +22,7 @@ from models.network.configurations import DeepGCNConfig
 from models.network.deepgcn import DeepGCN
 from models.recipes import TrainConfig
 from models.training import loop
-from models.training.losses import class_weights
+from models.training.losses import class_weights, sets_of
 from models.weights.checkpoint import Checkpoint
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.neighbours import find_neighbours
@@ -116,7 +116,9 @@ def train_on_blocks(
         print(f"{plan.epochs} epochs of {len(train_batches)} steps", flush=True)
     torch.manual_seed(plan.seed)
     state = loop.begin(DeepGCN(network).to(device), plan, len(train_batches))
-    loop.fit(state, train_batches, val_batches, plan, tile_size_m, scheme.names, weights, show)
+    loop.fit(
+        state, train_batches, val_batches, plan, tile_size_m, scheme.names, weights, show, sets_of(scheme)
+    )  # fmt: skip
     best = max(state.history, key=lambda epoch: (epoch["val_miou"] or 0.0, epoch["epoch"]))
     return Checkpoint(
         network=network,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,10 @@ IGNORE = -1
 """The class index of a point that takes no part in training or scoring."""
 NOISE_CODES = (7, 18)
 """Low noise and high noise (ASPRS LAS 1.4 R16, table 17)."""
+FIRST_SET = -2
+"""The label of a point that is of one of several classes, the first of `LabelScheme.sets`; the next have -3, -4, …"""
 _MAX_CLASSES = 127  # class indices are int8
+_MAX_SETS = 127
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,39 @@ class ClassLabel:
 
 
 @dataclass(frozen=True)
+class PartialLabel:
+    """Source codes that say only that a point is of one of several classes, by name.
+
+    "Neither ground nor building" of a scheme with vegetation and water means vegetation or water.
+    """
+
+    source_codes: tuple[int, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Producer:
+    """What codes mean in the scans of one producer, in place of what the scheme says otherwise.
+
+    Attributes:
+        name: for people.
+        scans: patterns of scans' names, as `ahn*` or `*/tile_??.laz`; a scan is the first producer's that has one
+            for it.
+        codes: (source code, the names of the classes that it allows) for each code that says something.
+    """
+
+    name: str
+    scans: tuple[str, ...]
+    codes: tuple[tuple[int, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
 class LabelScheme:
     """An ordered set of classes; the class index is the position. Source codes not named are `IGNORE`.
+
+    Attributes:
+        partial: codes that allow several classes. Their points train (`models.training.losses`) and are not scored.
+        producers: scans whose codes mean something else.
 
     Raises:
         SchemaError: a source code in two classes, a repeated name, a code that is no byte, none or too many.
@@ -40,9 +77,12 @@ class LabelScheme:
 
     name: str
     classes: tuple[ClassLabel, ...]
+    partial: tuple[PartialLabel, ...] = ()
+    producers: tuple[Producer, ...] = ()
 
     def __post_init__(self) -> None:
         codes = [code for c in self.classes for code in c.source_codes]
+        codes += [code for part in self.partial for code in part.source_codes]
         names = [c.name for c in self.classes]
         if not self.classes:
             raise SchemaError(f"label scheme {self.name!r} has no class; name at least one.")
@@ -50,7 +90,9 @@ class LabelScheme:
             raise SchemaError(
                 f"label scheme {self.name!r} has {len(self.classes)} classes, more than {_MAX_CLASSES}."
             )
-        beyond = [code for code in (*codes, *(c.code for c in self.classes)) if not 0 <= code <= 255]
+        of_producers = [code for producer in self.producers for code, _ in producer.codes]
+        written = [c.code for c in self.classes]
+        beyond = [code for code in (*codes, *of_producers, *written) if not 0 <= code <= 255]
         if beyond:
             raise SchemaError(
                 f"label scheme {self.name!r} uses code {beyond[0]}, expected codes from 0 to 255."
@@ -60,6 +102,24 @@ class LabelScheme:
             twice = sorted({v for v in values if values.count(v) > 1}, key=str)
             if twice:
                 raise SchemaError(f"label scheme {self.name!r} uses {what} {twice[0]!r} twice.")
+        for allowed in self._named_sets():
+            unknown = [name for name in allowed if name not in names]
+            if unknown or not allowed:
+                raise SchemaError(
+                    f"label scheme {self.name!r} has a code that allows {unknown[0] if unknown else 'nothing'!r}, "
+                    f"expected some of its classes: {', '.join(names)}."
+                )
+        if len(self.sets) > _MAX_SETS:
+            raise SchemaError(
+                f"label scheme {self.name!r} has {len(self.sets)} sets of classes, more than {_MAX_SETS}."
+            )
+
+    def _named_sets(self) -> Iterator[tuple[str, ...]]:
+        yield from (part.classes for part in self.partial)
+        yield from (allowed for producer in self.producers for _, allowed in producer.codes)
+
+    def _indices_of(self, names: tuple[str, ...]) -> tuple[int, ...]:
+        return tuple(index for index, label in enumerate(self.classes) if label.name in names)
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -78,22 +138,53 @@ class LabelScheme:
     def noise_codes(self) -> tuple[int, ...]:
         """The codes that mark noise: those of `NOISE_CODES` that no class of this scheme has."""
         learned = {code for label in self.classes for code in label.source_codes}
+        learned |= {code for part in self.partial for code in part.source_codes}
+        learned |= {code for producer in self.producers for code, _ in producer.codes}
         return tuple(code for code in NOISE_CODES if code not in learned)
 
-    def to_indices(self, codes: np.ndarray) -> np.ndarray:
-        """Class indices (P,) int8 of the source codes (P,), `IGNORE` where the scheme has no class."""
+    @cached_property
+    def sets(self) -> tuple[tuple[int, ...], ...]:
+        """The sets of two or more classes that a code may allow, by class index; their labels begin at `FIRST_SET`."""
+        found = {self._indices_of(names) for names in self._named_sets()}
+        return tuple(sorted(indices for indices in found if len(indices) > 1))
+
+    def to_labels(self, codes: np.ndarray, scan: str = "") -> np.ndarray:
+        """What is known of points with these source codes (P,): (P,) int8.
+
+        A class index; of one of `sets`, `FIRST_SET` less its place; or `IGNORE` where the scheme says nothing.
+
+        Args:
+            codes: (P,) source codes.
+            scan: whose they are, by name: it may be one of a producer.
+        """
         table = np.full(256, IGNORE, np.int8)
-        for index, label in enumerate(self.classes):
-            table[list(label.source_codes)] = index
+        for code, names in self._allowed(scan).items():
+            indices = self._indices_of(names)
+            table[code] = indices[0] if len(indices) == 1 else FIRST_SET - self.sets.index(indices)
         return table[codes]
+
+    def _allowed(self, scan: str) -> dict[int, tuple[str, ...]]:
+        """The codes of a scan that say something, and the classes that each allows."""
+        for producer in self.producers:
+            if any(fnmatchcase(scan, pattern) for pattern in producer.scans):
+                return dict(producer.codes)
+        classes = {code: (label.name,) for label in self.classes for code in label.source_codes}
+        return classes | {code: part.classes for part in self.partial for code in part.source_codes}
+
+    def to_indices(self, codes: np.ndarray, scan: str = "") -> np.ndarray:
+        """Class indices (P,) int8 of source codes (P,), `IGNORE` where they do not say one class; see `to_labels`."""
+        return np.maximum(self.to_labels(codes, scan), IGNORE)
 
     def to_codes(self, indices: np.ndarray) -> np.ndarray:
         """Output codes (P,) uint8 of class indices (P,); every index must be a class."""
         return np.array([c.code for c in self.classes], np.uint8)[indices]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return asdict(self)
+        """As JSON can hold it; without what is empty, so that keys of schemes without it stay as they are."""
+        record = asdict(self)
+        for producer in record["producers"]:
+            producer["codes"] = {str(code): list(names) for code, names in producer["codes"]}
+        return {key: value for key, value in record.items() if value or key in ("name", "classes")}
 
     @staticmethod
     def from_dict(record: dict[str, Any]) -> LabelScheme:
@@ -105,12 +196,30 @@ class LabelScheme:
                 )
                 for c in record["classes"]
             )
-            return LabelScheme(str(record["name"]), classes)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            partial = tuple(
+                PartialLabel(tuple(map(int, p["source_codes"])), _names(p["classes"]))
+                for p in record.get("partial", ())
+            )
+            producers = tuple(
+                Producer(str(p["name"]), _names(p["scans"]), _codes(p["codes"]))
+                for p in record.get("producers", ())
+            )
+            return LabelScheme(str(record["name"]), classes, partial, producers)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise SchemaError(
                 f"not a label scheme ({error!r}); expected name and classes, each with name, source_codes, "
-                "code and colour."
+                "code and colour, and perhaps partial (source_codes, classes) and producers (name, scans, codes)."
             ) from error
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    if isinstance(values, str):  # its letters would be taken for names
+        raise TypeError(f"expected a list of names, found {values!r}")
+    return tuple(map(str, values))
+
+
+def _codes(codes: Mapping[Any, Any]) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    return tuple((int(code), _names(names)) for code, names in codes.items())
 
 
 # Names and codes: ASPRS LAS 1.4 R16, table 17.

@@ -114,6 +114,7 @@ def fit(
     names: tuple[str, ...],
     weights: torch.Tensor | None,
     on_epoch: Callable[[TrainState], None],
+    sets: torch.Tensor | None = None,
 ) -> None:
     """Train from where `state` stands to the last epoch; after each, `on_epoch` may save what it wants.
 
@@ -131,6 +132,7 @@ def fit(
         names: of the C classes.
         weights: (C,) of the classes in the loss.
         on_epoch: called after every epoch.
+        sets: (S, C) bool, of classes that one label allows (`losses.sets_of`).
 
     Raises:
         Diverged: the loss became NaN or infinite.
@@ -142,7 +144,7 @@ def fit(
         if isinstance(train, Batches):
             train.set_epoch(epoch)
         losses = [
-            train_step(state, micro_batches, config, tile_size_m, weights)
+            train_step(state, micro_batches, config, tile_size_m, weights, sets)
             for micro_batches in _grouped(train, config.accumulation)
         ]
         distributed.average_buffers(unwrapped(state.network))
@@ -180,6 +182,7 @@ def train_step(
     config: TrainConfig,
     tile_size_m: float,
     weights: torch.Tensor | None,
+    sets: torch.Tensor | None = None,
 ) -> float:
     """One optimizer step; the loss, a mean over the labelled points of all micro-batches of all workers.
 
@@ -189,6 +192,7 @@ def train_step(
         config: the loss and how gradients are treated.
         tile_size_m: the blocks' tile size.
         weights: (C,) of the classes in the loss, None for equal ones.
+        sets: (S, C) bool, of classes that one label allows.
 
     Raises:
         Diverged: a loss or gradient that is NaN or infinite, before it can spoil the weights.
@@ -198,7 +202,8 @@ def train_step(
     device = next(network.parameters()).device
     micro_batches = [batch.to(device) for batch in micro_batches]
     weights = None if weights is None else weights.to(device)
-    point_weights = [point_weight(batch.y, weights) for batch in micro_batches]
+    sets = None if sets is None else sets.to(device)
+    point_weights = [point_weight(batch.y, weights, sets) for batch in micro_batches]
     total_weight = distributed.sum_over_workers(torch.stack(point_weights).sum())
     state.optimizer.zero_grad(set_to_none=True)
     value = 0.0
@@ -209,14 +214,14 @@ def train_step(
                 "cuda", torch.bfloat16, enabled=config.mixed_precision and device.type == "cuda"
             ):
                 logits = network(network_input(batch, tile_size_m), batch.ptr)
-            loss = loss_of(logits.float(), batch.y, config, weights) * share
+            loss = loss_of(logits.float(), batch.y, config, weights, sets) * share
             # Every worker's: all of them stop together.
             value += distributed.sum_over_workers(loss.detach()).item()
             if not math.isfinite(value):
 
                 def loss_alone(block: Batch) -> torch.Tensor:
                     logits = unwrapped(network)(network_input(block, tile_size_m), block.ptr)
-                    return loss_of(logits, block.y, config, weights)
+                    return loss_of(logits, block.y, config, weights, sets)
 
                 raise Diverged("loss", value, epoch, diverging_blocks(batch, loss_alone))
             # DistributedDataParallel takes the mean over the workers where the sum is wanted.
@@ -253,7 +258,7 @@ def _no_sync(network: nn.Module) -> AbstractContextManager[None]:
 def validate(
     network: nn.Module, batches: Iterable[Batch], tile_size_m: float, num_classes: int
 ) -> tuple[float, np.ndarray]:
-    """Mean cross-entropy per labelled point, and the (C, C + 1) confusion of all of them."""
+    """Mean cross-entropy per point of a known class, and the (C, C + 1) confusion of all of them."""
     network.eval()
     device = next(network.parameters()).device
     counts = np.zeros((num_classes, num_classes + 1), np.int64)
@@ -261,9 +266,10 @@ def validate(
     for on_host in batches:
         batch = on_host.to(device)
         logits = network(network_input(batch, tile_size_m), batch.ptr)
-        loss += F.cross_entropy(logits, batch.y, ignore_index=IGNORE, reduction="sum").item()
-        num_points += int((batch.y != IGNORE).sum())
-        counts += confusion(logits.argmax(dim=1), batch.y, num_classes)
+        truth = batch.y.clamp(min=IGNORE)  # what may be of several classes is not scored
+        loss += F.cross_entropy(logits, truth, ignore_index=IGNORE, reduction="sum").item()
+        num_points += int((truth != IGNORE).sum())
+        counts += confusion(logits.argmax(dim=1), truth, num_classes)
     return loss / max(num_points, 1), counts
 
 

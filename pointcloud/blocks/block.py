@@ -23,7 +23,7 @@ class Block:
         position: (N, 3) float32, metres from the origin.
         height: (N,) float32, metres above the lowest point of the scan nearby.
         attributes: name -> (N,) as in the cloud (classification left out).
-        label: (N,) int8 class indices or IGNORE; None where the scan has no labels.
+        label: (N,) int8 as `LabelScheme.to_labels` gives them; None where the scan has no labels.
         is_core: (N,) bool, False in the halo.
         point_index: (N,) int64, each point's place in the scan.
         voxel: (N,) int64, each point's voxel in the `Voxels` the block was cut from; not stored.

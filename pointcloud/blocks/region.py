@@ -99,7 +99,7 @@ def read_region(
     }
     label = None
     if scheme is not None and any("classification" in decoded.attributes for decoded in present):
-        label = _joined([_labels(table, scheme) for _, table in tables]).take(kept)
+        label = _joined([_labels(table, scheme, decoded_scans[n].scan) for n, table in tables]).take(kept)
     is_own = source == own
     xyz = np.empty((3, len(kept)))
     for axis, column in zip(xyz, axes, strict=True):
@@ -139,10 +139,10 @@ def _joined(columns: Sequence[np.ndarray]) -> np.ndarray:
     return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
 
-def _labels(table: dict[str, np.ndarray], scheme: LabelScheme) -> np.ndarray:
+def _labels(table: dict[str, np.ndarray], scheme: LabelScheme, scan: str) -> np.ndarray:
     if "classification" not in table:
         return np.full(len(table["x"]), IGNORE, np.int8)
-    return scheme.to_indices(table["classification"])
+    return scheme.to_labels(table["classification"], scan)
 
 
 def _attributes_of(decoded: DecodedScan, to_label: bool) -> set[str]:

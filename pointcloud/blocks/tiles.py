@@ -45,7 +45,7 @@ def iterate_blocks(
     kept = cloud[voxels.representative]
     label = None
     if scheme is not None and "classification" in kept.attributes:
-        label = scheme.to_indices(kept.attributes["classification"])
+        label = scheme.to_labels(kept.attributes["classification"], scan)
     window = config.ground_window_m / metres_per_unit(cloud.crs)[0]
     height = height_above(kept.xyz, window, *lowest_points(cloud.xyz, window))
     points = ThinnedPoints(

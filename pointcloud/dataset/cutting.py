@@ -166,7 +166,7 @@ def _class_counts(
         rows = np.array(
             [row.get((i, j), -1) for i, j in (decoded.cells[:, :2] // config.overlap).tolist()], int
         )
-        index = scheme.to_indices(decoded.cells[:, 2]) if labelled else np.zeros(len(rows), int)
+        index = scheme.to_indices(decoded.cells[:, 2], decoded.scan) if labelled else np.zeros(len(rows), int)
         if labelled and "classification" not in decoded.attributes:
             continue
         here = (rows >= 0) & (index >= 0)

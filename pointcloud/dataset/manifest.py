@@ -15,6 +15,7 @@ from pointcloud.dataset.filling import values_to_fill
 from pointcloud.dataset.preprocessing import PreprocessConfig
 from pointcloud.dataset.shard import ShardSums
 from pointcloud.dataset.store import Manifest, Shard
+from pointcloud.labels import IGNORE
 from pointcloud.storage.ledger import DONE, Record
 
 
@@ -22,7 +23,7 @@ def details_of(
     decoded: DecodedScan, neighbours: Sequence[DecodedScan], sums: ShardSums, config: PreprocessConfig
 ) -> dict[str, Any]:
     """What the record of a scan that was cut remembers of it, for the manifest and for people."""
-    ignored = config.scheme.to_indices(decoded.cells[:, 2]) < 0
+    ignored = config.scheme.to_labels(decoded.cells[:, 2], decoded.scan) == IGNORE
     codes: dict[int, int] = {}
     if "classification" in decoded.attributes:
         for code, count in zip(

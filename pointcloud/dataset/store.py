@@ -36,7 +36,11 @@ _POINTS = [
     *((axis, np.float32, "metres from the origin") for axis in _AXES),
     ("height", np.float32, "metres above the lowest point nearby"),
     *((name, dtype, "as in LAS; null where the scan has none") for name, dtype in _NUMPY.items()),
-    ("label", np.int8, "class index, -1 ignored; null where the scan has no labels"),
+    (
+        "label",
+        np.int8,
+        "class index, -1 ignored, below: a set of the scheme's; null where the scan has no labels",
+    ),
     ("point_index", np.int64, "place of the point in its scan"),
     ("source", np.uint16, "its scan, as place in scans; null where all points are of scan"),
 ]

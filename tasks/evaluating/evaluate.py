@@ -146,7 +146,7 @@ def _score(
     )
     known = {uri: one for uri, one in crss.items() if one is not None}
     for points in iterate_same_points(pair.labelled, others, view is not None, known):
-        indices = {uri: _indices(cloud, scheme) for uri, cloud in points.clouds.items()}
+        indices = {uri: _indices(cloud, scheme, pair.name) for uri, cloud in points.clouds.items()}
         after, truth = indices[pair.labelled], indices[pair.truth]
         counts += confusion(after, truth, len(scheme))
         num_points += len(after)
@@ -161,8 +161,8 @@ def _score(
     return ScanScores(pair.name, counts, against, num_points, num_changed), crs
 
 
-def _indices(cloud: Cloud, scheme: LabelScheme) -> np.ndarray:
-    return scheme.to_indices(np.asarray(cloud.attributes["classification"]))
+def _indices(cloud: Cloud, scheme: LabelScheme, scan: str) -> np.ndarray:
+    return scheme.to_indices(np.asarray(cloud.attributes["classification"]), scan)
 
 
 def _figure(share: float | None) -> str:

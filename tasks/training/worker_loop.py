@@ -22,7 +22,7 @@ from models.data.sampling import DealtBatches
 from models.network.deepgcn import DeepGCN
 from models.training import distributed, loop
 from models.training.loop import TrainState
-from models.training.losses import class_weights
+from models.training.losses import class_weights, sets_of
 from pointcloud.dataset import splits
 from pointcloud.dataset.resplit import SplitBlocks
 from pointcloud.errors import PointloomError, StorageError
@@ -115,8 +115,10 @@ def _train(job: TrainJob, run: TrainRun, queue: Queue, lock: Lock | None) -> Non
             assert state.confusion is not None, "an epoch ends with a validation"
             queue.put({"history": state.history, "confusion": state.confusion.tolist()})
 
+    scheme = manifest.label_scheme
     loop.fit(
-        state, train, val, job.training, manifest.block_config.tile_size_m, manifest.label_scheme.names, weights, report
+        state, train, val, job.training, manifest.block_config.tile_size_m, scheme.names, weights, report,
+        sets_of(scheme),
     )  # fmt: skip
 
 

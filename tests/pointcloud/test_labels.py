@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pointcloud.errors import SchemaError, StorageError
-from pointcloud.labels import IGNORE, PRESETS, ClassLabel, LabelScheme, find_scheme
+from pointcloud.labels import (
+    FIRST_SET,
+    IGNORE,
+    PRESETS,
+    ClassLabel,
+    LabelScheme,
+    PartialLabel,
+    Producer,
+    find_scheme,
+)
 from tests.support.clouds import assert_one_sentence
 
 # ASPRS LAS 1.4 R16, table 17.
@@ -118,3 +127,67 @@ def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
     path.write_text("classes:\n- ground\n")
     with pytest.raises(StorageError, match=r"bad\.json"):
         find_scheme(str(path))
+
+
+def partial_scheme() -> LabelScheme:
+    return LabelScheme(
+        "mine",
+        (one("ground", (2,), 2), one("tree", (5,), 5), one("roof", (6,), 6)),
+        (PartialLabel((1, 3), ("tree", "roof")),),
+        (
+            Producer("towns", ("town/*.laz",), ((1, ("ground",)), (9, ("tree", "ground")))),
+            Producer("all other", ("*.ply",), ((0, ("ground",)),)),
+        ),
+    )
+
+
+def test_a_code_may_allow_several_classes() -> None:
+    scheme, codes = partial_scheme(), np.array([0, 1, 2, 3, 6, 9], np.uint8)
+
+    assert scheme.sets == ((0, 1), (1, 2))
+    assert scheme.to_labels(codes, "a.laz").tolist() == [IGNORE, FIRST_SET - 1, 0, FIRST_SET - 1, 2, IGNORE]
+    assert scheme.to_indices(codes, "a.laz").tolist() == [IGNORE, IGNORE, 0, IGNORE, 2, IGNORE]
+
+
+def test_a_producer_has_codes_of_its_own() -> None:
+    scheme, codes = partial_scheme(), np.array([0, 1, 2, 3, 6, 9], np.uint8)
+
+    assert scheme.to_labels(codes, "town/a.laz").tolist() == [IGNORE, 0, IGNORE, IGNORE, IGNORE, FIRST_SET]
+    assert scheme.to_labels(codes, "b.ply").tolist() == [0, *[IGNORE] * 5]
+
+
+def test_partial_labels_come_back_from_json_and_a_scheme_without_them_says_nothing_of_them() -> None:
+    scheme = partial_scheme()
+
+    assert LabelScheme.from_dict(json.loads(json.dumps(scheme.to_dict()))) == scheme
+    assert PRESETS["asprs"].to_dict().keys() == {"name", "classes"}
+
+
+def test_noise_that_a_code_of_a_producer_means_is_no_noise() -> None:
+    scheme = LabelScheme("s", (one(),), producers=(Producer("p", ("*",), ((7, ("a",)),)),))
+
+    assert scheme.noise_codes == (18,)
+
+
+@pytest.mark.parametrize(
+    ("partial", "producers", "what"),
+    [
+        ((PartialLabel((2,), ("a", "b")),), (), "source code 2 twice"),
+        ((PartialLabel((9,), ("a", "c")),), (), "allows 'c', expected some of its classes: a, b"),
+        ((PartialLabel((9,), ()),), (), "allows 'nothing'"),
+        ((), (Producer("p", ("*",), ((300, ("a",)),)),), "code 300, expected codes from 0 to 255"),
+        ((), (Producer("p", ("*",), ((1, ("c",)),)),), "allows 'c'"),
+    ],
+)
+def test_partial_labels_that_cannot_be(
+    partial: tuple[PartialLabel, ...], producers: tuple[Producer, ...], what: str
+) -> None:
+    with pytest.raises(SchemaError, match=what):
+        LabelScheme("s", (one("a", (1,), 1), one("b", (2,), 2)), partial, producers)
+
+
+def test_a_string_where_a_list_of_names_is_expected_is_refused() -> None:
+    record = partial_scheme().to_dict() | {"partial": [{"source_codes": [1], "classes": "tree"}]}
+
+    with pytest.raises(SchemaError, match="expected a list of names, found 'tree'"):
+        LabelScheme.from_dict(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.recipes import TrainConfig
-from models.training.losses import focal_loss, loss_of, lovasz_softmax_loss, point_weight
-from pointcloud.labels import IGNORE
+from models.recipes import Loss, TrainConfig
+from models.training.losses import focal_loss, loss_of, lovasz_softmax_loss, point_weight, sets_of
+from pointcloud.labels import FIRST_SET, IGNORE, PRESETS, LabelScheme, PartialLabel
 
 
 def points(num_points: int = 9, num_classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -113,3 +114,79 @@ def test_parts_weighed_by_their_points_make_the_whole(loss: str, weights: Tensor
     parts = [(logits[:7], labels[:7]), (logits[7:], labels[7:])]
     summed = sum(loss_of(x, y, config, weights) * point_weight(y, weights) for x, y in parts)
     assert (summed / point_weight(labels, weights)).item() == pytest.approx(whole.item(), rel=1e-12)
+
+
+SETS = torch.tensor([[True, False, False], [False, True, False], [False, False, True], [True, False, True]])
+"""The first three hold one class each."""
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighed"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+def test_sets_of_one_class_give_the_loss_and_the_gradient_of_that_class(
+    loss: Loss, weights: Tensor | None
+) -> None:
+    logits, labels = points()
+    config = TrainConfig(loss=loss)
+    # Every second labelled point says its class as a set.
+    as_sets = torch.where((torch.arange(len(labels)) % 2 == 0) & (labels >= 0), FIRST_SET - labels, labels)
+
+    gradients, values = [], []
+    for given in (labels, as_sets):
+        x = logits.clone().requires_grad_()
+        value = loss_of(x, given, config, weights, SETS)
+        (gradient,) = torch.autograd.grad(value, x)
+        gradients.append(gradient)
+        values.append(value.item())
+
+    assert values[1] == pytest.approx(values[0], rel=1e-7)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-6, atol=1e-9)
+    assert point_weight(as_sets, weights, SETS).item() == pytest.approx(point_weight(labels, weights).item())
+
+
+def test_the_loss_of_a_set_is_that_of_its_probability() -> None:
+    logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 0.0]], dtype=torch.float64)
+    labels = torch.tensor([FIRST_SET - 3, IGNORE])
+
+    value = loss_of(logits, labels, TrainConfig(label_smoothing=0.0), None, SETS)
+
+    p = np.exp([2.0, 0.0, 1.0]) / np.exp([2.0, 0.0, 1.0]).sum()
+    assert value.item() == pytest.approx(-np.log(p[0] + p[2]), rel=1e-6)
+
+
+def test_a_set_of_all_classes_teaches_nothing() -> None:
+    logits, _ = points()
+    logits.requires_grad_()
+    labels = torch.full((len(logits),), FIRST_SET)
+
+    value = loss_of(
+        logits, labels, TrainConfig(label_smoothing=0.0), None, torch.ones((1, 3), dtype=torch.bool)
+    )
+
+    (gradient,) = torch.autograd.grad(value, logits)
+    torch.testing.assert_close(gradient, torch.zeros_like(logits), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", get_args(Loss))
+def test_a_batch_of_sets_alone_has_a_finite_loss(loss: Loss) -> None:
+    logits, _ = points()
+
+    value = loss_of(logits, torch.full((len(logits),), FIRST_SET - 3), TrainConfig(loss=loss), WEIGHTS, SETS)
+
+    assert torch.isfinite(value)
+
+
+def test_a_set_weighs_as_its_classes_that_have_points() -> None:
+    weights = torch.tensor([0.0, 3.0, 5.0])
+
+    assert point_weight(torch.tensor([FIRST_SET - 3]), weights, SETS).item() == 5.0
+    assert point_weight(torch.tensor([FIRST_SET]), weights, SETS).item() == 1.0
+
+
+def test_sets_of_a_scheme() -> None:
+    assert sets_of(PRESETS["asprs"]) is None
+    scheme = LabelScheme(
+        "s", PRESETS["ground-vegetation-building"].classes, (PartialLabel((1,), ("vegetation", "building")),)
+    )
+    found = sets_of(scheme)
+    assert found is not None
+    assert found.tolist() == [[False, True, True]]
