@@ -28,7 +28,8 @@ from models.data.dataset import Batches, network_input
 from models.metrics import Scores, confusion
 from models.recipes import TrainConfig
 from models.training import distributed
-from models.training.divergence import Diverged, diverging_blocks
+from models.training.divergence import diverging_blocks
+from models.training.errors import Diverged
 from models.training.losses import loss_of, point_weight
 from pointcloud.labels import IGNORE
 

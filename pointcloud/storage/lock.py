@@ -67,6 +67,10 @@ class Owner:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
 
+class LockLostError(StorageError):
+    """A lock that this process held and lost: another run may be writing now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lock:
     """A lock that is held: the dataset, and the URI of the claim.
@@ -78,9 +82,9 @@ class Lock:
     claim: str
 
     def check(self) -> None:
-        """Raises StorageError when the lock was lost meanwhile; called before anything is published."""
+        """Raises LockLostError when the lock was lost meanwhile; called before anything is published."""
         if not files.exists(self.claim):
-            raise StorageError(
+            raise LockLostError(
                 f"the lock on {self.dataset!r} was lost, because this process did not run or could not reach it "
                 f"for {_STALE_SECONDS:g} s; another run may be writing there, so start this one again."
             )

@@ -14,7 +14,7 @@ from typing import Literal
 
 from ray.util.queue import Queue
 
-from models.training.divergence import Diverged
+from models.training.errors import Diverged
 from pointcloud.errors import PointloomError, ScanError, SchemaError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

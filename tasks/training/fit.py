@@ -16,8 +16,7 @@ from tasks.training.epochs_kept import TrainRun
 from tasks.training.failures import Failure, Stopped, failure_of, gravest
 from tasks.training.job import TrainJob
 from tasks.training.relay import Relay, on_this_node
-from tasks.training.trainer_host import TrainerHost
-from tasks.training.worker_loop import train_loop
+from tasks.training.trainer_host import TrainerHost, train_loop
 
 # Ray workers that are lost one after the other with no epoch done in between.
 _MAX_LOST = 2

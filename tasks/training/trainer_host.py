@@ -20,6 +20,13 @@ _SILENCE_SECONDS = 600
 Loop = Callable[[dict[str, Any]], None]
 
 
+def train_loop(config: dict[str, Any]) -> None:
+    """`worker_loop.train_loop`, which the Ray workers alone import: host and controller start without the network."""
+    from tasks.training import worker_loop
+
+    worker_loop.train_loop(config)
+
+
 class TrainerHost:
     """Runs `TorchTrainer.fit`, so that a training can be ended from outside: by killing this actor.
 

@@ -25,8 +25,8 @@ from models.training.loop import TrainState
 from models.training.losses import class_weights, sets_of
 from pointcloud.dataset import splits
 from pointcloud.dataset.resplit import SplitBlocks
-from pointcloud.errors import PointloomError, StorageError
-from pointcloud.storage.lock import Lock
+from pointcloud.errors import PointloomError
+from pointcloud.storage.lock import Lock, LockLostError
 from tasks.training.epochs_kept import TrainRun, read_state
 from tasks.training.failures import Stopped, failures_to
 from tasks.training.job import TrainJob
@@ -127,9 +127,7 @@ def _check(lock: Lock | None) -> None:
     try:
         if lock is not None:
             lock.check()
-    except StorageError:
-        raise
-    except PointloomError as error:
+    except LockLostError as error:
         raise Stopped(str(error)) from None
 
 

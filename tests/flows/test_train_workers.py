@@ -22,7 +22,6 @@ from models.training.state_record import WEIGHTS
 from models.weights.checkpoint import read_checkpoint
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.storage.lock import held
-from tasks.runtime.cluster import ray_session
 from tasks.training import fit
 from tasks.training.epochs_kept import TrainRun, read_state, run_of
 from tasks.training.failures import failures_to
@@ -34,7 +33,7 @@ from tests.flows.test_train import blocks
 from tests.support.clouds import assert_one_sentence
 
 __all__ = ["blocks"]
-pytestmark = pytest.mark.timeout(600)  # some start Ray seven times
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def without_chance(blocks: Path, out: Path, **changes: Any) -> TrainJob:
@@ -107,25 +106,23 @@ def test_what_stops_one_ray_worker_stops_all(
 
 def test_more_ray_workers_than_blocks_are_said(blocks: Path, tmp_path: Path) -> None:
     job = without_chance(blocks, tmp_path / "out", batch_size=1000, num_workers=1)
-    with ray_session(1):
-        train_network(replace(job, training=replace(job.training, epochs=1)))
+    train_network(replace(job, training=replace(job.training, epochs=1)))
     assert read_checkpoint(job.out).metrics["epoch"] == 1, "a step larger than the dataset is the dataset"
 
 
 def test_ray_workers_that_never_get_room_are_said(
     blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(fit, "_START_SECONDS", 8.0)
-    job = replace(without_chance(blocks, tmp_path / "out", num_workers=2, min_workers=1), wait_s=2.0)
-    with ray_session(1):
-        other = ray.remote(num_cpus=1)(Other).remote()
-        ray.get(other.ready.remote())  # type: ignore[attr-defined]
-        began = time.monotonic()
-        with pytest.raises(PointloomError, match=r"no Ray worker .* was up for 10 s") as error:
-            train_network(job)
-        assert 10 <= time.monotonic() - began < 60
-        assert_ray_train_has_ended()
+    monkeypatch.setattr(fit, "_START_SECONDS", 5.0)
+    job = replace(without_chance(blocks, tmp_path / "out", num_workers=2, min_workers=1), wait_s=1.0)
+    other = ray.remote(num_cpus=2)(Other).remote()
+    ray.get(other.ready.remote())  # type: ignore[attr-defined]
+    began = time.monotonic()
+    with pytest.raises(PointloomError, match=r"no Ray worker .* was up for 6 s") as error:
+        train_network(job)
+    assert 6 <= time.monotonic() - began < 60
+    assert_ray_train_has_ended()
+    ray.kill(other)
     assert_one_sentence(error, "wait_s")
 
 
@@ -141,7 +138,7 @@ def assert_ray_train_has_ended() -> None:
 
 
 class Other:
-    """Somebody else at work on the cluster's only CPU."""
+    """Somebody else at work on all CPUs of the cluster."""
 
     def ready(self) -> bool:
         return True
@@ -173,16 +170,15 @@ def test_lost_ray_workers_count_only_without_an_epoch_in_between(
     blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = without_chance(blocks, tmp_path / "out", epochs=4, schedule="halving")
-    with ray_session(1):
-        monkeypatch.setattr(fit, "train_loop", dying_loop)
-        train_network(job)
-        assert [epoch["epoch"] for epoch in read_checkpoint(job.out).history] == [1, 2, 3, 4]
-        assert (tmp_path / "out" / "died").read_text() == "3"
-        monkeypatch.setattr(fit, "train_loop", always_dying_loop)
-        with pytest.raises(
-            PointloomError, match=r"lost 3 times in epoch 1 .*RuntimeError: the node is lost"
-        ) as error:
-            train_network(replace(job, out=str(tmp_path / "other")))
+    monkeypatch.setattr(fit, "train_loop", dying_loop)
+    train_network(job)
+    assert [epoch["epoch"] for epoch in read_checkpoint(job.out).history] == [1, 2, 3, 4]
+    assert (tmp_path / "out" / "died").read_text() == "3"
+    monkeypatch.setattr(fit, "train_loop", always_dying_loop)
+    with pytest.raises(
+        PointloomError, match=r"lost 3 times in epoch 1 .*RuntimeError: the node is lost"
+    ) as error:
+        train_network(replace(job, out=str(tmp_path / "other")))
     assert_one_sentence(error, "run again")
 
 
@@ -198,15 +194,14 @@ def test_two_runs_on_one_output_do_not_mix(blocks: Path, tmp_path: Path) -> None
 
 def test_a_training_continues_from_its_newest_complete_epoch(blocks: Path, tmp_path: Path) -> None:
     job = without_chance(blocks, tmp_path / "out", epochs=4, schedule="halving")
-    with ray_session(1):
-        whole = train_network(job)
-        before = read_checkpoint(job.out).history
-        # As if it had been killed before its end: its last epochs are kept, its checkpoint is not there.
-        Path(job.out, "checkpoint.json").unlink()
-        run = run_of(job.out, job.key(), fresh=False)
-        third, fourth = sorted(Path(run.folder).glob("epoch_*/"))
-        (fourth / WEIGHTS).write_bytes(b"half")
-        again = train_network(job)
+    whole = train_network(job)
+    before = read_checkpoint(job.out).history
+    # As if it had been killed before its end: its last epochs are kept, its checkpoint is not there.
+    Path(job.out, "checkpoint.json").unlink()
+    run = run_of(job.out, job.key(), fresh=False)
+    third, fourth = sorted(Path(run.folder).glob("epoch_*/"))
+    (fourth / WEIGHTS).write_bytes(b"half")
+    again = train_network(job)
     history = read_checkpoint(job.out).history
     assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4]
     assert history[:3] == before[:3], "with the seconds that each took: they were not trained again"
@@ -226,11 +221,12 @@ def test_ray_workers_that_do_not_share_the_folder_are_said(
 
 def test_a_run_that_lost_its_lock_writes_no_epoch_and_no_checkpoint(blocks: Path, tmp_path: Path) -> None:
     job = without_chance(blocks, tmp_path / "out", epochs=1)
-    with held(job.out) as lock, ray_session(1):
+    with held(job.out) as lock:
         Path(lock.claim).unlink()
         with pytest.raises(PointloomError, match=r"the lock on .* was lost") as error:
             train_network(job, lock)
     assert_one_sentence(error, "start this one again")
+    assert "Ray workers were lost" not in str(error.value), "another try would not get the lock back"
     assert not list((tmp_path / "out").glob("runs/*/epoch_*"))
     assert not (tmp_path / "out" / "checkpoint.json").exists()
 
@@ -243,19 +239,18 @@ def test_a_training_anew_is_one_and_replaces_what_it_replaces(blocks: Path, tmp_
     def names() -> set[str]:
         return {path.name for path in runs.iterdir() if path.is_dir()}
 
-    with ray_session(1):
-        train_network(job)
-        (first,) = names()
-        before = read_checkpoint(job.out).history[0]
-        begun = run_of(job.out, job.key(), fresh=True)
-        assert begun.name != first
-        assert run_of(job.out, job.key(), fresh=True) == begun, "killed, it is gone on with"
-        train_network(replace(job, fresh=True))
-        assert names() == {begun.name}
-        after = read_checkpoint(job.out).history[0]
-        assert after["train_loss"] == before["train_loss"], "the same seed gives the same training"
-        assert after["seconds"] != before["seconds"], "and it was trained anew"
-        assert run_of(job.out, job.key(), fresh=True).name != begun.name, "the next is another one"
-        other = replace(job, training=replace(job.training, seed=1))
-        train_network(other)
-        assert names() == {other.key()}, "runs of other settings go when they are replaced"
+    train_network(job)
+    (first,) = names()
+    before = read_checkpoint(job.out).history[0]
+    begun = run_of(job.out, job.key(), fresh=True)
+    assert begun.name != first
+    assert run_of(job.out, job.key(), fresh=True) == begun, "killed, it is gone on with"
+    train_network(replace(job, fresh=True))
+    assert names() == {begun.name}
+    after = read_checkpoint(job.out).history[0]
+    assert after["train_loss"] == before["train_loss"], "the same seed gives the same training"
+    assert after["seconds"] != before["seconds"], "and it was trained anew"
+    assert run_of(job.out, job.key(), fresh=True).name != begun.name, "the next is another one"
+    other = replace(job, training=replace(job.training, seed=1))
+    train_network(other)
+    assert names() == {other.key()}, "runs of other settings go when they are replaced"

@@ -18,7 +18,7 @@ from models.data.dataset import BlockDataset, collate
 from models.network.deepgcn import DeepGCN
 from models.recipes import TrainConfig
 from models.training import distributed
-from models.training.divergence import Diverged
+from models.training.errors import Diverged
 from models.training.loop import begin, train_step, unwrapped
 from models.training.losses import class_weights
 from tests.models.training.test_loop import FEATURES, NETWORK, STATISTICS, TILE, two_class_blocks

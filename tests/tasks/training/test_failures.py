@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from models.training.divergence import Diverged
+from models.training.errors import Diverged
 from pointcloud.errors import ScanError, StorageError
 from tasks.training.failures import Failure, Stopped, failure_of, failures_to, gravest
 
