@@ -92,6 +92,26 @@ class TrainConfig:
             "by the recipe modern 0.6 where scans have returns."
         ),
     ] = 0.0
+    rugged: Annotated[
+        float,
+        Field(
+            description="Probability that an augmented block lies on a cliff, on terraces, on bare rock or on scree."
+        ),
+    ] = 0.0
+    thinning: Annotated[
+        float,
+        Field(
+            description="Half of the augmented blocks are thinned at random, by up to this factor, before their "
+            "features are made; 1 leaves them."
+        ),
+    ] = 1.0
+    return_drop: Annotated[
+        float,
+        Field(
+            description="Probability that an augmented block keeps the first and the last return of each pulse "
+            "only, or the first."
+        ),
+    ] = 0.0
     colour_drop: Annotated[
         float,
         Field(description="Probability that an augmented block loses its colours, where rgb is a feature."),
@@ -125,12 +145,14 @@ class TrainConfig:
                 raise PointloomError(f"{name} must be 1 or more, found {getattr(self, name)}.")
         if not 0 < self.learning_rate < math.inf:
             raise PointloomError(f"learning_rate must be positive, found {self.learning_rate}.")
-        if not 1 <= self.stretch < math.inf:
-            raise PointloomError(f"stretch must be 1 or more, found {self.stretch}.")
+        for name in ("stretch", "thinning"):
+            if not 1 <= getattr(self, name) < math.inf:
+                raise PointloomError(f"{name} must be 1 or more, found {getattr(self, name)}.")
         for name in ("weight_decay", "clip_norm", "focal_gamma", "relief"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise PointloomError(f"{name} must be 0 or positive, found {getattr(self, name)}.")
-        for name in ("warm_up", "label_smoothing", "crop", "colour_drop", "channel_drop", "ema_decay"):
+        shares = ("warm_up", "label_smoothing", "crop", "colour_drop", "channel_drop", "ema_decay")
+        for name in (*shares, "rugged", "return_drop"):
             if not 0 <= getattr(self, name) < 1:
                 raise PointloomError(f"{name} must be at least 0 and below 1, found {getattr(self, name)}.")
         for name, allowed in (("optimizer", Optimizer), ("schedule", Schedule), ("loss", Loss)):
@@ -181,6 +203,9 @@ RECIPES: dict[RecipeName, TrainConfig] = {
         stretch=1.0,
         crop=0.0,
         relief=0.0,
+        rugged=0.0,
+        thinning=1.0,
+        return_drop=0.0,
         colour_drop=0.0,
         channel_drop=0.0,
         mixed_precision=False,

@@ -144,6 +144,7 @@ def test_a_recipe_without_augmentation_has_none() -> None:
     blocks = BlockConfig(ground_window_m=12.0)
     assert Augmentation.of(recipe("paper"), ("xyz",), blocks) is None
     changes = {"stretch": 1.2, "crop": 0.4, "relief": 0.1, "channel_drop": 0.3}
+    changes |= {"rugged": 0.2, "thinning": 8.0, "return_drop": 0.1}
     changed = Augmentation.of(recipe("modern", **changes), ("xyz", "height"), blocks)
     assert changed == Augmentation(
         features=("xyz", "height"), ground_window_m=12.0, colour_drop=recipe("modern").colour_drop, **changes
@@ -163,3 +164,53 @@ def test_the_same_seed_draws_the_same(seed: int) -> None:
         drawn.append(augmentation.turn(to_data(augmentation.deform(BLOCK), ("xyz", "height"), STATISTICS)))
     assert torch.equal(drawn[0].pos, drawn[1].pos)
     assert torch.equal(drawn[0].extra, drawn[1].extra)
+
+
+def test_half_of_the_blocks_are_thinned_and_keep_a_labelled_point() -> None:
+    seed_everything(9)
+    sizes = [len(Augmentation(thinning=16.0).deform(BLOCK)) for _ in range(400)]
+
+    shares = np.array(sizes) / len(BLOCK)
+    assert 0.4 < (shares == 1).mean() < 0.6
+    assert shares.min() < 1.5 / 16
+    few = replace(BLOCK, label=np.where(np.arange(len(BLOCK)) == 0, BLOCK.label, IGNORE).astype(np.int8))
+    assert few.is_core[0]
+    for _ in range(50):
+        left = Augmentation(thinning=1000.0).deform(few)
+        assert left.label is not None
+        assert (left.label[left.is_core] != IGNORE).any()
+
+
+def test_fewer_returns_are_the_first_and_the_last_numbered_anew() -> None:
+    number = np.array([1, 1, 2, 1, 2, 3, 2, 4], np.uint8)
+    count = np.array([1, 2, 2, 3, 3, 3, 4, 4], np.uint8)
+    block = BLOCK[np.arange(8)]
+    block = replace(
+        block, attributes=block.attributes | {"return_number": number, "number_of_returns": count}
+    )
+    seed_everything(10)
+
+    found = set()
+    for _ in range(60):
+        left = Augmentation(return_drop=0.99).deform(block)
+        pairs = zip(
+            left.attributes["return_number"].tolist(),
+            left.attributes["number_of_returns"].tolist(),
+            strict=True,
+        )
+        found.add(tuple(pairs))
+
+    as_it_was = tuple(zip(number.tolist(), count.tolist(), strict=True))
+    first_and_last = ((1, 1), (1, 2), (2, 2), (1, 2), (2, 2), (2, 2))
+    assert found - {as_it_was} == {first_and_last, ((1, 1),) * 3}
+
+
+def test_rugged_ground_moves_heights_only() -> None:
+    seed_everything(11)
+    moved = [Augmentation(rugged=0.99).deform(BLOCK) for _ in range(30)]
+
+    for block in moved:
+        by = factors(block.position)[0]
+        assert np.abs(block.position[:, :2] - BLOCK.position[:, :2] * by).max() < FARTHEST
+        assert (block.height >= 0).all()
+    assert np.median([np.abs(block.position[:, 2] - BLOCK.position[:, 2]).max() for block in moved]) > 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torch_geometric import seed_everything
 
-from models.data.relief import random_relief
+from models.data.relief import random_relief, rugged_relief
 
 STEP_M = 1.0
 GRID = np.stack(np.meshgrid(*[np.arange(0.0, 120.0, STEP_M)] * 2, indexing="ij"), axis=-1)
@@ -75,3 +75,37 @@ def test_the_same_seed_gives_the_same_ground() -> None:
         seed_everything(5)
         drawn.append([random_relief(GRID[0], 0.3) for _ in range(5)])
     np.testing.assert_array_equal(*drawn)
+
+
+@pytest.fixture(scope="module")
+def rugged() -> list[np.ndarray]:
+    seed_everything(4)
+    flat = np.zeros(len(GRID.reshape(-1, 2)))
+    return [rugged_relief(GRID.reshape(-1, 2), flat).reshape(GRID.shape[:2]) for _ in range(200)]
+
+
+def test_rugged_ground_is_finite_and_no_mountain(rugged: list[np.ndarray]) -> None:
+    assert all(np.isfinite(ground).all() for ground in rugged)
+    # Terraces and scree rise over the whole grid of 120 m.
+    assert max(np.ptp(ground) for ground in rugged) < 200
+
+
+def test_half_of_rugged_grounds_are_flat_but_for_steep_faces(rugged: list[np.ndarray]) -> None:
+    flat_share = [(np.abs(slopes(ground)).max(axis=-1) < 1e-9).mean() for ground in rugged]
+    steepest = [np.abs(slopes(ground)).max() for ground in rugged]
+    stepped = [steep for share, steep in zip(flat_share, steepest, strict=True) if share > 0.3]
+
+    assert 0.35 < len(stepped) / len(rugged) < 0.65
+    assert np.median(stepped) > 1  # over 45 degrees
+
+
+def test_what_stands_on_rock_is_not_made_rough() -> None:
+    rough = []
+    for height in (0.0, 5.0):
+        seed_everything(5)
+        grounds = [rugged_relief(GRID.reshape(-1, 2), np.full(GRID.size // 2, height)) for _ in range(40)]
+        curved = [np.abs(np.diff(ground.reshape(GRID.shape[:2]), 2, axis=0)) > 1e-9 for ground in grounds]
+        rough.append(np.array([share.mean() > 0.95 for share in curved]))
+
+    assert 0.3 < rough[0].mean() < 0.7
+    assert not rough[1].any()
