@@ -16,22 +16,24 @@ import httpx
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_API_URL, temporary_settings
-from pydantic import BaseModel
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL, temporary_settings
+from pydantic import BaseModel, SecretStr
 
 from flows import server_reaper
+from flows.prefect_database import check_database
 from flows.preflight import check_server
-from pointcloud.errors import PointloomError
+from pointcloud.errors import PointloomError, one_line
 
 _DRAIN_SECONDS = 20
 _LOOK_SECONDS = 0.5
+_PORTS_TRIED = 2
 
 
 def run(check: Callable[[Any], None], flow: Callable[[Any], Any], parameters: BaseModel) -> Any:
     """Check the parameters, then run the flow.
 
-    The checks of the parameters and of the Prefect server come before anything starts, so that a wrong path or a server
-    that does not answer is one sentence at once.
+    The checks of the parameters and of the Prefect server or its database come before anything starts, so that a wrong
+    path or a server that does not answer is one sentence at once.
 
     Raises:
         PointloomError: as `check` and the flow raise it.
@@ -39,6 +41,8 @@ def run(check: Callable[[Any], None], flow: Callable[[Any], Any], parameters: Ba
     check(parameters)
     if url := PREFECT_API_URL.value():
         check_server(url)
+    elif database := PREFECT_SERVER_DATABASE_CONNECTION_URL.value():
+        check_database(database.get_secret_value() if isinstance(database, SecretStr) else database)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_traceback)
     with prefect_api():
@@ -55,17 +59,39 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], PointloomError))
 
 
+class _Server(SubprocessASGIServer):
+    """An embedded server that does not try for ever to start.
+
+    Prefect asks for another port whenever its server ends while starting, whatever ended it.
+    """
+
+    _ports_asked = 0
+
+    def find_available_port(self) -> int:
+        self._ports_asked += 1
+        if self._ports_asked > _PORTS_TRIED:
+            raise RuntimeError(f"it ended {_PORTS_TRIED} times while it started")
+        return super().find_available_port()
+
+    def start(self, timeout: int | None = None) -> None:
+        self._ports_asked = 0
+        super().start(timeout)
+
+
 @contextmanager
 def prefect_api() -> Iterator[None]:
     """The Prefect server that PREFECT_API_URL or the profile names, or an embedded one for the time of the block.
 
     Prefect would start the embedded one by itself, but then once more in every process of a process pool.
+
+    Raises:
+        PointloomError: the embedded server does not start.
     """
     if PREFECT_API_URL.value():
         yield
         return
     logging.getLogger("prefect.flow_runs").addFilter(_without_link)
-    server, over = SubprocessASGIServer(), threading.Event()
+    server, over = _Server(), threading.Event()
     # In the context of now: once PREFECT_API_URL is set, a new server would take itself for another's client.
     with _last_word() as tell:
         keeper = threading.Thread(
@@ -120,6 +146,11 @@ def _start(server: SubprocessASGIServer, tell: Callable[[int], None]) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         server.start()
+    except (RuntimeError, httpx.HTTPError, OSError) as error:
+        raise PointloomError(
+            f"the embedded Prefect server did not start ({one_line(error).rstrip('.')}); set PREFECT_HOME to an empty "
+            "folder, or PREFECT_API_URL to a server that runs."
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if server.server_process is not None:
@@ -137,5 +168,5 @@ def _keep_running(server: SubprocessASGIServer, tell: Callable[[int], None], ove
         if process is not None and process.poll() is not None:
             server.running = False
             # It did not start in time, as on a full disk: the next look tries again.
-            with suppress(RuntimeError, httpx.HTTPError, OSError):
+            with suppress(PointloomError):
                 _start(server, tell)

@@ -170,6 +170,7 @@ def _read(uri: str, weights: bool) -> Checkpoint:
             "it again or use the Pointloom that wrote it."
         )
     try:
+        _check_types(record)
         state = {}
         if weights:
             file = record["weights"]
@@ -199,6 +200,19 @@ def _read(uri: str, weights: bool) -> Checkpoint:
         raise SchemaError(
             f"checkpoint {uri!r} is damaged ({error}); train it again or copy it again."
         ) from error
+
+
+def _check_types(record: dict[str, Any]) -> None:
+    """Look at what no class of its own checks.
+
+    Raises:
+        KeyError, TypeError: a part that is missing, or is not of the type that `save_checkpoint` writes.
+    """
+    for name, expected in (("weights", str), ("metrics", dict), ("history", list), ("provenance", dict)):
+        if not isinstance(record[name], expected):
+            raise TypeError(f"{name} is {type(record[name]).__name__}, expected {expected.__name__}")
+    if not all(isinstance(epoch, dict) for epoch in record["history"]):
+        raise TypeError("history holds an epoch that is no mapping")
 
 
 def _check_identity(uri: str, expect: str | None) -> None:

@@ -51,8 +51,8 @@ class DecodedScan:
         noise_codes: class codes that mark noise.
         num_marked: points that were left out because the scan marks them as noise or as withheld.
         notes: what was mended, left out or assumed.
-        single_returns: whether it has return numbers that were never filled: to be labelled, its points count as single
-            returns.
+        single_returns: whether it has no return numbers, or such that were never filled: to be labelled, its points
+            count as single returns.
     """
 
     scan: str
@@ -229,8 +229,7 @@ class _Sums:
         bins, bin_points, bin_lowest = self._whole_profile()
         scale = colour_scale(max((self.largest.get(name, 0) for name in COLOURS), default=0))
         unfilled = never_filled(self.largest)
-        single_returns = not unfilled.isdisjoint(RETURNS)
-        if single_returns:
+        if not unfilled.isdisjoint(RETURNS):
             notes = (*notes, NO_RETURNS)
         names = tuple(name for name in self.attributes if name not in unfilled)
         return DecodedScan(
@@ -250,5 +249,5 @@ class _Sums:
             noise_codes=self.noise_codes,
             num_marked=self.num_marked,
             notes=notes,
-            single_returns=single_returns,
+            single_returns=not unfilled.isdisjoint(RETURNS) or set(RETURNS).isdisjoint(self.attributes),
         )

@@ -93,7 +93,11 @@ def read_region(
     names = set.intersection(*(_attributes_of(decoded, scheme is None) for decoded in present))
     attributes = {
         name: _settled(
-            _joined([table[name] for _, table in tables]).take(kept), name, source, kept, decoded_scans
+            _joined([_attribute(table, name) for _, table in tables]).take(kept),
+            name,
+            source,
+            kept,
+            decoded_scans,
         )
         for name in sorted(names)
     }
@@ -139,6 +143,11 @@ def _joined(columns: Sequence[np.ndarray]) -> np.ndarray:
     return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
 
+def _attribute(table: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """A column; zeros where the scan has none, as that of return numbers, which `_settled` fills."""
+    return table[name] if name in table else np.zeros(len(table["x"]), np.uint8)
+
+
 def _labels(table: dict[str, np.ndarray], scheme: LabelScheme, scan: str) -> np.ndarray:
     if "classification" not in table:
         return np.full(len(table["x"]), IGNORE, np.int8)
@@ -154,7 +163,7 @@ def _attributes_of(decoded: DecodedScan, to_label: bool) -> set[str]:
 def _settled(
     values: np.ndarray, name: str, source: np.ndarray, kept: np.ndarray, decoded_scans: Sequence[DecodedScan]
 ) -> np.ndarray:
-    """Colours of 8 bits as 16, and return numbers that were never filled as those of single returns, scan by scan."""
+    """Colours of 8 bits as 16, and return numbers that a scan has not as those of single returns, scan by scan."""
     if name in COLOURS:
         factor = np.array([decoded.colour_scale or 1 for decoded in decoded_scans], np.uint16)
         return values * factor[source[kept]]

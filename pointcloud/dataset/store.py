@@ -249,7 +249,7 @@ def _batches(uri: str) -> Iterator[pa.RecordBatch]:
             file = pq.ParquetFile(stream)
             _check_version(uri, (file.schema_arrow.metadata or {}).get(b"pointloom.schema_version"))
             yield from file.iter_batches(batch_size=_READ_BLOCKS)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last for names of columns
             reason = first_line(error)
             raise SchemaError(f"{uri!r} is damaged ({reason}); run the preprocess flow again.") from error
 

@@ -111,7 +111,7 @@ def _holds_points(uri: str) -> bool:
     try:
         with files.open_input(uri) as stream:
             schema = pq.read_schema(stream)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return True
     if b"geo" in (schema.metadata or {}):  # GeoParquet: polygons to review, tiles
         return False
@@ -123,7 +123,7 @@ def _parquet(uri: str) -> Iterator[pq.ParquetFile]:
     try:
         with files.open_input(uri) as stream, pq.ParquetFile(stream) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last for names of columns
         reason = first_line(error)
         raise unreadable(uri, reason, _EXPECTED) from error
 

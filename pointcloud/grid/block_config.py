@@ -49,8 +49,11 @@ class BlockConfig:
                 f"tile {self.tile_size_m} m, voxel {self.voxel_size_m} m and halo {self.halo_m} m do not fit: sizes "
                 "must be positive and the halo at most one tile."
             )
-        if self.overlap < 1 or self.max_points < 64:
-            raise PointloomError("overlap must be 1 or more and max_points 64 or more.")
+        counts = (self.overlap, self.max_points)
+        if not all(isinstance(count, int) for count in counts) or self.overlap < 1 or self.max_points < 64:
+            raise PointloomError(
+                "overlap must be a whole number of 1 or more and max_points one of 64 or more."
+            )
         if self.noise not in NOISE_CHOICES:
             raise PointloomError(f"noise {self.noise!r} is not known; expected {' or '.join(NOISE_CHOICES)}.")
         per_step = self.tile_size_m / self.voxel_size_m / self.overlap

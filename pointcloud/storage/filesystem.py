@@ -68,11 +68,12 @@ def is_utf8(name: str) -> bool:
 
 
 def printable(name: str) -> str:
-    r"""A name with the bytes that are not UTF-8 as ``\xf6``."""
+    r"""A name in one line: bytes that are not UTF-8 as ``\xf6``, line breaks and their like as ``\n``."""
     try:
-        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # no name of a disk
-        return name.encode("utf-8", "backslashreplace").decode()
+        text = name.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def walk(folder: str, recursive: bool) -> Iterator[tuple[str, int, float]]:

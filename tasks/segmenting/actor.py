@@ -114,7 +114,8 @@ class ScanSegmenter:
         except OSError as error:
             raise StorageError(scratch_sentence(error)) from error
         except ScanError as error:
-            named = error if repr(uri) in str(error) else ScanError(f"scan {uri!r}: {error}")
+            sentence = str(error).replace(f"scan {name!r}", f"scan {uri!r}", 1)
+            named = ScanError(sentence if repr(uri) in sentence else f"scan {uri!r}: {error}")
             return self._failed(name, key, ledger.QUARANTINED, began, named)
         except PointloomError as error:
             return self._failed(name, key, ledger.QUARANTINED, began, error)
@@ -189,7 +190,11 @@ class ScanSegmenter:
                 **looks,
                 "crs": name_of(decoded.crs) if decoded.crs is not None else None,
                 "noise": {"marked": decoded.num_marked, "outliers": num_outliers},
-                "notes": [*decoded.notes, *describe_noise(decoded.num_marked, num_outliers)],
+                "notes": [
+                    *decoded.notes,
+                    *labeller.assumed(decoded),
+                    *describe_noise(decoded.num_marked, num_outliers),
+                ],
                 "proof": proof.to_dict(),
                 "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
             },

@@ -18,10 +18,13 @@ from models.predictor import Predictor
 from models.weights.checkpoint import read_checkpoint
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.decoded import DecodedScan
+from pointcloud.blocks.features import FEATURES
 from pointcloud.crs import metres_per_unit
 from pointcloud.delivery.deliver import decode_beside, decode_for_labels, write_labels
 from pointcloud.delivery.las_copy import output_name
 from pointcloud.errors import PointloomError, ScanError
+from pointcloud.formats.columns import RETURNS
+from pointcloud.formats.reader import NO_RETURNS
 from pointcloud.labelling.label_points import Predict, ShowVoxels, label_points
 from pointcloud.labelling.measures import summarise
 from pointcloud.quality.drift import Sampler
@@ -108,6 +111,15 @@ class ScanLabeller:
                     )
                 )
         return decoded, neighbours
+
+    def assumed(self, decoded: DecodedScan) -> list[str]:
+        """What a scan does not carry, and the network is shown all the same, a sentence each."""
+        needed = {name for feature in self.predictor.checkpoint.features for name in FEATURES[feature][0]}
+        if needed.isdisjoint(RETURNS) or not decoded.single_returns or NO_RETURNS in decoded.notes:
+            return []
+        return [
+            "it carries no return numbers, which the network looks at: every point counts as a single return."
+        ]
 
     def logits(self, sampler: Sampler, blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
         """Each block with its (N, C) logits; the sampler looks at the blocks on their way."""

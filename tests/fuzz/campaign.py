@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from pointcloud.errors import PointloomError
 from tasks.runtime.isolation import IsolatedProcesses, isolated
-from tests.fuzz.mutations import mutate
+from tests.fuzz.mutations import mutate, name
 from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import read
 
-MEMORY_MB, TIME_LIMIT_S = (
-    3000,
-    20.0,
-)  # torch and Prefect are in the process too, for checkpoints and parameters
+MEMORY_MB = 3000  # torch and Prefect are in the process too, for checkpoints and parameters
+TIME_LIMIT_S = 20.0
 LONGEST_SENTENCE = 1200
 
 
@@ -50,9 +50,10 @@ def run(
     """Cases of all targets in turn until their number or the time is reached; inputs with a fault stay in `folder`."""
     (folder / "outside.txt").write_text("No reader may open this file.")
     sound = folder / "sound"
+    paths = {}
     for target in targets:
         (sound / target).mkdir(parents=True)
-        SEEDS[target](sound / target)
+        paths[target] = SEEDS[target](sound / target).relative_to(sound / target)
     end = time.monotonic() + seconds
     with isolated(1, MEMORY_MB, TIME_LIMIT_S) as processes:
         for number in range(num_cases):
@@ -60,9 +61,8 @@ def run(
                 return
             target = targets[number % len(targets)]
             place = folder / "cases" / f"{target}-{number}"
-            place.mkdir(parents=True)
-            path = SEEDS[target](place)
-            _damage(place, Random(f"{seed} {number}"))
+            shutil.copytree(sound / target, place)
+            path = _damage(place, place / paths[target], Random(f"{seed} {number}"))
             case = _judge(processes, target, number, path, folder)
             yield case
             if not case.fault:
@@ -86,14 +86,26 @@ def summary(cases: Sequence[Case]) -> str:
     return "\n".join(lines)
 
 
-def _damage(place: Path, random: Random) -> None:
+def _damage(place: Path, given: Path, random: Random) -> Path:
+    """Damage one file below a folder; the path that a reader is given after that."""
     paths = sorted(path for path in place.rglob("*") if path.is_file())
     # A dataset or a checkpoint is several files: mostly one of them is damaged, now and then it is lost.
     path = random.choice(paths)
     if len(paths) > 1 and random.random() < 0.05:
         path.unlink()
+    elif given.is_file() and random.random() < 0.05:
+        return _renamed(given, random)
     else:
         path.write_bytes(mutate(path.name, path.read_bytes(), random))
+    return given
+
+
+def _renamed(path: Path, random: Random) -> Path:
+    """A file under a name that is hard to work with; its suffixes stay."""
+    suffixes = os.fsencode("".join(path.suffixes))
+    while True:
+        with suppress(OSError):  # what no file can be called
+            return path.rename(os.fsdecode(os.path.join(os.fsencode(path.parent), name(random) + suffixes)))
 
 
 def _judge(processes: IsolatedProcesses, target: str, number: int, path: Path, folder: Path) -> Case:

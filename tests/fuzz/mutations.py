@@ -49,12 +49,32 @@ LAS_FIELDS = (
     (375 + 20, "H"),
 )  # fmt: skip
 
+# Fields of the LASzip record (its specification, "LAZ VLR"): compressor, coder, version, options, points of a chunk,
+# special records, number of items, and the first items' type, size and version.
+LASZIP_FIELDS = (
+    (0, "H"), (2, "H"), (4, "B"), (5, "B"), (6, "H"), (8, "I"), (12, "I"), (16, "q"), (24, "q"), (32, "H"), (34, "H"),
+    (36, "H"), (38, "H"), (40, "H"), (42, "H"), (44, "H"),
+)  # fmt: skip
+NAMES = (
+    b"h\xf6he", b"..", b"...", b"a b", b"a\nb", b"-x", b"'", b'"', b"%s", b"{0}", b"~", b"$HOME", b"*", b"[a]", b"?",
+    b"a" * 240, "日本".encode(), "o\u0308".encode(), b"\xff\xfe", b"a\tb", b"file:", b"s3:", b"C:", b"|", b"#a",
+    b"a?b=c",
+)  # fmt: skip
+
+
+def name(random: Random) -> bytes:
+    """A file's name without its suffix: all that Linux allows in one, most of it seen in the wild."""
+    pieces = (*NAMES, random.randbytes(random.randrange(1, 40)).replace(b"/", b"").replace(b"\0", b""))
+    return b"".join(random.choice(pieces) for _ in range(random.choice((1, 1, 2))))
+
 
 def mutate(name: str, data: bytes, random: Random) -> bytes:
     """A damaged copy of a file's content; `name` ends as the file does, which says where its header lies."""
     ways = [_flip, _truncate, _overwrite, _insert, _delete, _swap, _number_of_text]
     if name.endswith((".las", ".laz")):
         ways += [_las_field] * 4
+    if name.endswith(".laz"):
+        ways += [_laszip_field] * 3 + [_chunk_table] * 2
     if name.endswith(".json"):
         ways += [_json_value] * 6
     for _ in range(random.choice((1, 1, 1, 2, 4))):
@@ -113,15 +133,35 @@ def _number_of_text(data: bytes, random: Random) -> bytes:
     return data[: number.start()] + random.choice(TEXTS) + data[number.end() :]
 
 
+def _laszip_field(data: bytes, random: Random) -> bytes:
+    record = data.find(b"laszip encoded")
+    at, kind = random.choice(LASZIP_FIELDS)
+    return _number(data, record - 2 + 54 + at, kind, random) if record >= 0 else data
+
+
+def _chunk_table(data: bytes, random: Random) -> bytes:
+    """A lie in the place of the chunk table, its version or its number of chunks, or in what follows."""
+    if len(data) < 104:
+        return data
+    (points_at,) = struct.unpack_from("<I", data, 96)
+    (table_at,) = struct.unpack_from("<q", data, points_at) if points_at + 8 <= len(data) else (0,)
+    at, kind = random.choice(((points_at, "q"), (table_at, "I"), (table_at + 4, "I"), (table_at + 8, "I")))
+    return _number(data, at, kind, random)
+
+
 def _las_field(data: bytes, random: Random) -> bytes:
-    at, kind = random.choice(LAS_FIELDS)
+    return _number(data, *random.choice(LAS_FIELDS), random)
+
+
+def _number(data: bytes, at: int, kind: str, random: Random) -> bytes:
+    """A number of a kind of `struct` at a place of a file, where the file reaches as far."""
     value = (
         random.choice(DOUBLES)
         if kind == "d"
         else random.choice(INTEGERS) % 2 ** (8 * struct.calcsize(f"<{kind}"))
     )
-    piece = struct.pack(f"<{kind}", value)
-    return data[:at] + piece + data[at + len(piece) :] if len(data) > at + len(piece) else data
+    piece = struct.pack(f"<{kind.upper() if kind != 'd' else kind}", value)
+    return data[:at] + piece + data[at + len(piece) :] if 0 <= at < len(data) - len(piece) else data
 
 
 def _json_value(data: bytes, random: Random) -> bytes:

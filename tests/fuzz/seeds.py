@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import struct
 import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -80,6 +81,16 @@ def npz_bomb(folder: Path) -> Path:
     return folder / "a.npz"
 
 
+def laz_bomb(folder: Path) -> Path:
+    """A compressed file of a few kilobytes that promises four thousand million points in one chunk."""
+    content = bytearray(good(".laz", NUM_POINTS))
+    struct.pack_into("<I", content, content.index(b"laszip encoded") - 2 + 54 + 12, 2**32 - 1)
+    struct.pack_into("<I", content, 107, 2**32 - 2)
+    if content[25] >= 4:
+        struct.pack_into("<Q", content, 247, 2**32 - 2)
+    return _bytes(folder / "a.laz", bytes(content))
+
+
 def npy(folder: Path) -> Path:
     """Coordinates alone."""
     np.save(folder / "a.npy", make_cloud(NUM_POINTS).xyz)
@@ -151,8 +162,8 @@ def label_scheme(folder: Path) -> Path:
 SEEDS: dict[str, Seed] = {
     seed.__name__: seed
     for seed in (
-        las, laz, copc, ply, ply_ascii, npz, npz_bomb, npy, s3dis, labelled_parquet, dataset, records, checkpoint,
-        parameters, label_scheme,
+        las, laz, laz_bomb, copc, ply, ply_ascii, npz, npz_bomb, npy, s3dis, labelled_parquet, dataset, records,
+        checkpoint, parameters, label_scheme,
     )
 }  # fmt: skip
 if find_spec("pye57"):

@@ -18,7 +18,7 @@ from models.weights.checkpoint import read_checkpoint
 from pointcloud.dataset.store import read_blocks, read_manifest
 from pointcloud.delivery.read_back import iterate_classified
 from pointcloud.errors import PointloomError
-from pointcloud.formats.reader import iterate_clouds, read_header
+from pointcloud.formats.reader import find_scans, iterate_clouds, read_header
 from pointcloud.labels import find_scheme
 from pointcloud.storage import ledger
 
@@ -95,9 +95,12 @@ def _in_cache_of_numba() -> bool:
 
 
 def _scan(path: str) -> str:
-    header = read_header(path)
+    (source,) = find_scans([path])
+    if source.fault:
+        raise PointloomError(source.fault)
+    header = read_header(source.uri)
     num_points = 0
-    for cloud in iterate_clouds(path, report=lambda note: None):
+    for cloud in iterate_clouds(source.uri, report=lambda note: None):
         assert np.isfinite(cloud.xyz).all(), "coordinates that are not finite"
         num_points += len(cloud)
     assert num_points > 0, "no point and no word"
@@ -137,7 +140,8 @@ def _scheme(path: str) -> str:
 
 _READERS = {
     **dict.fromkeys(
-        ("las", "laz", "copc", "ply", "ply_ascii", "npz", "npz_bomb", "npy", "e57", "s3dis"), _scan
+        ("las", "laz", "laz_bomb", "copc", "ply", "ply_ascii", "npz", "npz_bomb", "npy", "e57", "s3dis"),
+        _scan,
     ),
     "labelled_parquet": _labelled,
     "dataset": _dataset,

@@ -184,6 +184,7 @@ def test_json_that_is_no_record_is_refused(folder: Path, content: bytes) -> None
         {"weights": ...}, {"network": ...}, {"network": 3}, {"network": {"in_channels": 4}}, {"features": ...},
         {"features": ["height"]}, {"features": ["xyz", "colour"]}, {"features": 7}, {"statistics": {}},
         {"label_scheme": []}, {"block_config": {"a": 1}}, {"metrics": ...}, {"history": ...},
+        {"metrics": None}, {"history": {}}, {"history": [3]}, {"provenance": None}, {"provenance": ["unfinished"]},
         {"weights": 3}, {"weights": "../weights-0000000000000000.safetensors"}, {"weights": RECORD},
     ],
     ids=str,

@@ -206,6 +206,7 @@ def test_a_damaged_shard_is_one_sentence(tmp_path: Path) -> None:
     middle = len(content) // 2
     for damaged in (
         b"", b"no Parquet", content[:middle], content[:100] + bytes(middle - 100) + content[middle:],
+        content.replace(b"num_core", b"num_\xe9ore"),
     ):  # fmt: skip
         path.write_bytes(damaged)
         with pytest.raises(SchemaError, match="is damaged") as error:

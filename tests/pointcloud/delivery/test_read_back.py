@@ -87,6 +87,10 @@ def test_a_parquet_file_is_read_chunk_by_chunk_and_a_bad_chunk_is_named(
     pq.write_table(pa.table(columns), path, row_group_size=64)
     with pytest.raises(ScanError, match=r"a\.parquet', from point \d+ on: 1 of .* NaN"):
         list(iterate_classified(str(path)))
+    path.write_bytes(path.read_bytes().replace(b"intensity", b"intensit\xe9"))
+    with pytest.raises(ScanError, match=r"cannot read scan .*a\.parquet'"):
+        list(iterate_classified(str(path)))
+    assert [source.name for source in find_clouds([str(tmp_path)])] == ["a.parquet"]
     pq.write_table(pa.table(columns).slice(0, 0), path)
     with pytest.raises(ScanError, match="holds no points"):
         list(iterate_classified(str(path)))

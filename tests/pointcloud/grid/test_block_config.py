@@ -19,7 +19,7 @@ from tests.support.clouds import SMALL, assert_one_sentence
         {"ground_window_m": 0.0}, {"overlap": 0}, {"max_points": 63}, {"voxel_size_m": 0.3}, {"overlap": 3},
         {"voxel_size_m": 16.0}, {"tile_size_m": float("nan")}, {"voxel_size_m": float("nan")},
         {"tile_size_m": float("inf")}, {"halo_m": float("nan")}, {"ground_window_m": float("inf")},
-        {"noise": "keep"},
+        {"noise": "keep"}, {"overlap": float("nan")}, {"max_points": float("nan")}, {"max_points": 100.5},
     ],
     ids=str,
 )  # fmt: skip

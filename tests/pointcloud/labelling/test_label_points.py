@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from pointcloud.labelling.options import MARKED, OUTLIER
 from tests.pointcloud.dataset.test_cutting import CONFIG, nine, whole
 from tests.support.clouds import assert_one_sentence, crop, write_las
 from tests.support.noise import below_ground, with_points
+from tests.support.scan_files import ply_bytes
 from tests.support.voxel_votes import VoxelVotes
 
 __all__ = ["nine", "whole"]
@@ -121,10 +122,24 @@ def test_logits_that_are_nan_or_infinite_are_said(whole: Path, tmp_path: Path, s
     assert_one_sentence(error, whole.name)
 
 
-def test_points_whose_return_numbers_were_never_filled_are_labelled_as_single_returns(tmp_path: Path) -> None:
+def write_unfilled(path: Path) -> Path:
+    return write_las(path.with_suffix(".las"), 600, return_number=0, number_of_returns=0)
+
+
+def write_ply(path: Path) -> Path:
+    xyz = read_cloud(str(write_unfilled(path))).xyz
+    rows = np.rec.fromarrays(xyz.T, dtype=[(name, "<f8") for name in "xyz"])
+    path.with_suffix(".ply").write_bytes(ply_bytes(rows))
+    return path.with_suffix(".ply")
+
+
+@pytest.mark.parametrize("write", [write_unfilled, write_ply])
+def test_points_without_return_numbers_are_labelled_as_single_returns(
+    tmp_path: Path, write: Callable[[Path], Path]
+) -> None:
     """A network that needs return numbers labels the scan, beside a neighbour that has some."""
     scans = [
-        write_las(tmp_path / "a.las", 600, return_number=0, number_of_returns=0),
+        write(tmp_path / "a"),
         write_las(tmp_path / "b.las", 600, seed=1, return_number=2, number_of_returns=3),
     ]
     seen: dict[str, list[np.ndarray]] = {"return_number": [], "number_of_returns": []}

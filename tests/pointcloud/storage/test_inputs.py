@@ -54,5 +54,8 @@ def test_a_path_that_is_not_utf8_is_set_aside_where_it_is_named_itself(tmp_path:
         assert "h\\xf6he/a.las' is not UTF-8" in source.fault
     with pytest.raises(StorageError, match="nothing at"):
         inputs.expand([str(folder / "no.las")], LAS)
+    (folder / "a\nb.las").write_bytes(b"x")
+    (source,) = inputs.expand([str(folder / "a\nb.las")], LAS)
+    assert r"h\xf6he/a\nb.las' is not UTF-8" in source.fault
     with pytest.raises(StorageError, match="is not UTF-8; rename it"):
         files.write_bytes(str(folder / "b"), b"x")
