@@ -126,11 +126,11 @@ def _labels(scan: Path, checkpoint: str, folder: Path) -> tuple[np.ndarray, np.n
     """Codes and confidences (P,) that the actor of the flow writes for a scan. Raises PointloomError."""
     from benchmarks.segment import local_segmenter
 
-    segmenter, rows = local_segmenter([scan], checkpoint, folder)
-    (record,) = segmenter({name: np.array([value]) for name, value in rows[0].items()})["record"]
-    if record["error"]:
-        raise PointloomError(record["error"])
-    las = laspy.read(record["output"])
+    segmenter, (to_do,) = local_segmenter([scan], checkpoint, folder)
+    record = segmenter.work(to_do)
+    if record.error:
+        raise PointloomError(record.error)
+    las = laspy.read(folder / record.path)
     return np.asarray(las.classification), np.asarray(las["confidence"], np.float32)
 
 

@@ -163,7 +163,7 @@ def blocks_of(scans: Sequence[Path], checkpoint: str, folder: Path) -> Iterator[
     """The blocks that the flow's actors see of these scans, neighbours and all."""
     record = read_checkpoint(checkpoint, weights=False)
     config = record.block_config
-    for row in local_segmenter(scans, checkpoint, folder)[1]:
+    for scan in local_segmenter(scans, checkpoint, folder)[1]:
         found: list[Block] = []
 
         def keep(blocks: Iterable[Block], found: list[Block] = found) -> Iterator[tuple[Block, np.ndarray]]:
@@ -173,10 +173,10 @@ def blocks_of(scans: Sequence[Path], checkpoint: str, folder: Path) -> Iterator[
 
         with tempfile.TemporaryDirectory(dir=folder) as name:
             scratch = Path(name)
-            decoded = decode_for_labels(row["name"], row["uri"], scratch / "own", config, record.label_scheme)
+            decoded = decode_for_labels(scan.name, scan.uri, scratch / "own", config, record.label_scheme)
             neighbours = [
                 decode_beside(other, uri, scratch / str(number), config, decoded)
-                for number, (other, uri) in enumerate(json.loads(row["neighbours"]).items())
+                for number, (other, uri) in enumerate(scan.neighbours.items())
             ]
             label_points(decoded, neighbours, config, keep, lambda logits: {})
         yield from found

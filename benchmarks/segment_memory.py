@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import laspy
-import numpy as np
 import psutil
 import torch
 
@@ -116,13 +115,13 @@ def in_new_process(scan: Path, checkpoint: str, out: Path) -> dict[str, Any]:
 def label(scan: Path, checkpoint: str, out: Path) -> dict[str, Any]:
     """What the flow's actor does with a scan: seconds, stages and peak memory."""
     torch.set_num_threads(1)
-    segmenter, (row,) = local_segmenter([scan], checkpoint, out)
+    segmenter, (to_do,) = local_segmenter([scan], checkpoint, out)
     began = time.perf_counter()
     with PeakMemory() as memory:
-        record = segmenter({name: np.array([value]) for name, value in row.items()})["record"][0]
-    if record["error"]:
-        raise SystemExit(record["error"])
-    stages = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in record["details"]["stages"].items())
+        record = segmenter.work(to_do)
+    if record.error:
+        raise SystemExit(record.error)
+    stages = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in record.details["stages"].items())
     return {"seconds": time.perf_counter() - began, "peak_mb": memory.peak / 2**20, "stages": stages}
 
 

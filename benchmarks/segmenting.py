@@ -63,11 +63,13 @@ def _classes(logits: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def local_segmenter(scans: Sequence[Path], checkpoint: str, out: Path, across_scans: bool = True) -> Any:
-    """The actor of the flow, here, and the rows it is given."""
+    """The actor of the flow, here, and what it is told of each scan."""
     # Ray, which labelling without the flow does not need.
+    from tasks.collection.plan import plan_collection
     from tasks.runtime.isolation import isolated
     from tasks.segmenting.actor import ScanSegmenter
-    from tasks.segmenting.segment import examine_collection, plan_segmenting
+    from tasks.segmenting.job import STAGE
+    from tasks.segmenting.segment import plan_segmenting
 
     job = plan_segmenting(
         checkpoint=checkpoint, out=str(out), options=LabelOptions(), num_actors=1, cpus_per_actor=1, memory_mb=3000,
@@ -76,15 +78,15 @@ def local_segmenter(scans: Sequence[Path], checkpoint: str, out: Path, across_sc
     job = replace(job, config=replace(job.config, across_scans=across_scans))
     with isolated(1, job.memory_mb, job.time_limit_s) as processes:
         sources = [Source(str(scan), scan.name) for scan in scans]
-        collection = examine_collection.fn(sources, job, processes, 1)
-    return ScanSegmenter(job), [collection.row(scan) for scan in collection.keys]
+        collection = plan_collection(STAGE, job.out, sources, job.config, job.key, processes, 1)
+    return ScanSegmenter(job), [collection.to_do(scan) for scan in collection.keys]
 
 
 def codes_of(
     scans: Sequence[Path], checkpoint: str, out: Path, across_scans: bool = True
 ) -> list[np.ndarray]:
     """The class codes (P,) that the flow's actor writes for each scan."""
-    segmenter, rows = local_segmenter(scans, checkpoint, out, across_scans)
-    for row in rows:
-        segmenter({name: np.array([value]) for name, value in row.items()})
+    segmenter, scans_to_do = local_segmenter(scans, checkpoint, out, across_scans)
+    for scan in scans_to_do:
+        segmenter.work(scan)
     return [np.asarray(laspy.read(out / scan.name).classification) for scan in scans]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic.fields import FieldInfo
 
 from pointcloud.errors import PointloomError
@@ -23,6 +23,16 @@ class FlowParameters(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    _inputs: Any = PrivateAttr(None)
+
+    def hand_on(self, inputs: Any) -> None:
+        """Keep for the flow what was found when these parameters were checked: it is not looked for twice."""
+        self._inputs = inputs
+
+    def handed_on(self) -> Any:
+        """What `hand_on` kept, once; None where nothing was checked before the flow, as in a deployment."""
+        inputs, self._inputs = self._inputs, None
+        return inputs
 
     @model_validator(mode="before")
     @classmethod

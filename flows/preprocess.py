@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from prefect import flow, get_run_logger
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.embedded_server import run
@@ -19,15 +20,16 @@ from pointcloud.formats.given_crs import CRS_HELP, UNITS_HELP, GivenCrs
 from pointcloud.formats.reader import find_scans
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import PRESETS, find_scheme
+from pointcloud.storage.contents import VERIFY_CONTENT_HELP
 from pointcloud.storage.filesystem import resolve
+from pointcloud.storage.inputs import Source
 from pointcloud.storage.lock import held
-from tasks.prefect_ui.scan_states import ScanStates, show_markdown
-from tasks.prefect_ui.survey_map import boxes_of
-from tasks.preprocessing.decoded_scans import DecodedScans, scratch_folder
-from tasks.preprocessing.plan import CuttingPlan, examine_scans
-from tasks.preprocessing.preprocess import CuttingRun, preprocess_scan, write_manifest
+from tasks.collection.plan import examine_scans
+from tasks.collection.quarantine import check_quarantine
+from tasks.prefect_ui.scan_states import show_markdown
+from tasks.preprocessing.decoded_scans import scratch_folder
+from tasks.preprocessing.preprocess import STAGE, key_of, preprocess_scans, write_manifest
 from tasks.runtime.isolation import isolated
-from tasks.runtime.quarantine import check_quarantine
 
 
 class PreprocessParameters(FlowParameters):
@@ -102,6 +104,7 @@ class PreprocessParameters(FlowParameters):
     )
     time_limit_s: float = Field(3600, gt=0, description="A scan that takes longer than this is quarantined.")
     retry_quarantined: bool = Field(True, description="Try again what could not be read, though unchanged.")
+    verify_content: bool = Field(False, description=VERIFY_CONTENT_HELP)
     max_quarantined: int = Field(
         0, ge=0, description="The flow fails when more scans than this are unreadable."
     )
@@ -152,11 +155,27 @@ class PreprocessParameters(FlowParameters):
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreprocessInputs:
+    """What the parameters of one run mean: the scans, how they are cut, and the CRSs that are given for them."""
+
+    sources: list[Source]
+    config: PreprocessConfig
+    given: GivenCrs
+
+    @staticmethod
+    def of(parameters: PreprocessParameters) -> PreprocessInputs:
+        """Look for them. Raises PointloomError for what can be told before work starts."""
+        config, given = parameters.config(), parameters.given_crs()
+        resolve(parameters.out)
+        sources = find_scans(parameters.scans)
+        given.check(source.name for source in sources)
+        return PreprocessInputs(sources=sources, config=config, given=given)
+
+
 def check(parameters: PreprocessParameters) -> None:
     """What can be told before work starts. Raises PointloomError."""
-    parameters.config()
-    resolve(parameters.out)
-    parameters.given_crs().check(source.name for source in find_scans(parameters.scans))
+    parameters.hand_on(PreprocessInputs.of(parameters))
 
 
 @flow(name="preprocess")
@@ -165,20 +184,29 @@ def preprocess(parameters: PreprocessParameters) -> str:
 
     Returns the URI of the dataset, or of a dry run the plan.
     """
-    logger, out, config = get_run_logger(), parameters.out, parameters.config()
-    sources, given = find_scans(parameters.scans), parameters.given_crs()
+    logger, out = get_run_logger(), parameters.out
+    inputs: PreprocessInputs = parameters.handed_on() or PreprocessInputs.of(parameters)
+    config = inputs.config
     # One thread a process: the flow starts as many processes as it was given cores.
     with isolated(
         parameters.processes, parameters.memory_mb, parameters.time_limit_s, threads=1
     ) as processes:
-
-        def examine() -> CuttingPlan:
-            return examine_scans(
-                sources, out, config, processes, parameters.processes, parameters.retry_quarantined, given
-            )
-
+        examine = partial(
+            examine_scans,
+            STAGE,
+            out,
+            inputs.sources,
+            config.block_config,
+            partial(key_of, config),
+            processes,
+            parameters.processes,
+            given=inputs.given,
+            window=config.window,
+            retry_quarantined=parameters.retry_quarantined,
+            verify_content=parameters.verify_content,
+        )
         if parameters.dry_run:
-            plan = examine()
+            plan = examine(dry_run=True)
             text = "\n".join([plan.plan.to_markdown(), *plan.remarks, *plan.unreached.values()])
             show_markdown(f"plan-{out}", text, f"What would be done in {out}")
             return text
@@ -187,21 +215,8 @@ def preprocess(parameters: PreprocessParameters) -> str:
             logger.info("%s", plan.plan)
             for remark in (*plan.remarks, *plan.unreached.values()):
                 logger.warning("%s", remark)
-            states = ScanStates(
-                out, f"Scans cut into {out}", plan.states(), boxes_of(plan.headers), len(plan.order), plan.tiles()
-            )  # fmt: skip
-            decoded_scans = DecodedScans(plan.sources, plan.needed(), config, folder, processes, plan.crs)
-            cutting = CuttingRun(out, config, decoded_scans, processes, states)
-            runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=parameters.processes)
-            with runner as threads:
-                futures = [
-                    threads.submit(preprocess_scan, {"scan": scan, "run": cutting})
-                    for scan in plan.scans_to_cut()
-                ]
-                done = [future.result() for future in futures]
-            states.show()
+            records = preprocess_scans(plan, out, config, processes, parameters.processes, folder, lock)
             lock.check()
-            records = plan.records_before() | {record.scan: record for record in done}
             write_manifest(records, out, config, plan.gone())
     check_quarantine(list(records.values()), parameters.max_quarantined)
     return out

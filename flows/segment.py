@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -15,15 +16,18 @@ from flows.parameters import FlowParameters
 from pointcloud.formats.given_crs import CRS_HELP, UNITS_HELP, GivenCrs
 from pointcloud.labelling.options import LabelOptions, parse_codes
 from pointcloud.storage import ledger
+from pointcloud.storage.contents import VERIFY_CONTENT_HELP
+from pointcloud.storage.inputs import Source
 from pointcloud.storage.lock import held
+from tasks.collection.plan import choose, examine_scans
+from tasks.collection.quarantine import check_quarantine
 from tasks.prefect_ui.scan_states import show_markdown
 from tasks.runtime.isolation import isolated
-from tasks.runtime.quarantine import check_quarantine
-from tasks.segmenting.collection import choose, find_scans
 from tasks.segmenting.estimate import estimate
-from tasks.segmenting.job import SegmentJob
+from tasks.segmenting.job import STAGE, SegmentJob
 from tasks.segmenting.morning_report import REPORT, ReviewOptions, write_report
-from tasks.segmenting.segment import examine_collection, foresee, plan_segmenting, segment_scans
+from tasks.segmenting.scans import find_scans
+from tasks.segmenting.segment import foresee, plan_segmenting, segment_scans
 
 
 class SegmentParameters(FlowParameters):
@@ -101,6 +105,7 @@ class SegmentParameters(FlowParameters):
     retry_quarantined: bool = Field(True, description="Try again what could not be read, though unchanged.")
     crs: list[str] = Field([], description=CRS_HELP)
     units: list[str] = Field([], description=UNITS_HELP)
+    verify_content: bool = Field(False, description=VERIFY_CONTENT_HELP)
     only: list[str] = Field(
         [],
         description="Names or globs of those of the scans to work on, quarantined ones too; the others stay, as "
@@ -164,12 +169,27 @@ class SegmentParameters(FlowParameters):
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentInputs:
+    """What the parameters of one run mean: the job, the scans, and sentences about what is left out of them."""
+
+    job: SegmentJob
+    sources: list[Source]
+    left_out: list[str]
+
+    @staticmethod
+    def of(parameters: SegmentParameters) -> SegmentInputs:
+        """Look for them. Raises PointloomError for what can be told before work starts."""
+        job, left_out = parameters.job(), list[str]()
+        sources = find_scans(parameters.scans, parameters.out, parameters.format, left_out.append)
+        choose(sources, parameters.only)
+        job.given.check(source.name for source in sources)
+        return SegmentInputs(job=job, sources=sources, left_out=left_out)
+
+
 def check(parameters: SegmentParameters) -> None:
     """What can be told before work starts. Raises PointloomError."""
-    job = parameters.job()
-    sources = find_scans(parameters.scans, parameters.out, parameters.format)
-    choose(sources, parameters.only)
-    job.given.check(source.name for source in sources)
+    parameters.hand_on(SegmentInputs.of(parameters))
 
 
 @flow(name="segment")
@@ -180,15 +200,29 @@ def segment(parameters: SegmentParameters) -> list[str]:
     among the inputs. A page about all of them and what to look at is written beside them. Returns the URIs of the
     labelled clouds, or of a dry run the plan.
     """
-    logger, out, job = get_run_logger(), parameters.out, parameters.job()
-    sources = find_scans(parameters.scans, out, parameters.format, logger.warning)
-    only = choose(sources, parameters.only) if parameters.only else []
+    logger, out = get_run_logger(), parameters.out
+    inputs: SegmentInputs = parameters.handed_on() or SegmentInputs.of(parameters)
+    job = inputs.job
+    for sentence in inputs.left_out:
+        logger.warning(sentence)
     num_readers = parameters.num_actors
     with isolated(num_readers, parameters.memory_mb, parameters.time_limit_s) as processes:
+        examine = partial(
+            examine_scans,
+            STAGE,
+            out,
+            inputs.sources,
+            job.config,
+            job.key,
+            processes,
+            num_readers,
+            given=job.given,
+            only=parameters.only,
+            retry_quarantined=parameters.retry_quarantined,
+            verify_content=parameters.verify_content,
+        )
         if parameters.dry_run:
-            collection = examine_collection(
-                sources, job, processes, num_readers, parameters.retry_quarantined, only
-            )
+            collection = examine(dry_run=True)
             lines = [
                 collection.plan.to_markdown(),
                 job.warning,
@@ -202,9 +236,7 @@ def segment(parameters: SegmentParameters) -> list[str]:
             return [text]
         with held(out, parameters.wait_s) as lock:
             job = replace(job, lock=lock)
-            collection = examine_collection(
-                sources, job, processes, num_readers, parameters.retry_quarantined, only
-            )
+            collection = examine()
             logger.info("%s; %s", collection.plan, estimate(collection, job))
             for sentence in filter(None, [job.warning, foresee(collection, job), *collection.remarks]):
                 logger.warning(sentence)
@@ -216,8 +248,8 @@ def segment(parameters: SegmentParameters) -> list[str]:
                 write_report(collection, records, job, review, time.monotonic() - began)
             finally:
                 # Of several reasons to fail, what became of the scans says most.
-                asked_for = [record for record in records if not only or record.scan in only]
-                check_quarantine(asked_for, parameters.max_quarantined)
+                asked_for = set(choose(inputs.sources, parameters.only))
+                check_quarantine([r for r in records if r.scan in asked_for], parameters.max_quarantined)
     return [ledger.output_uri(out, record) for record in records if record.path]
 
 

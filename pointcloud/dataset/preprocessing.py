@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme
 from pointcloud.storage import files as storage
 from pointcloud.storage import inputs, ledger
+from pointcloud.storage.contents import Content, Contents, content_of
+
+_PACKETS = "packets"  # what the file of the waveform packets is called among the files of a scan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,37 +73,42 @@ class Examined:
         header: None where it cannot be read; with the CRS that the scan is read in.
         error: why it has no header.
         crs: that the scan is read in, in place of what its file says; None: what the file says.
+        contents: what its files held.
     """
 
     fingerprint: str
     header: ScanHeader | None
     error: str = ""
     crs: CRS | None = None
+    contents: Contents = field(default_factory=dict)
 
 
-def examine(source: inputs.Source, given: GivenCrs | None = None) -> Examined:
-    """Look at a scan from outside.
+def examine(source: inputs.Source, given: GivenCrs | None = None, before: Contents | None = None) -> Examined:
+    """Look at a scan from outside; its bytes are read only where its files do not look as they did before.
 
     Args:
         source: the scan.
         given: CRSs and units of scans, in place of what their files say.
+        before: what its files held when they were last read.
 
     Raises:
         StorageError: it cannot be reached.
     """
-    fingerprint = fingerprint_of(source.uri)
+    before = before or {}
+    fingerprint, contents = fingerprint_of(source.uri, before)
     try:
         header = read_header(source.uri)
     except ScanError as error:
-        return Examined(fingerprint, None, str(error))
+        return Examined(fingerprint, None, str(error), contents=contents)
     if "wavepacket_index" in header.dimensions:
         # The labelled cloud brings along the packets beside the scan: when they change, it must be made again.
         packets = waveform_file(source.uri)
         if storage.exists(packets):
-            fingerprint = ledger.key_of(fingerprint, storage.fingerprint(packets))
+            contents |= {_PACKETS: content_of(packets, before.get(_PACKETS))}
+            fingerprint = ledger.key_of(fingerprint, contents[_PACKETS].fingerprint)
     crs = given.of(source.name, header.crs) if given is not None else None
     header = header if crs is None else in_crs(header, crs)
-    return Examined(_with_units(fingerprint, header.crs, crs), header, crs=crs)
+    return Examined(_with_units(fingerprint, header.crs, crs), header, crs=crs, contents=contents)
 
 
 def agree_on_crs(
@@ -112,7 +120,9 @@ def agree_on_crs(
     agreed = dict(examined)
     for scan, crs in adopted.items():
         fingerprint = _with_units(examined[scan].fingerprint, None, crs)
-        agreed[scan] = Examined(fingerprint, replace(headers[scan], crs=crs), crs=crs)
+        agreed[scan] = replace(
+            examined[scan], fingerprint=fingerprint, header=replace(headers[scan], crs=crs), crs=crs
+        )
     given = sorted(scan for scan, one in examined.items() if one.crs is not None)
     if given:
         sentences.insert(
@@ -133,16 +143,27 @@ def _with_units(fingerprint: str, crs: CRS | None, instead: CRS | None) -> str:
     return fingerprint if units == (1.0, 1.0) else ledger.key_of(fingerprint, units)
 
 
-def fingerprint_of(uri: str) -> str:
-    """What tells one content of a scan from another. Raises StorageError where it cannot be reached."""
+def fingerprint_of(uri: str, before: Contents | None = None) -> tuple[str, dict[str, Content]]:
+    """What tells one content of a scan from another, and what each of its files held.
+
+    Args:
+        uri: the scan.
+        before: what its files held when they were last read.
+
+    Raises:
+        StorageError: it cannot be reached.
+    """
+    before = before or {}
     if not is_room(uri):
-        return storage.fingerprint(uri)
+        content = content_of(uri, before.get(""))
+        return content.fingerprint, {"": content}
     # A room is a folder: its objects together are its content.
     try:
         files = object_files(uri)
     except ScanError:  # none, as whoever reads it will say
         files = []
-    return ledger.key_of([(file.name, storage.fingerprint(file.uri)) for file in files])
+    contents = {file.name: content_of(file.uri, before.get(file.name)) for file in files}
+    return ledger.key_of([(name, content.fingerprint) for name, content in contents.items()]), contents
 
 
 def read_scan(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 from pyproj import CRS
 
 from models.metrics import Scores, confusion
@@ -27,6 +27,7 @@ from tasks.report.content import Report, ScanView
 from tasks.report.gathering import GatheredView
 from tasks.report.page import render
 from tasks.report.salvage import Salvage
+from tasks.runtime.stage import stage_task
 
 _SCANS_SHOWN = 4
 _POINTS_KEPT = 2_000_000
@@ -56,7 +57,7 @@ class EvaluateJob:
     given: GivenCrs = field(default_factory=GivenCrs)
 
 
-@task(name="evaluate labelled clouds")
+@stage_task("evaluate labelled clouds")
 def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
     """Score all points of all pairs; write scores.json, scores.md, scores.parquet and report.html below `out`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -27,15 +28,17 @@ from tasks.prefect_ui.survey_map import Box, TileRuns, as_data_uri, draw_map
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_REFRESH_SECONDS = 5.0
+_REFRESH_SECONDS, _PROGRESS_SECONDS = 5.0, 1.0
+_REFRESH_SHARE = 0.02
+"""Of the time of a run, at most, goes into drawing table and map anew, however many scans they show."""
 _SHOWN_ROWS = 500
 
 
 class Progress:
-    """A progress artifact of `total` steps."""
+    """A progress artifact of `total` steps, which moves once a second at most."""
 
     def __init__(self, key: str, description: str, total: int) -> None:
-        self._total, self._done = max(total, 1), 0
+        self._total, self._done, self._shown = max(total, 1), 0, 0.0
         self._id: Any = _shown(
             lambda: create_progress_artifact(0.0, key=slugify(key), description=description)
         )
@@ -43,7 +46,9 @@ class Progress:
     def step(self, done: int | None = None) -> None:
         """One step more, or `done` steps in all."""
         self._done = self._done + 1 if done is None else done
-        if self._id is not None:
+        is_due = time.monotonic() - self._shown >= _PROGRESS_SECONDS or self._done >= self._total
+        if self._id is not None and is_due:
+            self._shown = time.monotonic()
             _shown(lambda: update_progress_artifact(self._id, progress=100.0 * self._done / self._total))
 
 
@@ -70,7 +75,7 @@ class ScanStates:
     ) -> None:
         self._states, self._boxes, self._records = dict(states), boxes, dict[str, Record]()
         self._tiles = dict(tiles or {})
-        self._lock, self._shown = threading.Lock(), time.monotonic()
+        self._lock, self._next_show = threading.Lock(), time.monotonic() + _REFRESH_SECONDS
         self._progress = Progress(f"progress-{key}", title, num_todo)
         self._table: Any = _shown(
             lambda: create_table_artifact(
@@ -96,14 +101,17 @@ class ScanStates:
             if record is not None:
                 self._records[scan] = record
                 self._progress.step()
-            if time.monotonic() - self._shown < _REFRESH_SECONDS:
+            if time.monotonic() < self._next_show:
                 return
-            self._shown = time.monotonic()
+            self._next_show = math.inf  # by this thread, now
         self.show()
 
     def show(self) -> None:
         """Bring table and map up to date now."""
+        began = time.monotonic()
         _shown(self._update)
+        ended = time.monotonic()
+        self._next_show = ended + max(_REFRESH_SECONDS, (ended - began) / _REFRESH_SHARE)
 
     def _update(self) -> None:
         with self._lock:

@@ -1,14 +1,12 @@
-"""Scans to a blocks dataset: one Prefect task per scan, then one that makes the dataset exist."""
+"""Scans to a blocks dataset: one Prefect task cuts all scans that are to do, then one makes the dataset exist."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 
 from pointcloud.blocks.decoded import DecodedScan
 from pointcloud.crs import metres_per_unit
@@ -16,102 +14,110 @@ from pointcloud.dataset import splits, store
 from pointcloud.dataset.manifest import details_of, manifest_of
 from pointcloud.dataset.preprocessing import PreprocessConfig, cut_scan
 from pointcloud.dataset.shard import ShardSums
-from pointcloud.errors import PointloomError, ScanError, StorageError
+from pointcloud.errors import PointloomError
 from pointcloud.storage import files, ledger
-from pointcloud.storage.ledger import CUTTING, READING, UNREACHED
+from pointcloud.storage.ledger import CUTTING, READING
+from pointcloud.storage.lock import Lock
+from tasks.collection.engine import outcome, threads, work_through
+from tasks.collection.plan import Collection, ScanToDo
+from tasks.collection.quarantine import check_reached
 from tasks.prefect_ui.scan_states import ScanStates
-from tasks.prefect_ui.survey_map import TileRuns
+from tasks.prefect_ui.survey_map import TileRuns, boxes_of
 from tasks.preprocessing.decoded_scans import DecodedScans
-from tasks.preprocessing.plan import STAGE, ScanToCut
 from tasks.runtime.isolation import IsolatedProcesses
-from tasks.runtime.outage import UNREACHED_IN_A_ROW, Outage, try_again
-from tasks.runtime.quarantine import check_reached
+from tasks.runtime.stage import stage_task
+
+STAGE = "preprocess"
 
 
-class CuttingRun:
-    """What the tasks of one run share, in one process.
-
-    No dataclass: Prefect walks through the fields of those for every task, and these grow with the collection.
-    """
-
-    def __init__(
-        self,
-        out: str,
-        config: PreprocessConfig,
-        decoded_scans: DecodedScans,
-        processes: IsolatedProcesses,
-        states: ScanStates,
-    ) -> None:
-        self.out, self.config, self.decoded_scans = out, config, decoded_scans
-        self.processes, self.states, self.outage = processes, states, Outage()
+def key_of(config: PreprocessConfig, content: str, neighbours: Sequence[tuple[str, str]]) -> str:
+    """Hash of all that a scan's blocks depend on: its content and its neighbours', as `tasks.collection.plan.Key`."""
+    return ledger.key_of(STAGE, store.SCHEMA_VERSION, config.to_dict(), content, list(neighbours))
 
 
-@task(name="preprocess scan", task_run_name="{scan.name}", cache_policy=NO_CACHE)
-def preprocess_scan(scan: ScanToCut, run: CuttingRun) -> ledger.Record:
-    """Read, cut and store one scan; its record, also where it is quarantined, or storage is away.
+@stage_task("preprocess scans")
+def preprocess_scans(
+    collection: Collection,
+    out: str,
+    config: PreprocessConfig,
+    processes: IsolatedProcesses,
+    num_threads: int,
+    folder: Path,
+    lock: Lock,
+) -> dict[str, ledger.Record]:
+    """Read, cut and store every scan that the plan names; scan -> record of all scans of the collection.
 
-    What storage does not give or take is tried once more; then the scan is unreached, and has no record in the ledger.
-    After several of those in a row the rest is left.
+    Args:
+        processes: where scans are decoded and cut.
+        num_threads: scans worked on at the same time.
+        folder: local, empty, for decoded scans.
+        lock: on `out`.
     """
     logger = get_run_logger()
-    if run.outage.ends_the_run:
-        sentence = (
-            f"scan {scan.uri!r} was left, because {UNREACHED_IN_A_ROW} scans in a row before it could not be reached "
-            "or written."
-        )
-        record = ledger.Record(stage=STAGE, scan=scan.name, key=scan.key, state=UNREACHED, error=sentence)
-        run.states.set(scan.name, record.state, record)
-        return record
-    began = time.monotonic()
-    run.states.set(scan.name, READING)
-    try:
-        record = try_again(lambda: _cut_and_note(scan, run, logger, began))
-    except StorageError as error:
-        record = _failed(scan, UNREACHED, began, str(error))
-    finally:
-        if not scan.error:
-            run.decoded_scans.release(scan.name)
-    run.outage.note(record.state == UNREACHED)
-    if record.state != ledger.DONE:
-        logger.warning("%s: %s", record.state, record.error)
-    if run.outage.ends_the_run:
-        logger.error(
-            "%s scans in a row ended like this: the rest is left, what is done is kept", UNREACHED_IN_A_ROW
-        )
-    run.states.set(scan.name, record.state, record)
-    return record
+    needed = {
+        scan: [scan, *collection.neighbours.get(scan, [])]
+        for scan in collection.order
+        if scan in collection.headers
+    }
+    decoded_scans = DecodedScans(collection.sources, needed, config, folder, processes, collection.crs)
+    states = ScanStates(
+        out,
+        f"Scans cut into {out}",
+        collection.states(),
+        boxes_of(collection.headers),
+        len(collection.order),
+        _tiles_before(collection),
+    )
+
+    def keep(record: ledger.Record) -> None:
+        lock.check()
+        ledger.write(out, record)
+
+    def work(scan: ScanToDo) -> ledger.Record:
+        states.set(scan.name, READING)
+        try:
+            return outcome(
+                STAGE, scan, lambda: _cut(scan, out, config, decoded_scans, processes, states), keep
+            )
+        finally:
+            if scan.name in needed:
+                decoded_scans.release(scan.name)
+
+    def tell(record: ledger.Record) -> None:
+        logger.info("%s: %s points in %.1f s", record.scan, f"{record.points_in:,}", record.seconds)
+        for note in record.details["notes"]:
+            logger.info("%s: %s", record.scan, note)
+
+    scans = [collection.to_do(scan) for scan in collection.order]
+    done = work_through(STAGE, scans, threads(work, num_threads), states, logger, tell)
+    return collection.records_before() | done
 
 
-def _cut_and_note(
-    scan: ScanToCut, run: CuttingRun, logger: logging.Logger | logging.LoggerAdapter[Any], began: float
-) -> ledger.Record:
-    """The record of a scan, which is in the ledger then. Raises StorageError."""
-    try:
-        if scan.error:
-            raise ScanError(scan.error)
-        record = _cut(scan, run, logger, began)
-    except ScanError as error:
-        named = scan.error or (str(error) if repr(scan.uri) in str(error) else f"scan {scan.uri!r}: {error}")
-        record = _failed(scan, ledger.QUARANTINED, began, named)
-    ledger.write(run.out, record)
-    return record
+def _tiles_before(collection: Collection) -> dict[str, TileRuns]:
+    """Scan -> its tiles, of those that are in the dataset already."""
+    return {
+        scan: TileRuns.from_dict(record.details["tiles"])
+        for scan, record in collection.records.items()
+        if scan in collection.headers and "tiles" in record.details
+    }
 
 
 def _cut(
-    scan: ScanToCut, run: CuttingRun, logger: logging.Logger | logging.LoggerAdapter[Any], began: float
+    scan: ScanToDo,
+    out: str,
+    config: PreprocessConfig,
+    decoded_scans: DecodedScans,
+    processes: IsolatedProcesses,
+    states: ScanStates,
 ) -> ledger.Record:
     """The record of a scan that is cut and stored. Raises ScanError, StorageError."""
-    decoded, neighbours = run.decoded_scans.of(scan.name)
-    tiles = _tiles(decoded, run.config)
-    run.states.set(scan.name, CUTTING, tiles=tiles)
+    began = time.monotonic()
+    decoded, neighbours = decoded_scans.of(scan.name)
+    tiles = _tiles(decoded, config)
+    states.set(scan.name, CUTTING, tiles=tiles)
     path = f"shards/{scan.name}.parquet"
-    uri = files.join(run.out, *path.split("/"))
-    sums: ShardSums = run.processes.call(cut_scan, decoded, neighbours, run.config, uri)
-    seconds = time.monotonic() - began
-    details = details_of(decoded, neighbours, sums, run.config)
-    logger.info("%s: %s points in %.1f s", scan.name, f"{decoded.num_points:,}", seconds)
-    for note in details["notes"]:
-        logger.info("%s: %s", scan.name, note)
+    uri = files.join(out, *path.split("/"))
+    sums: ShardSums = processes.call(cut_scan, decoded, neighbours, config, uri)
     return ledger.Record(
         stage=STAGE,
         scan=scan.name,
@@ -119,15 +125,9 @@ def _cut(
         state=ledger.DONE,
         points_in=decoded.num_points,
         points_out=sums.num_core,
-        seconds=seconds,
+        seconds=time.monotonic() - began,
         path=path,
-        details={"tiles": tiles.to_dict(), **details},
-    )
-
-
-def _failed(scan: ScanToCut, state: str, began: float, error: str) -> ledger.Record:
-    return ledger.Record(
-        stage=STAGE, scan=scan.name, key=scan.key, state=state, seconds=time.monotonic() - began, error=error
+        details={"tiles": tiles.to_dict(), **details_of(decoded, neighbours, sums, config)},
     )
 
 
@@ -137,7 +137,7 @@ def _tiles(decoded: DecodedScan, config: PreprocessConfig) -> TileRuns:
     return TileRuns.of(decoded.cells[:, :2] // config.block_config.overlap, size)
 
 
-@task(name="write manifest", cache_policy=NO_CACHE)
+@stage_task("write manifest")
 def write_manifest(
     records: Mapping[str, ledger.Record],
     out: str,

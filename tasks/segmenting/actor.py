@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
-import traceback
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
@@ -20,25 +16,19 @@ import torch
 from pointcloud.blocks.ground import describe_noise
 from pointcloud.cloud import CHUNK_POINTS
 from pointcloud.crs import name_of
-from pointcloud.errors import PointloomError, ScanError, StorageError
+from pointcloud.errors import PointloomError
 from pointcloud.labelling.options import OUTLIER
 from pointcloud.quality.doubtful_tiles import TileDoubts
 from pointcloud.quality.drift import Sampler
-from pointcloud.storage import files, ledger
-from pointcloud.storage.ledger import UNREACHED
-from tasks.runtime.isolation import scratch_sentence
-from tasks.runtime.outage import ATTEMPTS, PAUSE_SECONDS
+from pointcloud.storage import ledger
+from tasks.collection.engine import CANNOT_BEGIN, failed, outcome
+from tasks.collection.plan import ScanToDo
 from tasks.segmenting.job import STAGE, SegmentJob
 from tasks.segmenting.labeller import ScanLabeller
 
-CANNOT_BEGIN = "cannot begin"
-"""State of a scan whose actor has no network: nothing is wrong with the scan, and the run ends."""
-
-_LIVES = 3  # actors that may end over one scan, before the scan is taken for the cause
-
 
 class ScanSegmenter:
-    """Labels the scans that Ray Data hands to it, one row each; what goes back is the scan's record."""
+    """Labels the scans that it is handed, one at a time, and gives the record of each."""
 
     def __init__(self, job: SegmentJob) -> None:
         torch.set_num_threads(job.cpus_per_actor)
@@ -46,105 +36,33 @@ class ScanSegmenter:
         try:
             self._labeller = ScanLabeller(job)
         except PointloomError as error:
-            # The first scan brings it to the flow. Ray would begin anew with an actor that raises here, several times,
-            # and put the sentence at the end of a traceback.
+            # The first scan brings it to the flow: Ray would put the sentence at the end of a traceback.
             self._cannot_begin = str(error)
         else:
             self._cannot_begin = ""
             self._labeller.rehearse()
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Label the scan that the one row of a batch names; a row of what came of it."""
-        uri, name, key = (str(batch[column][0]) for column in ("uri", "name", "key"))
-        beside, crs = (json.loads(str(batch[column][0])) for column in ("neighbours", "crs"))
-        began = time.monotonic()
+    def ready(self) -> None:
+        """Return when the actor has begun."""
+
+    def work(self, scan: ScanToDo) -> ledger.Record:
+        """Label a scan and note it in the ledger; what became of it."""
         if self._cannot_begin:
-            record = ledger.Record(
-                stage=STAGE, scan=name, key=key, state=CANNOT_BEGIN, error=self._cannot_begin
-            )
-            return {"record": [asdict(record)]}
-        for attempt in range(ATTEMPTS):
-            try:
-                self._job.check_lock()
-                if self._begin(name):
-                    record = self._segment(uri, name, key, beside, crs, began)
-                else:
-                    sentence = (
-                        f"scan {uri!r}: {_LIVES} processes ended without a word while they labelled it, as they do "
-                        "when memory runs out; leave it out, cut it in pieces, or give the machine more memory."
-                    )
-                    record = self._failed(name, key, ledger.QUARANTINED, began, ScanError(sentence))
-                self._job.check_lock()
-                ledger.write(self._job.out, record)
-                break
-            except StorageError as error:
-                # The scan may be good: its ledger says nothing, so that the next run takes it up again.
-                record = self._failed(name, key, UNREACHED, began, error)
-                if attempt + 1 < ATTEMPTS:
-                    time.sleep(PAUSE_SECONDS)
-            finally:
-                with suppress(StorageError):
-                    files.delete(self._job.attempts(name))
-        return {"record": [asdict(record)]}
+            return failed(STAGE, scan, CANNOT_BEGIN, self._cannot_begin, time.monotonic())
+        return outcome(STAGE, scan, lambda: self._work_in_scratch(scan), self._job.keep)
 
-    def _begin(self, name: str) -> bool:
-        """Note that a scan is begun with; False where so many actors of this run ended over it that it is to blame.
+    def _work_in_scratch(self, scan: ScanToDo) -> ledger.Record:
+        self._job.check_lock()
+        with tempfile.TemporaryDirectory(prefix="pointloom-decoded-") as folder:
+            return self._label(scan, Path(folder))
 
-        Ray gives the scan of an actor that ended to the next, as often as it takes.
-        """
-        uri, before = self._job.attempts(name), 0
-        if files.exists(uri):
-            with suppress(StorageError, TypeError, KeyError):  # a damaged note is as good as none
-                note = files.read_json(uri)
-                before = int(note["attempts"]) if note["run"] == self._job.run else 0
-        if before >= _LIVES:
-            return False
-        files.write_json(uri, {"run": self._job.run, "attempts": before + 1})
-        return True
-
-    def _segment(
-        self, uri: str, name: str, key: str, beside: Mapping[str, str], crs: Mapping[str, str], began: float
-    ) -> ledger.Record:
-        """The record of a scan, labelled or quarantined. Raises StorageError."""
-        try:
-            with tempfile.TemporaryDirectory(prefix="pointloom-decoded-") as folder:
-                return self._label(uri, name, key, beside, crs, began, Path(folder))
-        except StorageError:
-            raise
-        except OSError as error:
-            raise StorageError(scratch_sentence(error)) from error
-        except ScanError as error:
-            sentence = str(error).replace(f"scan {name!r}", f"scan {uri!r}", 1)
-            named = ScanError(sentence if repr(uri) in sentence else f"scan {uri!r}: {error}")
-            return self._failed(name, key, ledger.QUARANTINED, began, named)
-        except PointloomError as error:
-            return self._failed(name, key, ledger.QUARANTINED, began, error)
-        except Exception as error:  # noqa: BLE001
-            # A defect of ours, or too little memory: the scan is named, the batch goes on.
-            reason = " ".join(str(error).split()).rstrip(".")
-            sentence = f"scan {uri!r}: labelling it failed unexpectedly ({type(error).__name__}: {reason})."
-            record = self._failed(name, key, ledger.QUARANTINED, began, ScanError(sentence))
-            return replace(record, details={"traceback": traceback.format_exc()})
-
-    def _failed(self, name: str, key: str, state: str, began: float, error: PointloomError) -> ledger.Record:
-        return ledger.Record(
-            stage=STAGE, scan=name, key=key, state=state, seconds=time.monotonic() - began, error=str(error)
-        )
-
-    def _label(
-        self,
-        uri: str,
-        name: str,
-        key: str,
-        beside: Mapping[str, str],
-        crs: Mapping[str, str],
-        began: float,
-        folder: Path,
-    ) -> ledger.Record:
+    def _label(self, scan: ScanToDo, folder: Path) -> ledger.Record:
+        """Raises ScanError, StorageError."""
+        uri, name, began = scan.uri, scan.name, time.monotonic()
         labeller, output = self._labeller, self._job.output(name)
         scheme, predictor = labeller.scheme, labeller.predictor
         begun, in_network = time.time(), predictor.network_seconds
-        decoded, neighbours = labeller.decode(name, uri, beside, folder, crs)
+        decoded, neighbours = labeller.decode(scan, folder)
         decoded_at = time.monotonic()
         doubts = TileDoubts(name, self._job.config, decoded.crs, decoded.extent, len(scheme))
         sampler = Sampler(self._job.config.tile_size_m)
@@ -155,7 +73,7 @@ class ScanSegmenter:
         if looks["drift"] and self._job.quarantine_drift:
             why = f"scan {uri!r} is unlike what the network was trained on: {' '.join(looks['drift'])}"
             return replace(
-                self._failed(name, key, ledger.QUARANTINED, began, ScanError(why)),
+                failed(STAGE, scan, ledger.QUARANTINED, why, began),
                 points_in=decoded.num_points,
                 details=looks,
             )
@@ -172,7 +90,7 @@ class ScanSegmenter:
         return ledger.Record(
             stage=STAGE,
             scan=name,
-            key=key,
+            key=scan.key,
             state=ledger.DONE,
             points_in=decoded.num_points,
             points_out=decoded.num_points,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -12,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.decoded import DecodedScan
@@ -22,9 +20,10 @@ from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.quality.drift import Sampler
 from pointcloud.storage import ledger
+from tasks.collection.plan import Collection, ScanToDo
 from tasks.report.figures import counted
 from tasks.runtime.isolation import scratch_sentence
-from tasks.segmenting.collection import Collection
+from tasks.runtime.stage import stage_task
 from tasks.segmenting.job import SegmentJob
 from tasks.segmenting.labeller import ScanLabeller
 
@@ -91,7 +90,7 @@ def estimate(collection: Collection, job: SegmentJob, may_sample: bool = False) 
     )
 
 
-@task(name="measure a sample", cache_policy=NO_CACHE)
+@stage_task("measure a sample")
 def measure_sample(collection: Collection, job: SegmentJob) -> Sample | str:
     """Label blocks of a scan that is to do, as an actor would; of at most three, the first that can be labelled.
 
@@ -110,7 +109,7 @@ def measure_sample(collection: Collection, job: SegmentJob) -> Sample | str:
             labeller.rehearse()
             for scan in order[:_SAMPLES]:
                 try:
-                    return _measure(labeller, collection.row(scan), job.config)
+                    return _measure(labeller, collection.to_do(scan), job.config)
                 except PointloomError as error:
                     why = str(error) if scan in str(error) else f"scan {scan!r}: {error}"
                 logger.warning("No sample: %s", why)
@@ -154,7 +153,7 @@ class _Enough(Exception):
     """Long enough was measured."""
 
 
-def _measure(labeller: ScanLabeller, row: dict[str, str], config: BlockConfig) -> Sample:
+def _measure(labeller: ScanLabeller, sample: ScanToDo, config: BlockConfig) -> Sample:
     """What labelling some blocks of a scan took, at least one of the network's batches.
 
     Raises:
@@ -164,9 +163,7 @@ def _measure(labeller: ScanLabeller, row: dict[str, str], config: BlockConfig) -
     sampler, labelled = Sampler(config.tile_size_m), 0.0
     with tempfile.TemporaryDirectory(prefix="pointloom-sample-") as name:
         folder, began = Path(name), time.monotonic()
-        scan, beside = labeller.decode(
-            row["name"], row["uri"], json.loads(row["neighbours"]), folder, json.loads(row["crs"])
-        )
+        scan, beside = labeller.decode(sample, folder)
         decoded = time.monotonic()
 
         def until_enough(blocks: Iterable[Block]) -> Iterator[Block]:
@@ -190,7 +187,7 @@ def _measure(labeller: ScanLabeller, row: dict[str, str], config: BlockConfig) -
     share = min(1.0, labelled / scan.num_points)
     device = "GPU" if labeller.predictor.device.type == "cuda" else "CPUs"
     return Sample(
-        scan=row["name"],
+        scan=sample.name,
         points=labelled,
         seconds=ended - decoded + share * (decoded - began),
         device=device,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -38,7 +37,6 @@ class SegmentJob:
         gpu: each actor has a GPU of its own.
         wait_s: seconds a Ray cluster may take until it has room for an actor.
         given: CRSs and units of scans, in place of what their files say.
-        run: tells the attempts of this run from those of others.
         lock: on `out`, of the flow; None while nothing is written.
     """
 
@@ -56,13 +54,17 @@ class SegmentJob:
     gpu: bool = False
     wait_s: float = 120.0
     given: GivenCrs = field(default_factory=GivenCrs)
-    run: str = field(default_factory=lambda: uuid.uuid4().hex)
     lock: Lock | None = None
 
     def check_lock(self) -> None:
         """Raises StorageError when another run may write to `out`; called before anything is written there."""
         if self.lock is not None:
             self.lock.check()
+
+    def keep(self, record: ledger.Record) -> None:
+        """Put a record into the ledger. Raises StorageError, as when another run may write to `out`."""
+        self.check_lock()
+        ledger.write(self.out, record)
 
     def key(self, content: str, neighbours: Sequence[tuple[str, str]]) -> str:
         """Hash of all that a labelled cloud depends on: a scan's `storage.fingerprint`, its neighbours' by name."""
@@ -100,10 +102,6 @@ class SegmentJob:
     def output(self, scan: str) -> str:
         """The URI of a scan's labelled cloud."""
         return files.join(self.out, *self.output_path(scan).split("/"))
-
-    def attempts(self, scan: str) -> str:
-        """The file that counts how often an actor began with a scan and did not get to its end."""
-        return files.join(self.out, "ledger", "attempts", f"{scan}.json")
 
     def tiles(self, scan: str) -> str:
         """The file of a scan's tiles with their confidence."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -28,6 +28,7 @@ from pointcloud.formats.reader import NO_RETURNS
 from pointcloud.labelling.label_points import Predict, ShowVoxels, label_points
 from pointcloud.labelling.measures import summarise
 from pointcloud.quality.drift import Sampler
+from tasks.collection.plan import ScanToDo
 from tasks.runtime.isolation import IsolatedProcesses
 from tasks.segmenting.job import SegmentJob
 from tasks.segmenting.rehearsal import write_scan
@@ -76,27 +77,19 @@ class ScanLabeller:
         """End the process that decodes."""
         self._isolated.close()
 
-    def decode(
-        self, name: str, uri: str, beside: Mapping[str, str], folder: Path, crs: Mapping[str, str]
-    ) -> tuple[DecodedScan, list[DecodedScan]]:
+    def decode(self, scan: ScanToDo, folder: Path) -> tuple[DecodedScan, list[DecodedScan]]:
         """A scan and its neighbours, decoded into a local folder.
-
-        Args:
-            name, uri: the scan's.
-            beside: neighbour -> its URI.
-            folder: local.
-            crs: scan or neighbour -> its CRS as PROJJSON, of those that are not read in what their files say.
 
         Raises:
             ScanError, StorageError: the scan cannot be read, or not be reached.
         """
         config, neighbours = self._job.config, []
-        instead = {scan: CRS.from_json(text) for scan, text in crs.items()}
+        instead = {name: CRS.from_json(text) for name, text in scan.crs.items()}
         decoded: DecodedScan = self._isolated.call(
-            decode_for_labels, name, uri, folder / "scan.arrow", config, self.scheme, self._job.options,
-            instead.get(name),
+            decode_for_labels, scan.name, scan.uri, folder / "scan.arrow", config, self.scheme, self._job.options,
+            instead.get(scan.name),
         )  # fmt: skip
-        for number, (other, at) in enumerate(sorted(beside.items())):
+        for number, (other, at) in enumerate(sorted(scan.neighbours.items())):
             # A neighbour that cannot be read, or has no point so near, gives no context; its own record says why.
             with suppress(ScanError):
                 neighbours.append(
@@ -178,7 +171,7 @@ class ScanLabeller:
         ):
             folder = Path(name)
             scan = write_scan(folder)
-            decoded, _ = self.decode(scan.name, str(scan), {}, folder, {})
+            decoded, _ = self.decode(ScanToDo(name=scan.name, uri=str(scan), key=""), folder)
             self.label(decoded, [], self.predictor.logits, folder)
             output = folder / "labelled" / output_name(scan.name, self._job.options.format)
             self.write(str(scan), str(output), folder)

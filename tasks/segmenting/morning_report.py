@@ -10,8 +10,7 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 
 from pointcloud.cloud import ScanHeader
 from pointcloud.quality import review_polygons
@@ -23,13 +22,14 @@ from pointcloud.quality.doubtful_tiles import (
     read_worst_tiles,
 )
 from pointcloud.storage import files, geoparquet, ledger
+from tasks.collection.plan import Collection
 from tasks.prefect_ui.scan_states import show_markdown
 from tasks.prefect_ui.survey_map import Box, boxes_of
 from tasks.report.figures import counted, grouped, per_cent
 from tasks.report.review import Doubtful, Review, class_shares, render
 from tasks.report.salvage import Salvage
 from tasks.report.words import Tile
-from tasks.segmenting.collection import Collection
+from tasks.runtime.stage import stage_task
 from tasks.segmenting.job import SegmentJob
 
 REPORT = "report.html"
@@ -64,7 +64,7 @@ class _Gathered:
     crs: dict[str, str]
 
 
-@task(name="write report", cache_policy=NO_CACHE)
+@stage_task("write report")
 def write_report(
     collection: Collection, records: Sequence[ledger.Record], job: SegmentJob, options: ReviewOptions, seconds: float
 ) -> str:  # fmt: skip

@@ -17,7 +17,7 @@ from flows.__main__ import main, parameters_from_file, run
 from models.weights.checkpoint import RECORD
 from pointcloud.dataset.store import MANIFEST
 from pointcloud.errors import PointloomError
-from tasks.segmenting.collection import find_scans
+from tasks.segmenting.scans import find_scans
 from tests.support import broken_files
 
 

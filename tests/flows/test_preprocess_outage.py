@@ -12,7 +12,7 @@ from flows import preprocess as flow
 from flows.preprocess import preprocess
 from pointcloud.dataset import store
 from pointcloud.errors import StorageError
-from tasks.runtime import outage
+from tasks.collection import outage
 from tests.flows.test_main_job import preprocessing
 from tests.support.clouds import write_las
 

@@ -28,8 +28,10 @@ from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
 from pointcloud.storage import files, lock
 from pointcloud.storage.inputs import Source
+from tasks.collection.plan import examine_scans
 from tasks.runtime.isolation import isolated
-from tasks.segmenting.segment import examine_collection, segment_scans
+from tasks.segmenting.job import STAGE
+from tasks.segmenting.segment import segment_scans
 from tests.models.test_predictor import make_predictor
 from tests.support import broken_files
 from tests.support.clouds import write_las
@@ -373,7 +375,8 @@ def test_a_checkpoint_replaced_after_the_plan_ends_the_run_with_one_sentence(
     def replaced() -> None:
         job = segmenting(scan, mine, tmp_path / "out").job()
         with isolated(1, 1500, 60.0) as processes:
-            collection = examine_collection([Source(str(scan), scan.name)], job, processes, 1)
+            sources = [Source(str(scan), scan.name)]
+            collection = examine_scans(STAGE, job.out, sources, job.config, job.key, processes, 1)
         save_checkpoint(str(mine), make_predictor(seed=1, voxel_size_m=1.0).checkpoint)
         segment_scans(collection, job)
 

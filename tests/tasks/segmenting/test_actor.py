@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,11 @@ from pointcloud.quality.drift import Range, Seen
 from pointcloud.storage import files
 from pointcloud.storage.ledger import DONE, QUARANTINED, UNREACHED
 from pointcloud.storage.lock import held
-from tasks.segmenting import actor as segmenter
+from tasks.collection import outage
+from tasks.collection.engine import CANNOT_BEGIN
+from tasks.collection.plan import ScanToDo
 from tasks.segmenting import labeller
-from tasks.segmenting.actor import CANNOT_BEGIN, ScanSegmenter
+from tasks.segmenting.actor import ScanSegmenter
 from tasks.segmenting.job import SegmentJob
 from tasks.segmenting.segment import plan_segmenting
 from tests.models.test_predictor import CLOUD, make_predictor
@@ -62,15 +63,7 @@ def published(job: SegmentJob, checkpoint: Checkpoint) -> SegmentJob:
 
 
 def run(actor: ScanSegmenter, scan: Path, beside: dict[str, str] | None = None) -> dict[str, Any]:
-    row = {
-        "uri": str(scan),
-        "name": scan.name,
-        "key": "k",
-        "neighbours": json.dumps(beside or {}),
-        "crs": "{}",
-    }
-    (record,) = actor({name: np.array([value]) for name, value in row.items()})["record"]
-    return dict(record)
+    return asdict(actor.work(ScanToDo(name=scan.name, uri=str(scan), key="k", neighbours=beside or {})))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +214,7 @@ def test_smoothing_reaches_the_network_and_asks_for_new_labels(job: SegmentJob, 
 def test_storage_that_is_away_is_no_fault_of_the_scan(
     job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmenter, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(outage, "PAUSE_SECONDS", 0.0)
     (tmp_path / "file").write_text("where a folder should be")
     scan = write_las(tmp_path / "a.las", 300)
     record = run(ScanSegmenter(replace(job, out=str(tmp_path / "file" / "out"))), scan)
@@ -243,7 +236,7 @@ def test_storage_that_comes_back_is_waited_for(
         pauses.append(seconds)
         (tmp_path / "file").unlink()
 
-    monkeypatch.setattr(segmenter.time, "sleep", mend)
+    monkeypatch.setattr(outage.time, "sleep", mend)
     record = run(
         ScanSegmenter(replace(job, out=str(tmp_path / "file" / "out"))), write_las(tmp_path / "a.las", 300)
     )
@@ -305,7 +298,7 @@ def test_what_nobody_foresaw_ends_its_scan_only_and_its_traceback_is_kept(
 def test_a_scratch_disk_that_is_full_or_gone_is_no_fault_of_the_scan(
     job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmenter, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(outage, "PAUSE_SECONDS", 0.0)
     scan = write_las(tmp_path / "a.las", 3000)
     with no_room_beyond(10_000):  # which the actor's isolated process inherits
         record = run(ScanSegmenter(job), scan)
@@ -320,22 +313,6 @@ def test_a_scratch_disk_that_is_full_or_gone_is_no_fault_of_the_scan(
     assert "No such file or directory" in record["error"]
     (tmp_path / "parts").mkdir()
     assert run(actor, scan)["state"] == DONE
-
-
-def test_a_scan_over_which_three_actors_ended_is_left_to_no_fourth(job: SegmentJob, tmp_path: Path) -> None:
-    scan = write_las(tmp_path / "a.las", 300)
-    actor = ScanSegmenter(job)
-    for _ in range(3):
-        assert actor._begin(scan.name)  # and then it is killed
-    record = run(actor, scan)
-    assert record["state"] == QUARANTINED
-    assert "3 processes ended without a word" in record["error"]
-    assert "a.las" in record["error"]
-    assert run(actor, scan)["state"] == DONE, "the next attempt counts anew"
-    assert not list((tmp_path / "labelled/ledger/attempts").iterdir())
-    for _ in range(3):
-        assert actor._begin(scan.name)
-    assert run(ScanSegmenter(replace(job, run="another")), scan)["state"] == DONE, "and so does the next run"
 
 
 @pytest.mark.parametrize(
@@ -372,7 +349,7 @@ def test_a_wrong_unit_is_said_or_quarantined_whatever_the_features(
 def test_nothing_is_published_by_a_run_that_has_lost_its_lock(
     job: SegmentJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmenter, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(outage, "PAUSE_SECONDS", 0.0)
     with held(job.out) as lock:
         actor = ScanSegmenter(replace(job, lock=lock))
         assert run(actor, write_las(tmp_path / "a.las", 300))["state"] == DONE

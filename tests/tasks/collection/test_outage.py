@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pointcloud.errors import StorageError
-from tasks.runtime import outage
-from tasks.runtime.outage import UNREACHED_IN_A_ROW, Outage, try_again
+from tasks.collection import outage
+from tasks.collection.outage import UNREACHED_IN_A_ROW, Outage, try_again
 
 
 @pytest.mark.parametrize(("failures", "calls"), [(0, 1), (1, 2)])

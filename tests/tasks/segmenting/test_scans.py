@@ -18,9 +18,10 @@ from pointcloud.formats.reader import read_header
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.storage import files, ledger
 from pointcloud.storage.inputs import Source
-from tasks.segmenting.collection import Collection, find_scans
+from tasks.collection.plan import Collection
 from tasks.segmenting.estimate import estimate
 from tasks.segmenting.job import STAGE, SegmentJob
+from tasks.segmenting.scans import find_scans
 from tests.models.test_predictor import make_predictor
 from tests.pointcloud.formats.test_s3dis import room
 from tests.support.clouds import SMALL, assert_one_sentence, read_labelled, write_las
@@ -154,7 +155,7 @@ def test_an_estimate_says_which_scans_it_does_not_count(scans: Path) -> None:
     ):
         some = {name: headers[name] for name in chosen}
         collection = Collection(
-            sources={}, keys=dict.fromkeys(some, "key"), headers=some, neighbours={}, records={},
+            stage="segment", sources={}, keys=dict.fromkeys(some, "key"), headers=some, neighbours={}, records={},
             plan=ledger.Plan(new=chosen),
         )  # fmt: skip
         assert expected in estimate(collection, job)
@@ -162,7 +163,7 @@ def test_an_estimate_says_which_scans_it_does_not_count(scans: Path) -> None:
 
 def test_finding_scans_loads_neither_torch_nor_ray_nor_prefect() -> None:
     code = (
-        "import sys, tasks.segmenting.collection\n"
+        "import sys, tasks.segmenting.scans\n"
         "assert not {'torch', 'ray', 'prefect'} & set(sys.modules), 'finding scans loads more than it needs'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

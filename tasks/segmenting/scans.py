@@ -1,71 +1,17 @@
-"""The scans of one run of segment: which they are, what is to do, and what their headers already tell."""
+"""Which scans a run of segment works on: its own labelled clouds are none."""
 
 from __future__ import annotations
 
-import fnmatch
-import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
-from pyproj import CRS
-
-from pointcloud.cloud import ScanHeader
 from pointcloud.delivery.las_copy import output_name
 from pointcloud.errors import PointloomError
 from pointcloud.formats import reader
 from pointcloud.formats.las import SUFFIXES
 from pointcloud.storage import files, inputs, ledger
-from pointcloud.storage.ledger import UNCHANGED, UNREACHED, WAITING
 from tasks.report.figures import counted
 from tasks.segmenting.job import STAGE
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Collection:
-    """The scans of one run, looked at from outside.
-
-    Attributes:
-        sources, keys: by name; a key holds everything that a labelled cloud depends on.
-        headers: of those that have one.
-        neighbours: scan -> scans whose points its tiles and halos may reach.
-        records: what the ledger knows.
-        plan: what is to do.
-        unreached: scans that storage does not give, and why; they are not in `keys`.
-        crs: scan -> the CRS that it is read in, of those that are not read in what their files say.
-        remarks: sentences about CRSs of several scans.
-    """
-
-    sources: dict[str, inputs.Source]
-    keys: dict[str, str]
-    headers: dict[str, ScanHeader]
-    neighbours: dict[str, list[str]]
-    records: dict[str, ledger.Record]
-    plan: ledger.Plan
-    unreached: dict[str, str] = field(default_factory=dict)
-    crs: dict[str, CRS] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-
-    def row(self, scan: str) -> dict[str, str]:
-        """What an actor is told of a scan."""
-        beside = {other: self.sources[other].uri for other in self.neighbours.get(scan, [])}
-        return {
-            "uri": self.sources[scan].uri,
-            "name": scan,
-            "key": self.keys[scan],
-            "neighbours": json.dumps(beside),
-            "crs": json.dumps({s: self.crs[s].to_json() for s in (scan, *beside) if s in self.crs}),
-        }
-
-    def states(self) -> dict[str, str]:
-        """Scan -> its state before anything is done."""
-        todo, states = set(self.plan.todo), dict.fromkeys(self.unreached, UNREACHED)
-        for scan in self.keys:
-            record = None if scan in todo else self.records.get(scan)
-            states[scan] = (
-                WAITING if record is None else UNCHANGED if record.state == ledger.DONE else record.state
-            )
-        return states
 
 
 def find_scans(
@@ -132,25 +78,3 @@ def _is_within(source: inputs.Source, out: str) -> bool:
         path, folder = os.path.realpath(path), os.path.realpath(folder)
     inside = path.removeprefix(f"{folder.rstrip('/')}/")
     return filesystem == other and inside != path and len(source.name) > len(inside)
-
-
-def choose(sources: Sequence[inputs.Source], only: Sequence[str]) -> list[str]:
-    """The names of the scans that names and globs mean, a `*` being also a slash; all where there are none.
-
-    Raises:
-        PointloomError: no scan is called like one of them.
-    """
-    names = [source.name for source in sources]
-    if not only:
-        return names
-    chosen: set[str] = set()
-    for pattern in only:
-        called = pattern.rstrip("/")  # a room is a folder, and shells complete one with a slash
-        meant = {name for name in names if name == called or fnmatch.fnmatchcase(name, called)}
-        if not meant:
-            raise PointloomError(
-                f"only names {pattern!r}, and none of the {len(names)} scans, such as {names[0]!r}, is called like "
-                "that; give names or globs of scans as the ledger has them."
-            )
-        chosen |= meant
-    return sorted(chosen)

@@ -8,7 +8,8 @@ import pytest
 
 from pointcloud.errors import PointloomError
 from pointcloud.storage.inputs import Source
-from tasks.segmenting.collection import choose, find_scans
+from tasks.collection.plan import choose
+from tasks.segmenting.scans import find_scans
 from tests.pointcloud.formats.test_s3dis import room
 from tests.support.clouds import assert_one_sentence, write_las
 
