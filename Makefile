@@ -10,8 +10,9 @@ PIP := $(PY) -m pip install --disable-pip-version-check --no-input --progress-ba
 STAMP := $(VENV)/.installed
 OUT := pointloom-demo
 PYTEST_ARGS :=
-# Files of tests are shared out to two processes; the slow ones measure times and kill processes, one after the other.
-PARALLEL := -n 2 --dist loadfile
+# Files of tests are shared out to four processes, which wait half of their time for servers and Ray to start, the
+# long ones first. The slow tests measure times and kill processes, one after the other.
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 FUZZ_ARGS :=
 
 # What the shell of the user points at (another Prefect server, another source tree) must not reach a run.
@@ -85,15 +86,15 @@ table1: $(STAMP)  ## the paper's ablation table, for who owns S3DIS: make table1
 	@$(PY) -m flows ablate --dataset "$(TABLE1)/blocks" --out "$(TABLE1)" --features xyz rgb room_xyz $(TABLE1_ARGS)
 
 unit: $(STAMP)  ## the tests that need neither Ray nor Prefect; under two minutes
-	$(PY) -m pytest $(PARALLEL) -m "not slow" tests/pointcloud tests/models $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(PARALLEL) -m "not slow" tests/pointcloud tests/models $(PYTEST_ARGS)
 
 test: $(STAMP)  ## the quick tests
 	@mkdir -p "$(PREFECT_HOME)-test"
-	$(HERE) PREFECT_HOME="$(PREFECT_HOME)-test" $(PY) -m pytest $(PARALLEL) -m "not slow" $(PYTEST_ARGS)
+	$(HERE) OMP_NUM_THREADS=1 PREFECT_HOME="$(PREFECT_HOME)-test" $(PY) -m pytest $(PARALLEL) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	@mkdir -p "$(PREFECT_HOME)-test"
-	$(HERE) PREFECT_HOME="$(PREFECT_HOME)-test" $(PY) -m pytest -m slow $(PYTEST_ARGS)
+	$(HERE) PREFECT_HOME="$(PREFECT_HOME)-test" $(PY) -m pytest -m slow --durations=0 --durations-min=1 $(PYTEST_ARGS)
 
 test-all: test test-slow  ## all tests
 

@@ -10,19 +10,11 @@ from prefect.testing.utilities import prefect_test_harness
 
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
-from tasks.runtime.cluster import ray_session
 
 
 @pytest.fixture(scope="session", autouse=True)
 def prefect_server() -> Iterator[None]:
     with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    """A Ray that the flows of a module find running, as on a cluster. Flows that start and end their own do without."""
-    with ray_session(num_cpus=2):
         yield
 
 

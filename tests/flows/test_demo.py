@@ -13,6 +13,8 @@ from flows.demo import DemoParameters, demo
 from pointcloud.errors import PointloomError
 from tasks.demo import DemoData, prepare_demo_data
 
+pytestmark = pytest.mark.usefixtures("no_ray_cluster")
+
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from pointcloud.errors import PointloomError
 from pointcloud.simulate.rooms import RoomsConfig, write_rooms
 from tests.support import broken_files
 
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
 
 def preprocessing(scans: list[Path], out: Path, **changes: object) -> PreprocessParameters:
     settings = {

@@ -12,6 +12,8 @@ from flows.segment import segment
 from pointcloud.errors import PointloomError
 from tests.flows.test_segment import checkpoint, segmenting, written
 
+pytestmark = pytest.mark.usefixtures("no_ray_cluster")
+
 __all__ = ["checkpoint"]
 
 

@@ -104,10 +104,12 @@ def test_what_stops_one_ray_worker_stops_all(
     assert time.monotonic() - began < 200
 
 
-def test_more_ray_workers_than_blocks_are_said(blocks: Path, tmp_path: Path) -> None:
+# The quick part: tests/tasks/training/test_worker_loop.py.
+@pytest.mark.slow
+def test_a_step_larger_than_the_dataset_is_the_dataset(blocks: Path, tmp_path: Path) -> None:
     job = without_chance(blocks, tmp_path / "out", batch_size=1000, num_workers=1)
     train_network(replace(job, training=replace(job.training, epochs=1)))
-    assert read_checkpoint(job.out).metrics["epoch"] == 1, "a step larger than the dataset is the dataset"
+    assert read_checkpoint(job.out).metrics["epoch"] == 1
 
 
 def test_ray_workers_that_never_get_room_are_said(
@@ -210,6 +212,8 @@ def test_a_training_continues_from_its_newest_complete_epoch(blocks: Path, tmp_p
     assert sorted(Path(run.folder).glob("epoch_*/")) == [third, fourth]
 
 
+# The quick part: tests/tasks/training/test_worker_loop.py, and test_fit.py for what a final failure does.
+@pytest.mark.slow
 def test_ray_workers_that_do_not_share_the_folder_are_said(
     blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +223,8 @@ def test_ray_workers_that_do_not_share_the_folder_are_said(
     assert_one_sentence(error, "or a bucket")
 
 
+# The quick part: tests/tasks/training/test_worker_loop.py, and test_fit.py for what a final failure does.
+@pytest.mark.slow
 def test_a_run_that_lost_its_lock_writes_no_epoch_and_no_checkpoint(blocks: Path, tmp_path: Path) -> None:
     job = without_chance(blocks, tmp_path / "out", epochs=1)
     with held(job.out) as lock:

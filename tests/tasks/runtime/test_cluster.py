@@ -13,6 +13,8 @@ from pointcloud.errors import PointloomError
 from tasks.runtime.cluster import ray_session
 from tests.support.clouds import assert_one_sentence
 
+pytestmark = pytest.mark.usefixtures("no_ray_cluster")
+
 
 @pytest.mark.parametrize(
     ("address", "error", "said"),

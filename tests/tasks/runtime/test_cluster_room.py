@@ -12,6 +12,8 @@ from pointcloud.errors import PointloomError
 from tasks.runtime.cluster import await_room, ray_session
 from tests.support.clouds import assert_one_sentence
 
+pytestmark = pytest.mark.usefixtures("no_ray_cluster")
+
 
 def test_too_many_ray_workers_are_said_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -14,6 +14,8 @@ from tasks.runtime.cluster import ray_session
 from tasks.runtime.ray_folder import short_ray_folder
 from tests.support.clouds import assert_one_sentence
 
+pytestmark = pytest.mark.usefixtures("no_ray_cluster")
+
 
 @pytest.fixture
 def long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
