@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from pointcloud.formats.reader import read_header
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.rooms import RoomsConfig, write_rooms
 from pointcloud.simulate.survey import SurveyConfig
-from pointcloud.storage import files, lock
+from pointcloud.storage import contents, files, lock
 from tasks.prefect_ui.survey_map import COLOURS
 from tasks.training.train import check_dataset
 from tests.flows.test_main_job import preprocessing
@@ -75,6 +76,39 @@ def test_a_new_neighbour_cuts_a_scan_again_and_a_distant_one_does_not(survey: Pa
     manifest = store.read_manifest(str(out))
     mixed = [b for b in store.read_blocks(str(out), manifest, "train") if b.source is not None]
     assert any(len(np.unique(b.source)) > 1 for b in mixed)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_scan_that_looks_unchanged_is_not_read_again_unless_asked(
+    survey: Path, tmp_path: Path, verify: bool
+) -> None:
+    """A scan is changed and its note with it, which only reading its bytes can tell."""
+    scans, out = tmp_path / "scans", tmp_path / "blocks"
+    shutil.copytree(survey, scans)
+    preprocess(preprocessing([scans], out))
+    note = contents.read_contents(str(out), "preprocess")
+    assert len(note) == 2
+    scan = sorted(scans.glob("*.laz"))[0]
+    scan.write_bytes(scan.read_bytes() + b"more")
+    stamp = contents.content_of(str(scan)).stamp
+    held = replace(note[scan.name][""], stamp=stamp, read_ns=max(stamp[1:3]) + 10**12)
+    contents.write_contents(str(out), "preprocess", note | {scan.name: {"": held}})
+    plan = preprocess(preprocessing([scans], out, dry_run=True, verify_content=verify))
+    assert ("2 scans to do (2 changed)" if verify else "0 scans to do (2 unchanged)") in plan
+
+
+def test_a_ledger_without_a_note_of_contents_is_read_once(survey: Path, tmp_path: Path) -> None:
+    out = tmp_path / "blocks"
+    preprocess(preprocessing([survey], out))
+    note, before = out / "ledger" / "preprocess.contents.json", written(out)
+    note.unlink()
+    assert "0 scans to do (2 unchanged)" in preprocess(preprocessing([survey], out, dry_run=True))
+    assert not note.exists(), "a dry run writes nothing"
+    preprocess(preprocessing([survey], out))
+    assert written(out) == before
+    assert contents.read_contents(str(out), "preprocess").keys() == {
+        scan.name for scan in survey.glob("*.la[sz]")
+    }
 
 
 def test_a_scan_that_is_gone_leaves_nothing(survey: Path, tmp_path: Path) -> None:
