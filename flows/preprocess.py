@@ -28,7 +28,7 @@ from tasks.collection.plan import examine_scans
 from tasks.collection.quarantine import check_quarantine
 from tasks.prefect_ui.scan_states import show_markdown
 from tasks.preprocessing.decoded_scans import scratch_folder
-from tasks.preprocessing.preprocess import STAGE, key_of, preprocess_scans, write_manifest
+from tasks.preprocessing.preprocess import STAGE, key_for, preprocess_scans, write_manifest
 from tasks.runtime.isolation import isolated
 
 
@@ -197,7 +197,7 @@ def preprocess(parameters: PreprocessParameters) -> str:
             out,
             inputs.sources,
             config.block_config,
-            partial(key_of, config),
+            key_for(config),
             processes,
             parameters.processes,
             given=inputs.given,

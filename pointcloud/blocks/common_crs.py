@@ -56,8 +56,12 @@ def find_common(headers: Mapping[str, ScanHeader]) -> list[CommonCrs]:
     Of one horizontal CRS with several vertical ones, scans without vertical part are a group of their own.
     """
     by_words: dict[str, list[str]] = {}
+    wkt_of = {"": ""}  # each way to write a CRS is translated once: there may be ten thousand scans
     for scan, header in sorted(headers.items()):
-        by_words.setdefault(header.crs.to_wkt() if header.crs is not None else "", []).append(scan)
+        written = header.crs.srs if header.crs is not None else ""
+        if header.crs is not None and written not in wkt_of:
+            wkt_of[written] = header.crs.to_wkt()
+        by_words.setdefault(wkt_of[written], []).append(scan)
     found: list[list[tuple[CRS | None, list[str]]]] = []
     # Those with a datum first: a group is compared with its first member.
     for scans in sorted(by_words.values(), key=lambda scans: _is_vague(headers[scans[0]].crs)):

@@ -19,7 +19,7 @@ from pointcloud.storage import files, ledger
 from pointcloud.storage.ledger import CUTTING, READING
 from pointcloud.storage.lock import Lock
 from tasks.collection.engine import outcome, threads, work_through
-from tasks.collection.plan import Collection, ScanToDo
+from tasks.collection.plan import Collection, Key, ScanToDo
 from tasks.collection.quarantine import check_reached
 from tasks.prefect_ui.scan_states import ScanStates
 from tasks.prefect_ui.survey_map import TileRuns, boxes_of
@@ -30,9 +30,14 @@ from tasks.runtime.stage import stage_task
 STAGE = "preprocess"
 
 
-def key_of(config: PreprocessConfig, content: str, neighbours: Sequence[tuple[str, str]]) -> str:
-    """Hash of all that a scan's blocks depend on: its content and its neighbours', as `tasks.collection.plan.Key`."""
-    return ledger.key_of(STAGE, store.SCHEMA_VERSION, config.to_dict(), content, list(neighbours))
+def key_for(config: PreprocessConfig) -> Key:
+    """What gives the hash of all that a scan's blocks depend on."""
+    settings = config.to_dict()
+
+    def key(content: str, neighbours: Sequence[tuple[str, str]]) -> str:
+        return ledger.key_of(STAGE, store.SCHEMA_VERSION, settings, content, list(neighbours))
+
+    return key
 
 
 @stage_task("preprocess scans")
