@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from models.data.dataset import collate, network_input, to_data
+from models.familiarity import LastFeatures, distances
 from models.network.graph import neighbours, strided_ranks
 from models.weights.checkpoint import Checkpoint
 from pointcloud.blocks.block import Block
@@ -49,6 +50,7 @@ class Predictor:
         self.checkpoint = checkpoint
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = checkpoint.build_network().to(self.device)
+        self._last = LastFeatures(self.network) if checkpoint.familiarity is not None else None
         self._rotations, self._smoothing = rotations, smoothing
         self._batch_points = batch_points or _BATCH_POINTS
         self.network_seconds = 0.0
@@ -63,16 +65,30 @@ class Predictor:
         self.network_seconds = 0.0
 
     @torch.inference_mode()
-    def logits(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
-        """Each block with its (N, C) logits, the mean over the rotations and the nearest points."""
+    def logits(
+        self, blocks: Iterable[Block], look: Callable[[Block, np.ndarray], None] | None = None
+    ) -> Iterator[tuple[Block, np.ndarray]]:
+        """Each block with its (N, C) logits, the mean over the rotations and the nearest points, by the temperature.
+
+        Args:
+            blocks: from one scan or many.
+            look: called, before the block is given back, with it and how far each of its points is from what the
+                training was like, (N,) float32 (`models.familiarity`); not called where the checkpoint does not know.
+        """
         for group in _grouped(blocks, self._batch_points):
             items = [to_data(b, self.checkpoint.features, self.checkpoint.statistics) for b in group]
             batch = collate(items)
             sizes = batch.ptr.diff().tolist()
             began = time.perf_counter()
             logits = self._turned(batch).float().cpu().split(sizes)
+            far = None
+            if look is not None and self._last is not None and self.checkpoint.familiarity is not None:
+                far = distances(self._last.values, self.checkpoint.familiarity).cpu().split(sizes)
             self.network_seconds += time.perf_counter() - began
-            yield from zip(group, (part.numpy() for part in logits), strict=True)
+            for number, block in enumerate(group):
+                if look is not None and far is not None:
+                    look(block, far[number].numpy())
+                yield block, logits[number].numpy()
 
     def _turned(self, batch: Batch) -> Tensor:
         ptr, batch = batch.ptr, batch.to(self.device)
@@ -89,7 +105,7 @@ class Predictor:
             # Halos are part of the block, so what is next to a tile's edge is smoothed with what lies beyond it.
             near = neighbours(position, ptr.tolist(), strided_ranks(self._smoothing, 1), 1)
             total = total[near.long()].mean(dim=1)
-        return total / self._rotations
+        return total / (self._rotations * self.checkpoint.temperature)
 
 
 def _grouped(blocks: Iterable[Block], batch_points: int) -> Iterator[list[Block]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,24 @@ RECORD = "checkpoint.json"
 _WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")  # never a path that leads out of the folder
 
 
+_FAMILIARITY = "familiarity."  # before the names of its tensors, among the weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Familiarity:
+    """What the training looks like in the network's last features, see `models.familiarity`.
+
+    Attributes:
+        means: (K, D) of the classes, whitened.
+        whitening: (D, D) that features are multiplied with.
+        limit: the mean distance of a tile from which it is unlike the training; 1 is usual there.
+    """
+
+    means: torch.Tensor
+    whitening: torch.Tensor
+    limit: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A trained network and everything it was trained with.
@@ -37,6 +56,9 @@ class Checkpoint:
         history: one record per epoch of training.
         provenance: dataset, settings, versions.
         seen: what the training blocks look like; None where it is not known.
+        familiarity: what they look like to the network; None where it is not known.
+        temperature: logits are divided by it, so that confidences are shares of right points (Guo et al., "On
+            Calibration of Modern Neural Networks", ICML 2017).
 
     Raises:
         SchemaError: features, statistics, classes and network that do not fit each other.
@@ -52,6 +74,8 @@ class Checkpoint:
     history: list[dict[str, Any]] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     seen: Seen | None = None
+    familiarity: Familiarity | None = None
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         check_features(self.features)
@@ -64,6 +88,8 @@ class Checkpoint:
         missing = sorted({*needed} - (self.statistics.mean.keys() & self.statistics.std.keys()))
         if missing:
             raise SchemaError(f"the statistics lack {', '.join(missing)}, which the features need.")
+        if not 0 < self.temperature < math.inf:
+            raise SchemaError(f"temperature must be positive, found {self.temperature}.")
         if len(self.label_scheme) != self.network.num_classes:
             raise SchemaError(
                 f"label scheme {self.label_scheme.name!r} has {len(self.label_scheme)} classes, the network "
@@ -100,9 +126,12 @@ def save_checkpoint(uri: str, checkpoint: Checkpoint) -> None:
     The record is written last and names the weights by hash, so that what a reader sees is either the old
     checkpoint or the new one.
     """
-    weights = safetensors.torch.save(
-        {name: t.detach().cpu().contiguous() for name, t in checkpoint.state.items()}
-    )
+    known, tensors = checkpoint.familiarity, dict(checkpoint.state)
+    trust: dict[str, Any] = {} if checkpoint.temperature == 1 else {"temperature": checkpoint.temperature}
+    if known is not None:
+        tensors |= {f"{_FAMILIARITY}means": known.means, f"{_FAMILIARITY}whitening": known.whitening}
+        trust["familiarity"] = {"limit": known.limit}
+    weights = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     file = _file_name(weights)
     record_uri = files.join(uri, RECORD)
     old = _weights_before(record_uri)
@@ -121,6 +150,7 @@ def save_checkpoint(uri: str, checkpoint: Checkpoint) -> None:
             "history": checkpoint.history,
             "provenance": checkpoint.provenance,
             "seen": None if checkpoint.seen is None else checkpoint.seen.to_dict(),
+            **trust,
         },
     )
     if old not in (None, file):
@@ -184,6 +214,14 @@ def _read(uri: str, weights: bool) -> Checkpoint:
                     f"checkpoint {uri!r} is damaged: {file} does not hold what its name says; copy it again."
                 )
             state = safetensors.torch.load(content)
+        known = {name: state.pop(name) for name in list(state) if name.startswith(_FAMILIARITY)}
+        familiarity = None
+        if known:
+            familiarity = Familiarity(
+                means=known[f"{_FAMILIARITY}means"],
+                whitening=known[f"{_FAMILIARITY}whitening"],
+                limit=float(record["familiarity"]["limit"]),
+            )
         return Checkpoint(
             network=DeepGCNConfig.from_dict(record["network"]),
             state=state,
@@ -195,6 +233,8 @@ def _read(uri: str, weights: bool) -> Checkpoint:
             history=record["history"],
             provenance=record["provenance"],
             seen=None if record.get("seen") is None else Seen.from_dict(record["seen"]),
+            familiarity=familiarity,
+            temperature=float(record.get("temperature", 1.0)),
         )
     except (KeyError, TypeError, SafetensorError) as error:
         raise SchemaError(

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyproj import CRS
 
+from pointcloud.blocks.block import Block
 from pointcloud.crs import metres_per_unit
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
@@ -52,6 +53,14 @@ _SCHEMA = pa.schema(
         *(
             pa.field(axis, pa.float64(), metadata={"doc": "mean over its points, CRS units"})
             for axis in "xyz"
+        ),
+        pa.field(
+            "unlikeness",
+            pa.float32(),
+            metadata={
+                "doc": "of its points, how far they are from what the network learnt, as a share of the limit; "
+                "null where the checkpoint has none"
+            },
         ),
         pa.field("footprint", pa.binary()),
         # The cells that hold points below the highest level; of n cells.
@@ -97,15 +106,19 @@ class TileDoubts:
     Args:
         extent: (2, 3) smallest and largest coordinates of the scan: tiles end there, so that no ground counts twice.
         num_classes: of the checkpoint.
+        limit: the mean distance of a tile from which it is unlike the training; None where it is not known.
 
     Attributes:
         area_km2: of the tiles that have points.
     """
 
     def __init__(
-        self, scan: str, config: BlockConfig, crs: CRS | None, extent: np.ndarray, num_classes: int
-    ) -> None:
+        self, scan: str, config: BlockConfig, crs: CRS | None, extent: np.ndarray, num_classes: int,
+        limit: float | None = None,
+    ) -> None:  # fmt: skip
         self._scan, self._crs, self._num_classes = scan, crs, num_classes
+        self._limit = limit
+        self._distances: dict[tuple[int, int], tuple[float, int]] = {}
         self._low, self._high = extent[:, :2]
         self._metres = metres_per_unit(crs)[0]
         self.area_km2 = 0.0
@@ -113,6 +126,26 @@ class TileDoubts:
         self._tile_size = config.voxels_per_tile * Grid.of(config, crs).voxel_size[0]
         self._rows: list[dict[str, Any]] = []
         self._places: list[tuple[float, int, dict[str, np.ndarray]]] = []
+
+    def add_distances(self, block: Block, distances: np.ndarray) -> None:
+        """Add how far the points of a block are from what the network learnt, (N,); before `add` of its region.
+
+        Blocks of the shifted grids lie across tiles and do not count.
+        """
+        if block.shift == (0, 0):
+            total, number = self._distances.get(block.tile, (0.0, 0))
+            of_core = distances[block.is_core]
+            self._distances[block.tile] = total + float(of_core.sum()), number + len(of_core)
+
+    def _unlikeness(self, tile: tuple[int, int]) -> float | None:
+        total, number = self._distances.pop(tile, (0.0, 0))
+        return total / number / self._limit if number and self._limit else None
+
+    @property
+    def share_unlike(self) -> float:
+        """Of the tiles with enough points, those that are unlike the training; 0 where that is not known."""
+        rows = [row for row in self._rows if row["num_points"] >= LEAST_POINTS]
+        return sum((row["unlikeness"] or 0) > 1 for row in rows) / max(len(rows), 1)
 
     def add(
         self, xyz: np.ndarray, voxel: np.ndarray, num_points: np.ndarray, labels: dict[str, np.ndarray]
@@ -148,6 +181,7 @@ class TileDoubts:
                 "scan": self._scan, "i": i, "j": j, "num_points": total, "confidence": confidence,
                 "class_points": np.bincount(classes, weight, self._num_classes).astype(np.int64),
                 "x": x, "y": y, "z": z,
+                "unlikeness": self._unlikeness((i, j)),
                 "footprint": geoparquet.rectangle((*low.tolist(), *high.tolist())),
                 **self._cells(voxel[rows, :2] - np.array([i, j]) * self._voxels_per_tile, weight, classes, sure),
             }

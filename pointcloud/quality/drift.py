@@ -33,6 +33,8 @@ _SHARE_OUTSIDE = 0.2
 """Share of a scan's values that may lie outside of range and margin."""
 _DENSITY_FACTOR = 2.0
 """Density may be so many times less or more than the range that training saw; twice is one overlapping flight strip."""
+_UNLIKE = 0.5
+"""Share of a scan's tiles that may be unlike the training to the network."""
 _FLAT = 0.1
 """Values that spread over a smaller share of the training's range were probably never filled."""
 _FEW = 4
@@ -197,6 +199,16 @@ def seen_in(blocks: Iterable[Block], tile_size_m: float, dataset: str) -> Seen |
         sampler.add(block)
     records = ledger.read_all(dataset, _STAGE)
     return sampler.seen({r.scan: r.points_in / r.points_out for r in records.values() if r.points_out})
+
+
+def unlike_tiles(share: float) -> list[str]:
+    """What it means that a share of a scan's tiles is unlike the training to the network: a sentence, or none."""
+    if share <= _UNLIKE:
+        return []
+    return [
+        f"{share:.0%} of its tiles are unlike what the network was trained on, by its own last features; look at its "
+        "labels before they are used, or train with such scans."
+    ]
 
 
 def _num_own(block: Block, core: np.ndarray) -> int:

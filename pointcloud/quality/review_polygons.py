@@ -36,6 +36,7 @@ _SCHEMA = pa.schema(
         ("j", pa.int64()),
         ("num_points", pa.int64()),
         ("confidence", pa.float32()),
+        ("unlikeness", pa.float32()),
         ("doubtful_points", pa.int64()),
         ("area_m2", pa.float64()),
         ("class", pa.string()),
@@ -51,6 +52,27 @@ def doubtful(tiles: pa.Table, below: float) -> pa.Table:
     """The rows of `doubtful_tiles.read_tiles` with a mean confidence below a limit, as rows to review."""
     chosen = tiles.filter(pc.less(tiles["confidence"], below))
     reason = [f"mean confidence {sure:.2f}" for sure in chosen["confidence"].to_pylist()]
+    columns: dict[str, Any] = {name: chosen[name] for name in _SCHEMA.names if name in chosen.column_names}
+    return _table({**columns, "reason": reason}, len(chosen), tiles)
+
+
+def unlike(tiles: pa.Table, below: float) -> pa.Table:
+    """The tiles that are unlike what the network was trained on, but for those that `doubtful` returns.
+
+    Of a file that was written before that was known, none.
+    """
+    if "unlikeness" not in tiles.column_names:
+        return _table({}, 0, tiles)
+    sure = pc.greater_equal(tiles["confidence"], below)
+    enough = pc.greater_equal(tiles["num_points"], LEAST_POINTS)
+    chosen = tiles.filter(pc.and_(pc.and_(sure, enough), pc.greater(tiles["unlikeness"], 1)))
+    reason = [
+        f"unlike what the network was trained on, {far:.1f} times as far from it as the limit; its confidence of "
+        f"{confidence:.2f} says little"
+        for far, confidence in zip(
+            chosen["unlikeness"].to_pylist(), chosen["confidence"].to_pylist(), strict=True
+        )
+    ]
     columns: dict[str, Any] = {name: chosen[name] for name in _SCHEMA.names if name in chosen.column_names}
     return _table({**columns, "reason": reason}, len(chosen), tiles)
 
@@ -173,7 +195,10 @@ def write(folder: str, found: Sequence[pa.Table]) -> list[str]:
 
 
 def _by_crs(found: Sequence[pa.Table]) -> list[pa.Table]:
-    """Rows with one CRS as one table, the most doubtful first; an empty table where there are none."""
+    """Rows with one CRS as one table, an empty one where there are none.
+
+    What is unlike the training comes first, then the most doubtful.
+    """
     by_crs: dict[bytes, list[pa.Table]] = {}
     for table in found:
         by_crs.setdefault(table.schema.metadata[b"geo"], []).append(table)
@@ -181,7 +206,13 @@ def _by_crs(found: Sequence[pa.Table]) -> list[pa.Table]:
         return [_SCHEMA.with_metadata(geoparquet.metadata("footprint", None)).empty_table()]
     most_first = sorted(by_crs, key=lambda geo: (-sum(map(len, by_crs[geo])), geo))
     wholes = (pa.concat_tables(by_crs[geo]) for geo in most_first)
-    return [whole.sort_by([("confidence", "ascending"), ("scan", "ascending")]) for whole in wholes]
+    order = [("is_unlike", "descending"), ("confidence", "ascending"), ("scan", "ascending")]
+    sorted_rows = []
+    for whole in wholes:
+        is_unlike = pc.fill_null(pc.greater(whole["unlikeness"], 1), False)
+        ranked = whole.append_column("is_unlike", pc.cast(is_unlike, pa.int8()))
+        sorted_rows.append(ranked.sort_by(order).drop_columns(["is_unlike"]))
+    return sorted_rows
 
 
 def crs_name(tiles: pa.Table) -> str:

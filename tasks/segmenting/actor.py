@@ -64,12 +64,13 @@ class ScanSegmenter:
         begun, in_network = time.time(), predictor.network_seconds
         decoded, neighbours = labeller.decode(scan, folder)
         decoded_at = time.monotonic()
-        doubts = TileDoubts(name, self._job.config, decoded.crs, decoded.extent, len(scheme))
+        doubts = TileDoubts(name, self._job.config, decoded.crs, decoded.extent, len(scheme), labeller.limit)
         sampler = Sampler(self._job.config.tile_size_m)
-        found = labeller.label(decoded, neighbours, partial(labeller.logits, sampler), folder, doubts.add)
+        predict = partial(labeller.logits, sampler, doubts=doubts)
+        found = labeller.label(decoded, neighbours, predict, folder, doubts.add)
         class_counts, num_outliers = _count(found, len(scheme))
         labelled, in_network = time.monotonic(), predictor.network_seconds - in_network
-        looks = labeller.looks(sampler, decoded)
+        looks = labeller.looks(sampler, decoded, doubts)
         if looks["drift"] and self._job.quarantine_drift:
             why = f"scan {uri!r} is unlike what the network was trained on: {' '.join(looks['drift'])}"
             return replace(

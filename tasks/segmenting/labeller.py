@@ -27,7 +27,8 @@ from pointcloud.formats.columns import RETURNS
 from pointcloud.formats.reader import NO_RETURNS
 from pointcloud.labelling.label_points import Predict, ShowVoxels, label_points
 from pointcloud.labelling.measures import summarise
-from pointcloud.quality.drift import Sampler
+from pointcloud.quality.doubtful_tiles import TileDoubts
+from pointcloud.quality.drift import Sampler, unlike_tiles
 from tasks.collection.plan import ScanToDo
 from tasks.runtime.isolation import IsolatedProcesses
 from tasks.segmenting.job import SegmentJob
@@ -73,6 +74,12 @@ class ScanLabeller:
         self.predictor.warm_up()
         importing.join(_IMPORT_SECONDS)
 
+    @property
+    def limit(self) -> float | None:
+        """The mean distance of a tile from which it is unlike the training; None where it is not known."""
+        familiarity = self.predictor.checkpoint.familiarity
+        return None if familiarity is None else familiarity.limit
+
     def close(self) -> None:
         """End the process that decodes."""
         self._isolated.close()
@@ -114,15 +121,20 @@ class ScanLabeller:
             "it carries no return numbers, which the network looks at: every point counts as a single return."
         ]
 
-    def logits(self, sampler: Sampler, blocks: Iterable[Block]) -> Iterator[tuple[Block, np.ndarray]]:
-        """Each block with its (N, C) logits; the sampler looks at the blocks on their way."""
+    def logits(
+        self, sampler: Sampler, blocks: Iterable[Block], doubts: TileDoubts | None = None
+    ) -> Iterator[tuple[Block, np.ndarray]]:
+        """Each block with its (N, C) logits.
+
+        The sampler looks at the blocks on their way, and the doubts at how far they are from the training.
+        """
 
         def looked_at() -> Iterator[Block]:
             for block in blocks:
                 sampler.add(block)
                 yield block
 
-        yield from self.predictor.logits(looked_at())
+        yield from self.predictor.logits(looked_at(), None if doubts is None else doubts.add_distances)
 
     def label(
         self,
@@ -150,7 +162,7 @@ class ScanLabeller:
         codes, proof = self._isolated.call(write_labels, uri, output, folder, self.scheme, self._job.options)
         return codes, proof
 
-    def looks(self, sampler: Sampler, decoded: DecodedScan) -> dict[str, Any]:
+    def looks(self, sampler: Sampler, decoded: DecodedScan, doubts: TileDoubts) -> dict[str, Any]:
         """What a scan looks like and how it is unlike the training, for its record."""
         checkpoint = self.predictor.checkpoint
         thinning = {decoded.scan: decoded.num_points / max(sampler.num_kept, 1)}
@@ -158,6 +170,7 @@ class ScanLabeller:
         if checkpoint.seen is not None:
             units = metres_per_unit(decoded.crs)
             drift = sampler.drift(checkpoint.seen, checkpoint.features, thinning, units)
+        drift += unlike_tiles(doubts.share_unlike)
         return {"seen": None if seen is None else seen.to_dict(), "drift": drift}
 
     def rehearse(self) -> None:

@@ -147,8 +147,9 @@ def _page(
         facts={
             "checkpoint": job.checkpoint,
             "polygons to review": "\n".join(polygons or ["not written"])
-            + f"\ntiles with a mean confidence below {options.below:g}, places where points below it lie close "
-            "together, scans that are quarantined or unlike the training; for QGIS, GDAL, geopandas",
+            + f"\ntiles that are unlike the training or have a mean confidence below {options.below:g}, places where "
+            "points below it lie close together, scans that are quarantined or unlike the training; for QGIS, GDAL, "
+            "geopandas",
             "ledger": files.join(job.out, "ledger", "segment"),
             "time of the stages": salvage.make("the time of the stages", lambda: _stages(now), "–"),
             **({"coordinate systems": "\n".join(collection.remarks)} if collection.remarks else {}),
@@ -226,7 +227,11 @@ def _look(uri: str, below: float, class_names: Sequence[str]) -> _Looked | None:
     return _Looked(
         review_polygons.crs_name(tiles),
         pa.concat_tables(
-            [review_polygons.doubtful(tiles, below), review_polygons.clusters(tiles, below, class_names)]
+            [
+                review_polygons.unlike(tiles, below),
+                review_polygons.doubtful(tiles, below),
+                review_polygons.clusters(tiles, below, class_names),
+            ]
         ),
         enough.tolist(),
         geoparquet.bounds(tiles["footprint"].to_pylist()),

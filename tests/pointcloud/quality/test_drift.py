@@ -14,7 +14,7 @@ from pointcloud.crs import metres_per_unit
 from pointcloud.errors import SchemaError
 from pointcloud.formats.reader import read_cloud
 from pointcloud.grid.block_config import BlockConfig
-from pointcloud.quality.drift import Range, Sampler, Seen, seen_in
+from pointcloud.quality.drift import Range, Sampler, Seen, seen_in, unlike_tiles
 from pointcloud.storage import ledger
 from tests.support.clouds import REAL, SMALL, cut, make_cloud
 from tests.support.wrong_units import miswritten, simulated
@@ -200,3 +200,9 @@ def test_a_record_comes_back_and_another_is_refused() -> None:
     assert Seen.from_dict(before) == training(), "a checkpoint from before"
     with pytest.raises(SchemaError, match="not a record of what training saw"):
         Seen.from_dict({"density": 3})
+
+
+def test_a_scan_is_unlike_the_training_where_most_of_its_tiles_are() -> None:
+    assert unlike_tiles(0.5) == []
+    (sentence,) = unlike_tiles(0.62)
+    assert sentence.startswith("62% of its tiles are unlike what the network was trained on")

@@ -14,6 +14,7 @@ import pyogrio
 import pytest
 from pyproj import CRS
 
+from pointcloud.blocks.block import Block
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.quality import review_polygons
 from pointcloud.quality.doubtful_tiles import TileDoubts, read_tiles
@@ -159,3 +160,56 @@ def test_so_many_clusters_of_a_scan_the_largest_first(
     assert len(counts) == 4
     monkeypatch.setattr(review_polygons, "MOST_CLUSTERS", 2)
     assert review_polygons.clusters(tiles, 0.6, CLASSES)["doubtful_points"].to_pylist() == counts[:2]
+
+
+def test_tiles_unlike_the_training_come_first_however_sure(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    xyz = rng.uniform((0, 0, 0), (48, 16, 5), (3000, 3))
+    voxel = np.floor(xyz / 0.5).astype(np.int64)
+    tile = voxel[:, 0] // 32
+    doubts = TileDoubts("a.laz", CONFIG, CRS_M, np.array([xyz.min(axis=0), xyz.max(axis=0)]), 3, limit=2.0)
+    sure = np.where(tile == 0, 0.5, 0.99).astype(np.float32)
+    labels = {"classes": np.zeros(len(xyz), np.uint8), "confidence": sure}
+    for n, far in enumerate((1.0, 3.0, 1.5)):
+        for shift in ((0, 0), (1, 0)):
+            block = make_block(n, shift)
+            # The halo, and the shifted grid, are of other tiles.
+            distances = np.where(block.is_core & (shift == (0, 0)), far, 99.0).astype(np.float32)
+            doubts.add_distances(block, distances)
+    doubts.add(xyz, voxel, np.ones(len(xyz), np.int64), labels)
+    doubts.write(uri := str(tmp_path / "a.parquet"))
+    tiles = read_tiles(uri)
+
+    assert tiles["unlikeness"].to_pylist() == [0.5, 1.5, 0.75]
+    assert doubts.share_unlike == pytest.approx(1 / 3)
+    found = [review_polygons.doubtful(tiles, 0.6), review_polygons.unlike(tiles, 0.6)]
+    rows = pq.read_table(review_polygons.write(str(tmp_path / "review"), found)[1]).to_pylist()
+    assert [row["i"] for row in rows] == [1, 0]
+    assert rows[0]["reason"] == (
+        "unlike what the network was trained on, 1.5 times as far from it as the limit; its confidence of 0.99 "
+        "says little"
+    )
+
+
+def test_where_nothing_is_known_of_the_training_no_tile_is_unlike_it(tmp_path: Path) -> None:
+    tiles = tiles_with([], tmp_path)
+
+    assert tiles["unlikeness"].null_count == len(tiles)
+    assert len(review_polygons.unlike(tiles, 0.6)) == 0
+    assert len(review_polygons.unlike(tiles.drop_columns(["unlikeness"]), 0.6)) == 0
+
+
+def make_block(tile: int, shift: tuple[int, int]) -> Block:
+    return Block(
+        scan="a.laz",
+        tile=(tile, 0),
+        shift=shift,
+        cell=(0.0, 0.0, 16.0, 16.0),
+        origin=np.zeros(3),
+        position=np.zeros((6, 3), np.float32),
+        height=np.zeros(6, np.float32),
+        attributes={},
+        label=None,
+        is_core=np.arange(6) < 4,
+        point_index=np.arange(6),
+    )
