@@ -47,6 +47,7 @@ from pointcloud.grid.block_config import BlockConfig
 from pointcloud.storage import ledger
 from pointcloud.storage.inputs import Source
 
+NOTHING_HELD_OUT = SplitRule(val_fraction=0.0)
 _LEAST_LABELLED = 30
 """Points with a class that a block needs to be drawn for training."""
 
@@ -157,7 +158,7 @@ def settings(options: argparse.Namespace) -> tuple[PreprocessConfig, DeepGCNConf
     config = PreprocessConfig(
         block_config=blocks,
         scheme=scheme_of(classes),
-        rule=SplitRule(val_fraction=0.0),
+        rule=NOTHING_HELD_OUT,
         required=features,
     )
     shape: dict[str, Any] = {

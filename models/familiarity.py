@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ _DRAWN = 200
 _RIDGE = 1e-3
 """Of the mean variance, added to each: features that hardly vary would make everything far away."""
 _FEW = 10
+_ENOUGH = 300
+"""Blocks that are looked at: 60,000 points."""
 _SHARE_BEYOND = 0.02
 """Tiles of the training that lie beyond the limit, where no other is known."""
 
@@ -45,6 +48,11 @@ def distances(features: Tensor, familiarity: Familiarity) -> Tensor:
     """(P,) of features (P, D) from the nearest class of the training; a tile of the training has 1 on average."""
     whitening, means = familiarity.whitening.to(features), familiarity.means.to(features)
     return torch.cdist(features @ whitening, means).amin(dim=1)
+
+
+def some(blocks: Iterable[Block], number: int) -> Iterator[Block]:
+    """As many as are enough to learn from, evenly spread over so many blocks."""
+    return islice(blocks, 0, None, max(1, number // _ENOUGH))
 
 
 @torch.inference_mode()
@@ -70,7 +78,7 @@ def learn_familiarity(checkpoint: Checkpoint, blocks: Iterable[Block]) -> Checkp
         block_of.append(torch.full((len(chosen),), number))
     if len(features) < _FEW:
         return checkpoint
-    of_points, labels, number = torch.cat(features), torch.cat(predicted), torch.cat(block_of)
+    of_points, labels, of_block = torch.cat(features), torch.cat(predicted), torch.cat(block_of)
     classes = labels.unique().tolist()
     means = torch.stack([of_points[labels == index].mean(dim=0) for index in classes])
     spread = torch.cat([of_points[labels == index] - means[n] for n, index in enumerate(classes)])
@@ -79,8 +87,8 @@ def learn_familiarity(checkpoint: Checkpoint, blocks: Iterable[Block]) -> Checkp
     whitening = torch.linalg.inv(torch.linalg.cholesky(covariance)).T
     found = Familiarity(means=(means @ whitening).float(), whitening=whitening.float(), limit=float("inf"))
     far = distances(of_points.float(), found).double()
-    of_blocks = torch.zeros(len(features), dtype=torch.float64).index_add_(0, number, far)
-    of_blocks /= number.bincount()
+    of_blocks = torch.zeros(len(features), dtype=torch.float64).index_add_(0, of_block, far)
+    of_blocks /= of_block.bincount()
     usual = float(of_blocks.mean())
     limit = float(of_blocks.quantile(1 - _SHARE_BEYOND)) / usual
     scaled = Familiarity(means=found.means / usual, whitening=found.whitening / usual, limit=limit)
