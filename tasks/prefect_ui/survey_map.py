@@ -19,10 +19,11 @@ COLOURS = {
 }  # fmt: skip
 """State of a scan -> its colour, in the order of the legend."""
 
+_NEEDS_A_LOOK = [QUARANTINED, UNREACHED, CUTTING, READING, WAITING, DONE, UNCHANGED]
 _WIDTH, _LEGEND = 800.0, 26.0
 
 Box = tuple[float, float, float, float]
-_MOST_SHAPES = 4000  # of a picture that a browser draws at once
+_MOST_SHAPES = 4000  # of a picture that a browser draws at once, and that Prefect takes: 1.5 MB
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,33 @@ def draw_map(
     if joined and sum(len(of.runs) for of in tiles.values()) > _MOST_SHAPES:
         tiles = {}
     counts = {state: sum(found == state for found in states.values()) for state in COLOURS}
+    if len(boxes) > _MOST_SHAPES:
+        boxes, states, tiles = *_gathered(boxes, states), {}
     shapes = []
     for scan, box in boxes.items():
         colour = COLOURS.get(states.get(scan, WAITING), COLOURS[WAITING])
         places = tiles[scan].boxes(joined) if scan in tiles else [box]
         shapes += [(place, colour, scan) for place in places]
     return draw_boxes(shapes, [(colour, f"{state} {counts[state]:,}") for state, colour in COLOURS.items()])
+
+
+def _gathered(boxes: Mapping[str, Box], states: Mapping[str, str]) -> tuple[dict[str, Box], dict[str, str]]:
+    """Scans that lie close together as one each, in the state of the one that most needs a look."""
+    side = int(_MOST_SHAPES**0.5)
+    ground = np.array(list(boxes.values())).reshape(-1, 2, 2)
+    centres = ground.mean(axis=1)
+    low, high = centres.min(axis=0), centres.max(axis=0)
+    cells = np.minimum((centres - low) / np.maximum(high - low, 1e-9) * side, side - 1).astype(int)
+    members: dict[int, list[int]] = {}
+    for number, cell in enumerate((cells[:, 0] * side + cells[:, 1]).tolist()):
+        members.setdefault(cell, []).append(number)
+    names, places, worst = list(boxes), dict[str, Box](), dict[str, str]()
+    for numbers in members.values():
+        (x0, y0), (x1, y1) = ground[numbers, 0].min(axis=0).tolist(), ground[numbers, 1].max(axis=0).tolist()
+        name = f"{len(numbers)} scans, {names[numbers[0]]} first" if len(numbers) > 1 else names[numbers[0]]
+        places[name] = (x0, y0, x1, y1)
+        worst[name] = min((states.get(names[n], WAITING) for n in numbers), key=_NEEDS_A_LOOK.index)
+    return places, worst
 
 
 def draw_boxes(boxes: Sequence[tuple[Box, str, str]], legend: Sequence[tuple[str, str]]) -> str:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pointcloud.storage.ledger import DONE, QUARANTINED
 from tasks.prefect_ui import survey_map
-from tasks.prefect_ui.survey_map import COLOURS, TileRuns, draw_map
+from tasks.prefect_ui.survey_map import COLOURS, TileRuns, as_data_uri, draw_map
 
 
 def shapes(svg: str) -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -56,3 +57,17 @@ def test_thousands_of_tiles_are_joined_and_more_are_left_out(monkeypatch: pytest
     box = {"a.laz": (0.0, 0.0, 10.0, 10.0)}
     assert len(list(shapes(draw_map(box, {}, {"a.laz": square})))) == 6
     assert len(list(shapes(draw_map(box, {}, {"a.laz": chess})))) == 1
+
+
+def test_ten_thousand_scans_are_a_picture_that_prefect_takes_and_a_bad_one_is_seen() -> None:
+    boxes = {
+        f"tile_{x:03}_{y:03}.laz": (20.0 * x, 20.0 * y, 20.0 * x + 20, 20.0 * y + 20)
+        for x in range(100)
+        for y in range(100)
+    }
+    states = dict.fromkeys(boxes, DONE) | {"tile_050_050.laz": QUARANTINED}
+    svg = draw_map(boxes, states)
+    assert len(as_data_uri(svg)) < 1_500_000
+    assert "done 9,999" in svg
+    assert svg.count(f'fill="{COLOURS[QUARANTINED]}"') == 2, "one in the legend, one on the map"
+    assert "scans, tile_" in svg
