@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-from tests.support.ray_cluster import _shared_ray, no_ray_cluster, ray_cluster
 from tests.support.s3 import bucket, s3_server
 
-__all__ = ["_shared_ray", "bucket", "no_ray_cluster", "ray_cluster", "s3_server"]
+__all__ = ["bucket", "s3_server"]
 
 settings.register_profile("pointloom", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("pointloom")

@@ -10,6 +10,9 @@ from prefect.testing.utilities import prefect_test_harness
 
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
+from tests.support.ray_cluster import end_of_the_shared_ray, no_ray_cluster, ray_cluster
+
+__all__ = ["end_of_the_shared_ray", "no_ray_cluster", "ray_cluster"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,26 +6,27 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+import ray
+
+from tasks.runtime.cluster import ray_session
+
+_CLUSTER = ExitStack()
 
 
-@pytest.fixture(scope="session")
-def _shared_ray() -> Iterator[ExitStack]:
-    with ExitStack() as cluster:
-        yield cluster
+@pytest.fixture(scope="session", autouse=True)
+def end_of_the_shared_ray() -> Iterator[None]:
+    yield
+    _CLUSTER.close()
 
 
 @pytest.fixture(scope="module")
-def ray_cluster(_shared_ray: ExitStack) -> None:
+def ray_cluster() -> None:
     """A Ray with two CPUs that the flows of a module find running, as on a cluster; the next module finds it too."""
-    import ray  # most tests do without
-
-    from tasks.runtime.cluster import ray_session
-
     if not ray.is_initialized():
-        _shared_ray.enter_context(ray_session(num_cpus=2))
+        _CLUSTER.enter_context(ray_session(num_cpus=2))
 
 
 @pytest.fixture(scope="module")
-def no_ray_cluster(_shared_ray: ExitStack) -> None:
+def no_ray_cluster() -> None:
     """No Ray runs, for tests whose code starts and ends one."""
-    _shared_ray.close()
+    _CLUSTER.close()
