@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.metadata
 import importlib.util
 import os
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -75,8 +76,11 @@ def main(arguments: list[str]) -> int:
     try:
         _check_extras(arguments)
         app.config = parameters_from_file(arguments)
-        with writable_prefect_home() if _starts_a_flow(arguments) else nullcontext():
-            app(arguments, exit_on_error=False, print_error=False)
+        if _starts_a_flow(arguments):
+            home = ExitStack()
+            home.enter_context(writable_prefect_home())
+            atexit.register(home.close)  # after the embedded server, which ends with this process
+        app(arguments, exit_on_error=False, print_error=False)
     except (PointloomError, CycloptsError) as error:
         sentence = _sentence(error) if isinstance(error, CycloptsError) else str(error)
         print(f"error: {sentence}", file=sys.stderr)

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
-import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import httpx
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker
-from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_DATABASE_CONNECTION_URL,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
 from pydantic import BaseModel, SecretStr
 
-from flows import server_reaper
+from flows import server_process
 from flows.prefect_database import check_database
 from flows.preflight import check_server
-from pointcloud.errors import PointloomError, one_line
+from pointcloud.errors import PointloomError
 
-_DRAIN_SECONDS = 20
-_LOOK_SECONDS = 0.5
-_PORTS_TRIED = 2
+_STOP_SECONDS = 20
+_PAUSE_SECONDS = 0.5
+_ASK_SECONDS = 1.0
+_POLL_SECONDS = 0.05
+_SHORT_QUIET_SECONDS, _QUIET_SECONDS = 0.3, 3.0
+_UNFINISHED = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
 
 
 def run(check: Callable[[Any], None], flow: Callable[[Any], Any], parameters: BaseModel) -> Any:
@@ -59,30 +67,13 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], PointloomError))
 
 
-class _Server(SubprocessASGIServer):
-    """An embedded server that does not try for ever to start.
-
-    Prefect asks for another port whenever its server ends while starting, whatever ended it.
-    """
-
-    _ports_asked = 0
-
-    def find_available_port(self) -> int:
-        self._ports_asked += 1
-        if self._ports_asked > _PORTS_TRIED:
-            raise RuntimeError(f"it ended {_PORTS_TRIED} times while it started")
-        return super().find_available_port()
-
-    def start(self, timeout: int | None = None) -> None:
-        self._ports_asked = 0
-        super().start(timeout)
-
-
 @contextmanager
 def prefect_api() -> Iterator[None]:
-    """The Prefect server that PREFECT_API_URL or the profile names, or an embedded one for the time of the block.
+    """The Prefect server that PREFECT_API_URL or the profile names, or an embedded one.
 
-    Prefect would start the embedded one by itself, but then once more in every process of a process pool.
+    The embedded one is started once and ends with this process, not with the `with` body: Prefect sends log lines and
+    the states of tasks in the background, the last of them when the interpreter ends. (Prefect would start one by
+    itself, but then once more in every process of a process pool.)
 
     Raises:
         PointloomError: the embedded server does not start.
@@ -91,82 +82,133 @@ def prefect_api() -> Iterator[None]:
         yield
         return
     logging.getLogger("prefect.flow_runs").addFilter(_without_link)
-    server, over = _Server(), threading.Event()
-    # In the context of now: once PREFECT_API_URL is set, a new server would take itself for another's client.
-    with _last_word() as tell:
-        keeper = threading.Thread(
-            target=copy_context().run, args=(_keep_running, server, tell, over), daemon=True
+    server = _embedded_server()
+    server.wait_until_ready()
+    with temporary_settings({PREFECT_API_URL: server.api_url}):
+        yield
+
+
+@cache
+def _embedded_server() -> EmbeddedServer:
+    server = EmbeddedServer()
+    atexit.register(server.stop)  # after Prefect has sent what it has, which it does when threads are joined
+    return server
+
+
+class EmbeddedServer:
+    """A Prefect server in a process of its own, which starts at once, and again at the same address when it is lost.
+
+    Its socket belongs to this process, so that what is asked while the server starts waits for the answer.
+
+    Attributes:
+        api_url: as PREFECT_API_URL has it.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.api_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/api"
+        self._over, self._began = threading.Event(), datetime.now(UTC).isoformat()
+        self._process = self._start()
+        self._keeper = threading.Thread(
+            target=self._keep_running, name="keeper of the Prefect server", daemon=True
         )
-        _start(server, tell)
-        keeper.start()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the server answers.
+
+        Raises:
+            PointloomError: it ends while it starts, or does not answer in Prefect's time for that.
+        """
+        limit = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        while not self._answers():
+            if self._process.poll() is not None:
+                raise _not_started("it ended while it started")
+            if time.monotonic() > limit:
+                raise _not_started("it does not answer")
+        if self._keeper.ident is None:
+            self._keeper.start()
+
+    def stop(self) -> None:
+        """End the server, and wait for its end."""
+        self._await_states()
+        self._over.set()
+        _end(self._process)
+        if self._keeper.ident is not None:
+            self._keeper.join(_STOP_SECONDS)
+        self._socket.close()
+
+    def _await_states(self) -> None:
+        """Wait until the states of tasks are in the database.
+
+        The server takes them as events and records them one by one; what still waits when it ends is lost. Nothing
+        tells how many wait: all are taken to be recorded when no task is left running, and nothing changes any more.
+        """
+        counts, now = (-1, -1), time.monotonic()
+        changed, limit = now, now + _STOP_SECONDS
+        while now < limit:
+            try:
+                before, counts = counts, (self._count_tasks(), self._count_tasks(_UNFINISHED))
+            except httpx.HTTPError:  # it was lost; what waited in it is lost with it
+                return
+            now = time.monotonic()
+            if counts != before:
+                changed = now
+            elif now - changed > (_QUIET_SECONDS if counts[1] else _SHORT_QUIET_SECONDS):
+                return
+            time.sleep(_POLL_SECONDS)
+
+    def _count_tasks(self, states: tuple[str, ...] = ()) -> int:
+        """How many task runs since this server's start are known to it, in any state or in one of these."""
+        tasks: dict[str, Any] = {"expected_start_time": {"after_": self._began}}
+        if states:
+            tasks["state"] = {"type": {"any_": states}}
+        answer = httpx.post(
+            f"{self.api_url}/task_runs/count",
+            json={"task_runs": tasks},
+            timeout=_STOP_SECONDS,
+            trust_env=False,
+        )
+        return int(answer.raise_for_status().json())
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-P", server_process.__file__, str(self._socket.fileno())],
+            stdin=subprocess.PIPE,
+            bufsize=0,  # closing has nothing left to write
+            pass_fds=[self._socket.fileno()],
+        )
+
+    def _answers(self) -> bool:
         try:
-            with temporary_settings({PREFECT_API_URL: server.api_url}):
-                yield
-        finally:
-            # Logs and events travel in the background; without the server they would be tried again and again.
-            APILogWorker.drain_all(timeout=_DRAIN_SECONDS)
-            EventsWorker.drain_all(timeout=_DRAIN_SECONDS)
-            over.set()
-            keeper.join()
-            server.stop()
+            return httpx.get(f"{self.api_url}/health", timeout=_ASK_SECONDS, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    def _keep_running(self) -> None:
+        """Start the server again whenever it was lost: one that runs out of memory would end a training of hours."""
+        while True:
+            self._process.wait()
+            if self._over.wait(_PAUSE_SECONDS):
+                return
+            self._process = self._start()
+            if self._over.is_set():
+                _end(self._process)
 
 
-@contextmanager
-def _last_word() -> Iterator[Callable[[int], None]]:
-    """Takes the embedded server's process id, so that the server ends even if this process is killed."""
-    process = subprocess.Popen(
-        [sys.executable, "-I", server_reaper.__file__],
-        stdin=subprocess.PIPE,
-        bufsize=0,  # closing has nothing left to write
-        start_new_session=True,
+def _end(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):
+        process.stdin.write(server_process.ALL_IS_WELL)
+    process.stdin.close()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _not_started(reason: str) -> PointloomError:
+    return PointloomError(
+        f"the embedded Prefect server did not start ({reason}); set PREFECT_HOME to an empty folder, or "
+        "PREFECT_API_URL to a server that runs."
     )
-
-    stdin = process.stdin
-    assert stdin is not None
-
-    def tell(pid: int) -> None:
-        with suppress(BrokenPipeError):  # it was killed itself, which is no reason to end a flow
-            stdin.write(b"%d\n" % pid)
-
-    try:
-        yield tell
-    finally:
-        tell(server_reaper.ALL_IS_WELL)
-        stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_DRAIN_SECONDS)
-
-
-def _start(server: SubprocessASGIServer, tell: Callable[[int], None]) -> None:
-    """Start a server that does not hear Ctrl-C.
-
-    It reaches every process of a terminal, and the flow has yet to report its end to the server, which inherits what
-    is blocked here.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        server.start()
-    except (RuntimeError, httpx.HTTPError, OSError) as error:
-        raise PointloomError(
-            f"the embedded Prefect server did not start ({one_line(error).rstrip('.')}); set PREFECT_HOME to an empty "
-            "folder, or PREFECT_API_URL to a server that runs."
-        ) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if server.server_process is not None:
-            tell(server.server_process.pid)
-
-
-def _keep_running(server: SubprocessASGIServer, tell: Callable[[int], None], over: threading.Event) -> None:
-    """Start the server again, at the same address, whenever it has ended before the flow.
-
-    SIGTERM to a process group, as `timeout` and Slurm send it, ends it while the flow has yet to report its end, and
-    would try to for minutes; a server that runs out of memory would end a training of hours.
-    """
-    while not over.wait(_LOOK_SECONDS):
-        process = server.server_process
-        if process is not None and process.poll() is not None:
-            server.running = False
-            # It did not start in time, as on a full disk: the next look tries again.
-            with suppress(PointloomError):
-                _start(server, tell)

@@ -91,7 +91,7 @@ def test_a_terminated_training_leaves_neither_ray_nor_the_embedded_server(
 ) -> None:
     run = start(embedded=True)
     before = run.wait_for_epochs()
-    assert run.find("prefect.server")
+    assert run.find("server_process")
     assert run.find("raylet")
     code, left = run.terminate(group)
     assert code == 128 + signal.SIGTERM
