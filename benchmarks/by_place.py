@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.airborne import BLOCKS, BLOCKS_PER_PLACE, FEATURES, NETWORK, PLAN
 from benchmarks.places import PLACES, allowed, chosen_classes, folds_of, scheme_of, sources_of
-from benchmarks.pretrain import FEATURES
 from benchmarks.scan_training import Budget, cut_records, train_on_blocks
 from benchmarks.segmenting import label_scans
 from models.network.configurations import DeepGCNConfig
 from models.predictor import Predictor
-from models.recipes import AIRBORNE, RECIPES, TrainConfig
+from models.recipes import RECIPES, TrainConfig
 from models.recipes import recipe as find_recipe
 from models.weights.checkpoint import Checkpoint, save_checkpoint
 from pointcloud import markdown
@@ -43,7 +43,6 @@ from pointcloud.dataset.preprocessing import PreprocessConfig
 from pointcloud.dataset.splits import SplitRule
 from pointcloud.errors import PointloomError
 from pointcloud.formats.reader import read_cloud
-from pointcloud.grid.block_config import BlockConfig
 from pointcloud.storage import ledger
 from pointcloud.storage.inputs import Source
 
@@ -79,15 +78,16 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--only-fold", type=int, metavar="N", help="one of the folds, from 0")
     add("--classes", nargs="+", metavar="NAME", help="(default: without water and bridge deck)")
     add("--features", nargs="+", default=list(FEATURES), metavar="NAME", help="xyz first")
-    add("--voxel-m", type=float, default=0.4)
-    add("--tile-m", type=float, default=16.0)
-    add("--halo-m", type=float, default=2.0)
+    add("--voxel-m", type=float, default=BLOCKS.voxel_size_m)
+    add("--tile-m", type=float, default=BLOCKS.tile_size_m)
+    add("--halo-m", type=float, default=BLOCKS.halo_m)
+    add("--max-points", type=int, default=BLOCKS.max_points, help="of a block")
     add("--recipe", choices=RECIPES, default="modern")
     add("--plan", nargs="+", default=[], metavar="NAME=VALUE", help="fields of TrainConfig")
     add("--network", nargs="+", default=[], metavar="NAME=VALUE", help="fields of DeepGCNConfig")
     add("--steps", type=int, default=1500, help="of the optimizer, at most; in whole epochs")
     add("--minutes", type=float, help="of training at most, estimated from its first steps")
-    add("--blocks", type=int, default=80, help="of each place that an epoch takes, at most")
+    add("--blocks", type=int, default=BLOCKS_PER_PLACE, help="of each place that an epoch takes, at most")
     add("--threads", type=int, default=2)
     add("--seed", type=int, default=0)
     return parser.parse_args(argv)
@@ -152,26 +152,19 @@ def settings(options: argparse.Namespace) -> tuple[PreprocessConfig, DeepGCNConf
     features = tuple(options.features)
     check_features(features)
     classes = chosen_classes(options.classes)
-    blocks = BlockConfig(
-        tile_size_m=options.tile_m, halo_m=options.halo_m, voxel_size_m=options.voxel_m, overlap=2
-    )
+    blocks = replace(
+        BLOCKS, tile_size_m=options.tile_m, halo_m=options.halo_m, voxel_size_m=options.voxel_m,
+        max_points=options.max_points,
+    )  # fmt: skip
     config = PreprocessConfig(
         block_config=blocks,
         scheme=scheme_of(classes),
         rule=NOTHING_HELD_OUT,
         required=features,
     )
-    shape: dict[str, Any] = {
-        "num_layers": 4,
-        "channels": 32,
-        "fusion_channels": 256,
-        "prediction_channels": (128, 64),
-        **_fields(options.network, DeepGCNConfig),
-    }
+    shape = NETWORK | _fields(options.network, DeepGCNConfig)
     network = DeepGCNConfig(in_channels=num_channels(features), num_classes=len(classes), **shape)
-    ours: dict[str, Any] = {}
-    if options.recipe == "modern":
-        ours = {"batch_size": 2, "learning_rate": 3e-3, "ema_decay": 0.98, "class_weights": False, **AIRBORNE}
+    ours = PLAN if options.recipe == "modern" else {}
     plan = find_recipe(options.recipe, **(ours | {"seed": options.seed} | _fields(options.plan, TrainConfig)))
     return config, network, plan
 

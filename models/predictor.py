@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,11 +15,13 @@ from torch_geometric.data import Batch
 
 from models.data.dataset import collate, network_input, to_data
 from models.familiarity import LastFeatures, distances
-from models.network.graph import neighbours, strided_ranks
+from models.network.graph import nearest_points, ranks_of, strided_ranks
 from models.weights.checkpoint import Checkpoint
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.tiles import iterate_blocks, thin
 from pointcloud.cloud import ATTRIBUTES, Cloud
+
+_Item = TypeVar("_Item")
 
 _BATCH_POINTS = 16_384  # enough to fill two cores; more only needs more memory
 
@@ -75,9 +79,7 @@ class Predictor:
             look: called, before the block is given back, with it and how far each of its points is from what the
                 training was like, (N,) float32 (`models.familiarity`); not called where the checkpoint does not know.
         """
-        for group in _grouped(blocks, self._batch_points):
-            items = [to_data(b, self.checkpoint.features, self.checkpoint.statistics) for b in group]
-            batch = collate(items)
+        for group, batch in _one_ahead(map(self._with_features, _grouped(blocks, self._batch_points))):
             sizes = batch.ptr.diff().tolist()
             began = time.perf_counter()
             logits = self._turned(batch).float().cpu().split(sizes)
@@ -89,6 +91,11 @@ class Predictor:
                 if look is not None and far is not None:
                     look(block, far[number].numpy())
                 yield block, logits[number].numpy()
+
+    def _with_features(self, group: list[Block]) -> tuple[list[Block], Batch]:
+        """Blocks, and what the network takes of them."""
+        features, statistics = self.checkpoint.features, self.checkpoint.statistics
+        return group, collate([to_data(block, features, statistics) for block in group])
 
     def _turned(self, batch: Batch) -> Tensor:
         ptr, batch = batch.ptr, batch.to(self.device)
@@ -103,9 +110,20 @@ class Predictor:
             total = total + self.network(network_input(batch, self.checkpoint.block_config.tile_size_m), ptr)
         if self._smoothing > 1:
             # Halos are part of the block, so what is next to a tile's edge is smoothed with what lies beyond it.
-            near = neighbours(position, ptr.tolist(), strided_ranks(self._smoothing, 1), 1)
+            bounds = ptr.tolist()
+            nearest = nearest_points(position, bounds, self._smoothing)
+            near = ranks_of(nearest, bounds, strided_ranks(self._smoothing, 1), 1)
             total = total[near.long()].mean(dim=1)
         return total / (self._rotations * self.checkpoint.temperature)
+
+
+def _one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The same items; while one is used, the next is made on a thread of its own, as compiled kernels allow."""
+    with ThreadPoolExecutor(1, "pointloom-blocks") as pool:
+        upcoming = pool.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = pool.submit(next, items, None)
+            yield item
 
 
 def _grouped(blocks: Iterable[Block], batch_points: int) -> Iterator[list[Block]]:

@@ -32,6 +32,14 @@ def neighbour_max(x: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
     return largest, at
 
 
+def neighbour_largest(x: Tensor, neighbours: Tensor) -> Tensor:
+    """max_j x_j, (P, C), as `neighbour_max` finds it, for evaluation, which needs no j."""
+    largest = torch.empty(x.shape, dtype=x.dtype)
+    arrays = (t.detach().contiguous().numpy() for t in (x, neighbours, largest))
+    run_on_threads(_neighbour_largest, len(x), *arrays)
+    return largest
+
+
 def edge_extremes(
     a: Tensor, b: Tensor, neighbours: Tensor, sign: Tensor, floor: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,11 +89,16 @@ def _scalar(value: float, like: Tensor) -> np.floating:
 
 @compiled
 def _neighbour_max(first, end, x, neighbours, largest, at):
+    num_channels = x.shape[1]
+    # Indices as wide as the values: the compiler then chooses several of both at once.
+    best, best_at = np.empty(num_channels, x.dtype), np.empty(num_channels, np.int32)
     for i in range(first, end):
-        largest[i] = x[neighbours[i, 0]]
-        at[i] = 0
+        best[:] = x[neighbours[i, 0]]
+        best_at[:] = 0
         for j in range(1, neighbours.shape[1]):
-            _keep_larger(x[neighbours[i, j]], np.uint8(j), largest[i], at[i])
+            _keep_larger(x[neighbours[i, j]], np.int32(j), best, best_at)
+        for c in range(num_channels):
+            largest[i, c], at[i, c] = best[c], best_at[c]
 
 
 @njit
@@ -94,6 +107,37 @@ def _keep_larger(x, j, largest, at):
         larger = x[c] > largest[c]
         largest[c] = x[c] if larger else largest[c]
         at[c] = j if larger else at[c]
+
+
+@compiled
+def _neighbour_largest(first, end, x, neighbours, largest):
+    """Four rows at a time: the largest so far is then read and written a quarter as often."""
+    k, flat = neighbours.shape[1], x.ravel()
+    best, width = np.empty(x.shape[1], x.dtype), np.uint64(x.shape[1])
+    for i in range(first, end):
+        best[:] = x[neighbours[i, 0]]
+        for j in range(1, k, 4):
+            a, b = neighbours[i, j], neighbours[i, min(j + 1, k - 1)]
+            c, d = neighbours[i, min(j + 2, k - 1)], neighbours[i, min(j + 3, k - 1)]
+            _largest_of(
+                flat,
+                np.uint64(a) * width,
+                np.uint64(b) * width,
+                np.uint64(c) * width,
+                np.uint64(d) * width,
+                best,
+            )
+        largest[i] = best
+
+
+@njit
+def _largest_of(x, a, b, c, d, best):
+    for n in range(len(best)):
+        m = np.uint64(n)
+        p, q, r, s = x[a + m], x[b + m], x[c + m], x[d + m]
+        p, r = q if q > p else p, s if s > r else r
+        p = r if r > p else p
+        best[n] = p if p > best[n] else best[n]
 
 
 @compiled

@@ -33,6 +33,8 @@ class NeighbourMax(torch.autograd.Function):
         if dispatch.has_compiled_kernels(x):
             from models.kernels import edges_cpu
 
+            if not ctx.needs_input_grad[0]:
+                return edges_cpu.neighbour_largest(x, neighbours)
             largest, at = edges_cpu.neighbour_max(x, neighbours)
         else:
             largest, at = torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)

@@ -6,7 +6,7 @@ one after the other in the rows of x, as PyG's `Batch` lays them; nothing is pad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
 from typing import TypedDict
@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from models.network.aggregation import BlockExtreme, LinearOfAll
 from models.network.configurations import DeepGCNConfig
 from models.network.convolutions import CONVOLUTIONS, BatchNorm, Pointwise, untracked
-from models.network.graph import neighbours, stochastic_ranks, strided_ranks
+from models.network.graph import nearest_points, neighbours, ranks_of, stochastic_ranks, strided_ranks
 from pointcloud.errors import PointloomError
 
 
@@ -68,10 +68,10 @@ class DeepGCN(nn.Module):
         """
         bounds = self._check(x, ptr, graph)
         coordinates = x[:, list(self.config.coordinate_channels)]
-        features = [self.head(x, self._neighbours(0, coordinates, bounds, graph))]
+        graphs = self._graphs(coordinates, bounds, graph)
+        features = [self.head(x, graphs(0, coordinates))]
         for i, layer in enumerate(self.backbone, start=1):
-            space = features[-1] if self.config.dynamic else coordinates
-            features.append(self._through(layer, features[-1], self._neighbours(i, space, bounds, graph)))
+            features.append(self._through(layer, features[-1], graphs(i, features[-1])))
         if self.fusion is None:
             (product,) = LinearOfAll.apply(1, self.prediction.weight_of_features(), *features)
             return self.prediction(product)
@@ -90,14 +90,33 @@ class DeepGCN(nn.Module):
             context_fn=lambda: (nullcontext(), untracked(layer)),
         )  # fmt: skip
 
-    def _neighbours(self, i: int, space: Tensor, bounds: list[int], graph: Tensor | None) -> Tensor:
-        """(P, K) neighbours of layer i, searched in `space` (P, C) unless the graph is given."""
+    def _graphs(
+        self, coordinates: Tensor, bounds: list[int], graph: Tensor | None
+    ) -> Callable[[int, Tensor], Tensor]:
+        """The graph of each layer, (P, K) neighbours, by its number and its input (P, C)."""
+        k, dilations = self.config.k, self.config.layer_dilations
         if graph is not None:
-            return graph[i].int()
+            return lambda i, _: graph[i].int()
+        if self.config.dynamic:
+            return lambda i, x: neighbours(coordinates if i == 0 else x, bounds, self._ranks(i), dilations[i])
+        # A graph of the coordinates is searched once; every layer takes its ranks.
+        nearest = nearest_points(coordinates, bounds, k * max(dilations))
+        of_dilation: dict[tuple[int, ...], Tensor] = {}
+
+        def of_layer(i: int, _: Tensor) -> Tensor:
+            ranks = self._ranks(i)
+            at = tuple(ranks.tolist())
+            if at not in of_dilation:
+                of_dilation[at] = ranks_of(nearest, bounds, ranks, dilations[i])
+            return of_dilation[at]
+
+        return of_layer
+
+    def _ranks(self, i: int) -> Tensor:
+        """(K,) ranks of layer i among the nearest."""
         k, dilation = self.config.k, self.config.layer_dilations[i]
         stochastic = self.training and dilation > 1 and torch.rand(()) < self.config.stochastic_epsilon
-        ranks = stochastic_ranks(k, dilation) if stochastic else strided_ranks(k, dilation)
-        return neighbours(space, bounds, ranks, dilation)
+        return stochastic_ranks(k, dilation) if stochastic else strided_ranks(k, dilation)
 
     def _check(self, x: Tensor, ptr: Tensor, graph: Tensor | None) -> list[int]:
         """ptr as numbers, once everything fits."""

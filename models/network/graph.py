@@ -17,12 +17,14 @@ from functools import cache
 from itertools import groupby, pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.kernels import dispatch
 
 DISTANCES_PER_CHUNK = {"cpu": 2**21, "cuda": 2**28}
 """Entries of the distance matrix that the torch path holds at once."""
+_GRID_DIMENSIONS = 3
 FUSED_FROM = 512
 """Points of the largest block from which on the GPU's fused kernels search; below, one product and a top-k.
 
@@ -69,6 +71,46 @@ def neighbours(x: Tensor, bounds: list[int], ranks: Tensor, dilation: int) -> Te
         with torch.cuda.device(x.device):
             return knn_triton.search(x, bounds, block_ranks)
     return _search_torch(x, bounds, block_ranks)
+
+
+@torch.no_grad()
+def nearest_points(coordinates: Tensor, bounds: list[int], reach: int) -> Tensor:
+    """The `reach` nearest points of every point among the points of its own block, itself (or its double) first.
+
+    On the CPU they are found in a grid, at a cost that grows with P and not with the square of a block.
+
+    Args:
+        coordinates: (P, D) of all blocks' points, block after block.
+        bounds: (B + 1) first row of every block, and P.
+        reach: how many.
+
+    Returns:
+        (P, R) int32 rows of coordinates, nearest first; in blocks of fewer points the last is repeated.
+    """
+    if coordinates.shape[1] <= _GRID_DIMENSIONS and dispatch.has_compiled_kernels(coordinates):
+        from models.kernels import grid_cpu
+
+        return grid_cpu.search(coordinates.detach().contiguous(), bounds, reach)
+    smallest = min(end - start for start, end in pairwise(bounds))
+    ranks = torch.arange(reach)
+    if smallest >= reach:
+        return neighbours(coordinates, bounds, ranks, 1)
+    blocks = [
+        start + neighbours(coordinates[start:end], [0, end - start], ranks[: end - start], 1)
+        for start, end in pairwise(bounds)
+    ]
+    return torch.cat([F.pad(rows, (0, reach - rows.shape[1]), mode="replicate") for rows in blocks])
+
+
+def ranks_of(nearest: Tensor, bounds: list[int], ranks: Tensor, dilation: int) -> Tensor:
+    """The neighbours that `neighbours` finds, (P, K), among the nearest (P, R) that `nearest_points` found."""
+    reach = len(ranks) * dilation
+    sizes = torch.tensor(bounds).diff()
+    if int(sizes.min()) >= reach:
+        return nearest[:, ranks.to(nearest.device)].contiguous()
+    of_block = torch.where(sizes[:, None] >= reach, ranks, ranks * sizes[:, None] // reach)
+    of_point = of_block.repeat_interleave(sizes, dim=0).to(nearest.device)
+    return nearest.gather(1, of_point)
 
 
 def _uses_fused_kernels(x: Tensor, bounds: list[int], block_ranks: Tensor) -> bool:

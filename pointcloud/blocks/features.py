@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pointcloud.blocks.block import Block
-from pointcloud.blocks.surroundings import ECHOES, SHAPE, shape, shape_and_echoes
+from pointcloud.blocks.pyramid import surroundings_by_cells
+from pointcloud.blocks.surroundings import ECHOES, SHAPE, echo_flags, shape, shape_and_echoes
 from pointcloud.errors import PointloomError, ScanError, SchemaError
 from pointcloud.grid.block_config import BlockConfig
 
@@ -31,6 +32,8 @@ FEATURES: dict[str, tuple[tuple[str, ...], int]] = {
     "room_xyz": ((), 3),
     **{f"shape_{radius}": ((), len(SHAPE)) for radius in RADII_M},
     **{f"echoes_{radius}": (_RETURNS, len(ECHOES)) for radius in RADII_M},
+    **{f"pyramid_shape_{radius}": ((), len(SHAPE)) for radius in RADII_M},
+    **{f"pyramid_echoes_{radius}": (_RETURNS, len(ECHOES)) for radius in RADII_M},
 }
 """Feature -> (attributes it needs, channels it makes).
 
@@ -39,7 +42,8 @@ nearby, standardised. intensity: standardised over the training split. returns: 
 returns, standardised. rgb: [0, 1]. room_xyz: place in the scan, [0, 1] from its smallest to its largest
 corner (the last three of the nine channels that S3DIS networks take since PointNet); augmentation, which
 moves xyz, leaves it. shape_0.5m … shape_32m and echoes_0.5m … echoes_32m: what surrounds a point within so many
-metres, among the points of its block (`pointcloud.blocks.surroundings`).
+metres, among the points of its block (`pointcloud.blocks.surroundings`). pyramid_shape_0.5m … pyramid_echoes_32m: the
+same from sums over cells, quicker by far where the radius is large (`pointcloud.blocks.pyramid`).
 """
 
 
@@ -171,7 +175,7 @@ def point_features(block: Block, features: tuple[str, ...], statistics: FeatureS
         if feature == "room_xyz":
             columns += list(_place_in_scan(block).T)
             continue
-        if feature.startswith(("shape_", "echoes_")):
+        if feature in around:
             columns += list(around[feature].T)
             continue
         names = ("height",) if feature == "height" else FEATURES[feature][0]
@@ -184,16 +188,24 @@ def point_features(block: Block, features: tuple[str, ...], statistics: FeatureS
 
 def _surroundings(block: Block, features: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The wanted shapes and echoes, those of one radius in one go; of what the block has the attributes for."""
-    found: dict[str, np.ndarray] = {}
+    channels: dict[str, np.ndarray] = {}
+    returns = [block.attributes[name] for name in _RETURNS if name in block.attributes]
     for name, radius in RADII_M.items():
-        wanted = f"echoes_{name}" in features and all(a in block.attributes for a in _RETURNS)
-        if wanted:
-            number, count = (block.attributes[a] for a in _RETURNS)
-            both = shape_and_echoes(block.position, number, count, radius)
-            found[f"shape_{name}"], found[f"echoes_{name}"] = both
-        elif f"shape_{name}" in features:
-            found[f"shape_{name}"] = shape(block.position, radius)
-    return found
+        shape_name, echoes_name = f"shape_{name}", f"echoes_{name}"
+        if echoes_name in features and len(returns) == len(_RETURNS):
+            both = shape_and_echoes(block.position, returns[0], returns[1], radius)
+            channels[shape_name], channels[echoes_name] = both
+        elif shape_name in features:
+            channels[shape_name] = shape(block.position, radius)
+        shape_name, echoes_name = f"pyramid_{shape_name}", f"pyramid_{echoes_name}"
+        flags = None
+        if echoes_name in features and len(returns) == len(_RETURNS):
+            flags = echo_flags(returns[0], returns[1])
+        if flags is not None or shape_name in features:
+            channels[shape_name], echoes = surroundings_by_cells(block.position, flags, radius)
+            if flags is not None:
+                channels[echoes_name] = echoes
+    return channels
 
 
 def _place_in_scan(block: Block) -> np.ndarray:

@@ -58,14 +58,18 @@ def shape_and_echoes(
     Returns:
         (N, 8) float32, the channels of `SHAPE`; (N, 2) float32 in [0, 1], the channels of `ECHOES`.
     """
-    flags = np.stack([number_of_returns > 1, return_number < number_of_returns])
-    moments, around = _gather(position, flags.astype(np.float64), radius_m)
+    moments, around = _gather(position, echo_flags(return_number, number_of_returns), radius_m)
     return _shape(moments, around, radius_m), (moments[:, 10:] / moments[:, :1]).astype(np.float32)
+
+
+def echo_flags(return_number: np.ndarray, number_of_returns: np.ndarray) -> np.ndarray:
+    """(2, N) float64: 1 where a point's pulse had several returns, and where the point was not the last of them."""
+    return np.stack([number_of_returns > 1, return_number < number_of_returns]).astype(np.float64)
 
 
 def _shape(moments: np.ndarray, around: np.ndarray, radius_m: float) -> np.ndarray:
     channels = np.empty((len(moments), len(SHAPE)), np.float32)
-    _shapes(moments, radius_m, channels)
+    shapes(moments, radius_m, channels)
     channels[:, 6:] = np.tanh(around / radius_m)
     return channels
 
@@ -152,7 +156,7 @@ def _sum_row(xs, ys, zs, f, g, x, y, z, limit):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _shapes(moments, radius, channels):  # type: ignore[no-untyped-def]
+def shapes(moments, radius, channels):  # type: ignore[no-untyped-def]
     """The first six channels of `SHAPE` from the sums of `_gather`.
 
     The eigenvalues are the roots of the characteristic polynomial (Smith, "Eigenvalues of a symmetric 3 × 3 matrix",

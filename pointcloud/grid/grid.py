@@ -1,7 +1,8 @@
 """The ground grid of a CRS: voxels make cells, cells make tiles, tiles make regions; all counted in integers.
 
 A cell is the step between two overlapping grids of tiles, so every tile is overlap × overlap cells. A region is
-8 × 8 tiles: what is in memory at once while blocks are cut, and all that its tiles need, halo included.
+8 × 8 tiles, fewer where tiles are large: what is in memory at once while blocks are cut, and all that its tiles need,
+halo included.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pointcloud.grid.noise import BIN_M
 from pointcloud.grid.voxels import group
 
 _REGION_TILES = 8
+_REGION_VOXELS = 512
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Grid:
             bin_size=BIN_M / vertical,
             cell_voxels=cell_voxels,
             tile_cells=config.overlap,
-            region_cells=_REGION_TILES * config.overlap,
+            region_cells=_region_tiles(config) * config.overlap,
             before=halo,
             # A shifted tile begins in the region and may end beyond it.
             after=halo + (config.overlap - 1) * cell_voxels,
@@ -76,6 +78,11 @@ class Grid:
         """The region in which a tile of one of the shifted grids begins."""
         i, j = (n * self.tile_cells + s for n, s in zip(tile, shift, strict=True))
         return i // self.region_cells, j // self.region_cells
+
+
+def _region_tiles(config: BlockConfig) -> int:
+    """Tiles along a region: eight, or as many as fit `_REGION_VOXELS`."""
+    return min(_REGION_TILES, max(1, _REGION_VOXELS // config.voxels_per_tile))
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ def test_a_fold_trains_without_its_place_and_blocks_are_cut_once(tmp_path, capsy
         "1",
         "--network",
         "num_layers=2",
+        "dilations=[1]",
         "channels=8",
         "k=4",
     ]

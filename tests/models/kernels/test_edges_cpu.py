@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.kernels.edges_cpu import edge_extremes, edge_gradients, extreme_sums, neighbour_max
+from models.kernels.edges_cpu import (
+    edge_extremes,
+    edge_gradients,
+    extreme_sums,
+    neighbour_largest,
+    neighbour_max,
+)
 
 P, C, K = 150, 19, 5  # more than one stretch of points, and a last one of channels that is not full
 FLOORS = [0.0, -torch.inf]
@@ -58,3 +64,17 @@ def test_gradients(edges: tuple[Tensor, Tensor, Tensor, Tensor], floor: float) -
     torch.testing.assert_close(grad_a, grad_z.sum(dim=1))
     expected = torch.zeros_like(b).index_add_(0, neighbours.long().flatten(), grad_z.flatten(0, 1))
     torch.testing.assert_close(grad_b, expected)
+
+
+@pytest.mark.parametrize(("num_channels", "k"), [(1, 1), (7, 2), (32, 16), (33, 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_largest_alone_is_that_of_the_kernel_of_training(
+    num_channels: int, k: int, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(6)
+    x = torch.randn((90, num_channels), generator=generator, dtype=dtype)
+    neighbours = torch.randint(0, 90, (90, k), generator=generator, dtype=torch.int32)
+    largest, at = neighbour_max(x, neighbours)
+    assert torch.equal(neighbour_largest(x, neighbours), largest)
+    assert torch.equal(x[neighbours.long()].amax(dim=1), largest)
+    assert torch.equal(x.gather(0, neighbours.gather(1, at.long()).long()), largest)
