@@ -252,7 +252,10 @@ def train(sources: Sequence[Source], scheme: LabelScheme, options: argparse.Name
         overlap=options.overlap,
     )
     cutting = PreprocessConfig(
-        block_config=config, scheme=scheme, rule=SplitRule(options.val_fraction), required=features
+        block_config=config,
+        scheme=scheme,
+        rule=SplitRule(val_fraction=options.val_fraction),
+        required=features,
     )
     width = options.channels
     network = DeepGCNConfig(

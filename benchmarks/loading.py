@@ -77,7 +77,9 @@ def blocks(folder: Path, plan: TrainConfig) -> tuple[BlockDataset, DeepGCNConfig
     write_survey(SurveyConfig(seed=0, tile_size_m=72.0, tiles=(1, 1), points_per_m2=18.0), folder)
     config = BlockConfig(tile_size_m=12.0, halo_m=2.0, voxel_size_m=0.25, overlap=2)
     features = default_features(config, {"return_number", "number_of_returns"})
-    cutting = PreprocessConfig(block_config=config, scheme=SCHEME, rule=SplitRule(0.0), required=features)
+    cutting = PreprocessConfig(
+        block_config=config, scheme=SCHEME, rule=SplitRule(val_fraction=0.0), required=features
+    )
     manifest = cut(find_scans([str(folder)]), cutting, folder)
     items = BlockDataset(
         read_blocks(str(folder), manifest, splits.TRAIN), features, manifest.statistics,

@@ -94,7 +94,9 @@ def folds_of_squares(
     return [
         Fold(
             f"fold-{n + 1}-of-{num_folds}",
-            SplitRule(val_fraction, area_size_m=area_size_m, num_folds=num_folds, fold=n, seed=seed),
+            SplitRule(
+                val_fraction=val_fraction, area_size_m=area_size_m, num_folds=num_folds, fold=n, seed=seed
+            ),
         )
         for n in range(num_folds)
     ]

@@ -117,7 +117,9 @@ def resplit(
 
 def _named(scans: set[str], rule: SplitRule) -> set[str]:
     """The splits that scans are named for as a whole; without names all train."""
-    whole = SplitRule(0.0, rule.val_scans, 0.0, rule.test_scans)
+    whole = SplitRule(
+        val_fraction=0.0, val_scans=rule.val_scans, test_fraction=0.0, test_scans=rule.test_scans
+    )
     one = np.zeros((1, 2), np.int64), np.ones((1, 1), np.int64)
     return {plan_split(scan, *one, whole, np.inf)[0] for scan in scans}
 

@@ -25,7 +25,7 @@ TRAIN, VAL, TEST, UNUSED = "train", "val", "test", "unused"
 SPLITS = (TRAIN, VAL, TEST)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SplitRule:
     """Which ground is held out, for validation while training and for the test afterwards.
 
@@ -134,7 +134,9 @@ def is_mixed(scans: Iterable[str], rule: SplitRule) -> bool:
     """Whether scans that share a tile are named for different splits, so that it can serve neither."""
     if not (rule.val_scans or rule.test_scans):
         return False
-    whole = SplitRule(0.0, rule.val_scans, 0.0, rule.test_scans)
+    whole = SplitRule(
+        val_fraction=0.0, val_scans=rule.val_scans, test_fraction=0.0, test_scans=rule.test_scans
+    )
     one = np.zeros((1, 2), np.int64), np.ones((1, 1), np.int64)
     return len({plan_split(scan, *one, whole, math.inf)[0] for scan in scans}) > 1
 

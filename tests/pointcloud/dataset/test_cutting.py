@@ -191,7 +191,8 @@ def test_scans_of_different_times_stay_apart(nine: list[Path], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("rule", [
-    SplitRule(0.0, test_scans=("?",)), SplitRule(0.3), SplitRule(0.3, area_size_m=16.0),
+    SplitRule(val_fraction=0.0, test_scans=("?",)), SplitRule(val_fraction=0.3),
+    SplitRule(val_fraction=0.3, area_size_m=16.0),
 ], ids=["scans", "strips", "squares"])  # fmt: skip
 def test_no_shifted_tile_trains_on_what_a_neighbour_holds_out(
     nine: list[Path], tmp_path: Path, rule: SplitRule
@@ -226,7 +227,7 @@ def test_no_shifted_tile_trains_on_what_a_neighbour_holds_out(
 
 def test_a_tile_of_scans_for_different_splits_serves_neither(nine: list[Path], tmp_path: Path) -> None:
     left, right = nine[0].name, nine[3].name  # side by side
-    rule = SplitRule(0.0, test_scans=(right,))
+    rule = SplitRule(val_fraction=0.0, test_scans=(right,))
     decoded_scans = decode_all([nine[0], nine[3]], CONFIG, tmp_path)
     splits = {
         name: plan_cutting(decoded_scans[name], [decoded_scans[other]], CONFIG, SCHEME, rule).splits[0, 0]

@@ -23,11 +23,11 @@ from pointcloud.simulate.survey import SurveyConfig
 from pointcloud.storage.inputs import Source
 
 CONFIG = BlockConfig(tile_size_m=6.0, halo_m=1.0, voxel_size_m=1.0, overlap=2)
-STRIP = SplitRule(0.3)
+STRIP = SplitRule(val_fraction=0.3)
 RULES = {
-    "squares": SplitRule(0.2, area_size_m=12.0, num_folds=3, fold=1),
-    "strips": SplitRule(0.25, test_fraction=0.2, seed=1),
-    "scans": SplitRule(0.0, test_scans=("*_0_0*",), val_scans=("*_1_0*",)),
+    "squares": SplitRule(val_fraction=0.2, area_size_m=12.0, num_folds=3, fold=1),
+    "strips": SplitRule(val_fraction=0.25, test_fraction=0.2, seed=1),
+    "scans": SplitRule(val_fraction=0.0, test_scans=("*_0_0*",), val_scans=("*_1_0*",)),
 }
 
 

@@ -28,7 +28,7 @@ from tests.support.clouds import SMALL, assert_one_sentence, cut, make_cloud
 
 
 def of_five(fold: int, num_folds: int = 5, val_fraction: float = 0.2, seed: int = 0) -> SplitRule:
-    return SplitRule(val_fraction, area_size_m=48.0, num_folds=num_folds, fold=fold, seed=seed)
+    return SplitRule(val_fraction=val_fraction, area_size_m=48.0, num_folds=num_folds, fold=fold, seed=seed)
 
 
 def assign(scan: str, blocks: list[Block], rule: SplitRule) -> list[str]:
@@ -74,8 +74,8 @@ def test_the_strip_is_one_side_of_the_scan_and_no_training_core_touches_it(
     cloud = make_cloud(num_points, seed, corner, shape, labelled=labelled)
     config = replace(SMALL, overlap=shifts, halo_m=0.5, max_points=max_points)
     blocks = cut(cloud, config)
-    found = assign("a.laz", blocks, SplitRule(fraction))
-    assert found == assign("a.laz", blocks, SplitRule(fraction))
+    found = assign("a.laz", blocks, SplitRule(val_fraction=fraction))
+    assert found == assign("a.laz", blocks, SplitRule(val_fraction=fraction))
     by = {
         split: [b for b, s in zip(blocks, found, strict=True) if s == split] for split in (TRAIN, VAL, UNUSED)
     }
@@ -102,12 +102,12 @@ def test_the_strip_comes_nearest_to_the_share_of_every_class() -> None:
     xyz = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], axis=1)
     codes = np.where(y.ravel() < 4, 2, 6).astype(np.uint8)
     blocks = cut(Cloud(xyz, {"classification": codes}))
-    found = assign("a", blocks, SplitRule(0.2))
+    found = assign("a", blocks, SplitRule(val_fraction=0.2))
     assert [b.tile[0] for b, s in zip(blocks, found, strict=True) if s == VAL] in ([0, 1], [8, 9])
     # A rare class, a fifth of which lies in the two tiles on the left and none in those on the right.
     codes[(y.ravel() < 1) & ((x.ravel() < 8) | ((x.ravel() > 32) & (x.ravel() < 64)))] = 5
     blocks = cut(Cloud(xyz, {"classification": codes}))
-    found = assign("a", blocks, SplitRule(0.2))
+    found = assign("a", blocks, SplitRule(val_fraction=0.2))
     assert [b.tile[0] for b, s in zip(blocks, found, strict=True) if s == VAL] == [0, 1]
 
 
@@ -118,28 +118,28 @@ def test_no_edge_within_a_dense_tile_cuts_the_tiles_beside_it() -> None:
     blocks = cut(Cloud(xyz), replace(SMALL, halo_m=0.5, max_points=400))
     assert len({b.cell for b in blocks}) > len({b.tile for b in blocks}) == 16
     for fraction in (0.1, 0.5, 0.9):
-        assert set(assign("a", blocks, SplitRule(fraction))) == {TRAIN, VAL}
+        assert set(assign("a", blocks, SplitRule(val_fraction=fraction))) == {TRAIN, VAL}
 
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_a_single_tile_is_training(labelled: bool) -> None:
     cloud = make_cloud(50, extent=(7.9, 7.9, 2.0), labelled=labelled)
-    assert assign("a", cut(cloud), SplitRule(0.3)) == [TRAIN]
+    assert assign("a", cut(cloud), SplitRule(val_fraction=0.3)) == [TRAIN]
 
 
 def test_no_fraction_no_strip() -> None:
-    assert set(assign("a", cut(make_cloud(200)), SplitRule(0.0))) == {TRAIN}
+    assert set(assign("a", cut(make_cloud(200)), SplitRule(val_fraction=0.0))) == {TRAIN}
 
 
 def test_a_scan_whose_labels_are_all_ignored_is_split_all_the_same() -> None:
     cloud = make_cloud(200)
     cloud.attributes["classification"][:] = 1
-    assert {TRAIN, VAL} <= set(assign("a", cut(cloud), SplitRule(0.2)))
+    assert {TRAIN, VAL} <= set(assign("a", cut(cloud), SplitRule(val_fraction=0.2)))
 
 
 def test_named_scans_validate_as_a_whole() -> None:
     blocks = cut(make_cloud(200), replace(SMALL, overlap=2))
-    rule = SplitRule(0.3, ("val/*.laz", "b.laz"))
+    rule = SplitRule(val_fraction=0.3, val_scans=("val/*.laz", "b.laz"))
     for scan, chosen in (("val/a.laz", True), ("b.laz", True), ("a.laz", False), ("c/b.laz", False)):
         found = assign(scan, blocks, rule)
         expected = [(VAL if b.shift == (0, 0) else UNUSED) if chosen else TRAIN for b in blocks]
@@ -149,7 +149,7 @@ def test_named_scans_validate_as_a_whole() -> None:
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 2.0, float("nan")])
 def test_shares_that_cannot_be(fraction: float) -> None:
     with pytest.raises(PointloomError, match="val_fraction"):
-        SplitRule(fraction)
+        SplitRule(val_fraction=fraction)
 
 
 # --- tile by tile
@@ -204,16 +204,18 @@ def test_areas_do_not_know_how_a_survey_is_cut_into_files(
 
 def test_areas_are_squares_of_whole_tiles_and_near_their_shares() -> None:
     tiles = [(i, j) for i in range(-100, 100) for j in range(-100, 100)]
-    found = plan(tiles, SplitRule(0.2, test_fraction=0.1, area_size_m=64.0))
+    found = plan(tiles, SplitRule(val_fraction=0.2, test_fraction=0.1, area_size_m=64.0))
     by_area: dict[tuple[int, int], set[str]] = {}
     for (i, j), split in found.items():
         by_area.setdefault((i // 4, j // 4), set()).add(split)
     assert all(len(splits) == 1 for splits in by_area.values())
     shares = {split: list(found.values()).count(split) / len(tiles) for split in SPLITS}
     assert shares == pytest.approx({TRAIN: 0.7, VAL: 0.2, TEST: 0.1}, abs=0.03)
-    assert found != plan(tiles, SplitRule(0.2, test_fraction=0.1, area_size_m=64.0, seed=1))
+    assert found != plan(tiles, SplitRule(val_fraction=0.2, test_fraction=0.1, area_size_m=64.0, seed=1))
     # Reproducible, on every machine and in every version: datasets that were made must not be dealt again.
-    first = plan([(8 * n, 0) for n in range(20)], SplitRule(0.3, test_fraction=0.3, area_size_m=64.0))
+    first = plan(
+        [(8 * n, 0) for n in range(20)], SplitRule(val_fraction=0.3, test_fraction=0.3, area_size_m=64.0)
+    )
     assert "".join(split[1] for split in first.values()) == "rarraeerrereareaeaea"
 
 
@@ -225,7 +227,7 @@ def test_folds_of_areas_test_every_tile_once() -> None:
 
 
 def test_named_scans_test_as_a_whole_and_the_test_comes_first() -> None:
-    rule = SplitRule(0.5, ("Area_1/*", "Area_5/*"), test_scans=("Area_5/*",))
+    rule = SplitRule(val_fraction=0.5, val_scans=("Area_1/*", "Area_5/*"), test_scans=("Area_5/*",))
     tiles = [(0, 0), (1, 0), (2, 0)]
     for scan, split in (("Area_5/a", TEST), ("Area_1/a", VAL), ("Area_2/a", TRAIN)):
         assert set(plan(tiles, rule, scan).values()) == {split}
@@ -234,7 +236,9 @@ def test_named_scans_test_as_a_whole_and_the_test_comes_first() -> None:
 
 def test_strips_hold_out_a_test_and_a_validation() -> None:
     tiles = [(i, 0) for i in range(10)]
-    found = plan_split("a", np.array(tiles), np.full((10, 2), 7), SplitRule(0.2, test_fraction=0.3), TILE_M)
+    found = plan_split(
+        "a", np.array(tiles), np.full((10, 2), 7), SplitRule(val_fraction=0.2, test_fraction=0.3), TILE_M
+    )
     assert [found.count(split) for split in SPLITS] == [5, 2, 3]
     edges = sum(one != other for one, other in itertools.pairwise(found))
     assert edges == 2, "contiguous strips"
