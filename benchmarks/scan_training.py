@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from models.data.augmentation import Augmentation
 from models.data.dataset import BlockDataset, batches, num_loaders
+from models.familiarity import learn_familiarity, some
 from models.network.configurations import DeepGCNConfig
 from models.network.deepgcn import DeepGCN
 from models.recipes import TrainConfig
@@ -120,7 +121,7 @@ def train_on_blocks(
         state, train_batches, val_batches, plan, tile_size_m, scheme.names, weights, show, sets_of(scheme)
     )  # fmt: skip
     best = max(state.history, key=lambda epoch: (epoch["val_miou"] or 0.0, epoch["epoch"]))
-    return Checkpoint(
+    checkpoint = Checkpoint(
         network=network,
         state={name: tensor.cpu() for name, tensor in state.best.items()},
         block_config=config.block_config,
@@ -135,6 +136,7 @@ def train_on_blocks(
         history=state.history,
         seen=seen,
     )
+    return learn_familiarity(checkpoint, some(chosen, len(chosen)))
 
 
 def cut(sources: Sequence[Source], config: PreprocessConfig, folder: Path) -> Manifest:

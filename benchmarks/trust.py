@@ -27,7 +27,7 @@ from benchmarks import by_place
 from benchmarks.places import PLACES
 from models.familiarity import learn_familiarity
 from models.predictor import Predictor
-from models.weights.checkpoint import Checkpoint, read_checkpoint
+from models.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from pointcloud import markdown
 from pointcloud.blocks.block import Block
 from pointcloud.dataset.manifest import manifest_of
@@ -92,6 +92,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--blocks", type=int, default=12, help="of each training place that the distance is learnt from"
     )
+    parser.add_argument(
+        "--into",
+        metavar="FOLDER",
+        help="checkpoint trained on all places, which gets the temperature and the limit",
+    )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
@@ -102,6 +107,8 @@ def main(argv: list[str] | None = None) -> int:
                 f"{str(options.runs)!r} has no checkpoints of two places or more; run by_place --out."
             )
         record = judge(tiles)
+        if options.into is not None:
+            complete(options.into, fit(tiles), options)
     except PointloomError as error:
         print(f"trust: {error}", file=sys.stderr)
         return 2
@@ -109,18 +116,35 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def tiles_of(fold: Path, options: argparse.Namespace) -> list[Tile]:
-    """The tiles of the places that a fold left out, as its network labels them."""
-    checkpoint = read_checkpoint(str(fold))
+def complete(uri: str, limits: Limits, options: argparse.Namespace) -> None:
+    """Write into a checkpoint what its training looks like, and the temperature and the limit found here."""
+    checkpoint = read_checkpoint(uri)
+    places = checkpoint.provenance.get("trained_on", list(PLACES))
+    blocks = _blocks_of(checkpoint, places, options)
+    known = learn_familiarity(
+        checkpoint, [block for place in places for block in blocks.draw(place, options.blocks)]
+    )
+    if known.familiarity is not None and np.isfinite(limits.distance):
+        known = replace(known, familiarity=replace(known.familiarity, limit=limits.distance))
+    save_checkpoint(uri, replace(known, temperature=limits.temperature))
+
+
+def _blocks_of(checkpoint: Checkpoint, places: Sequence[str], options: argparse.Namespace) -> _Blocks:
     config = PreprocessConfig(
         block_config=replace(checkpoint.block_config, overlap=2),
         scheme=checkpoint.label_scheme,
         rule=by_place.NOTHING_HELD_OUT,
         required=checkpoint.features,
     )
+    records = by_place.cut_places(places, options.data, options.cache, config)
+    return _Blocks(by_place.blocks_folder(options.cache, config), records, config)
+
+
+def tiles_of(fold: Path, options: argparse.Namespace) -> list[Tile]:
+    """The tiles of the places that a fold left out, as its network labels them."""
+    checkpoint = read_checkpoint(str(fold))
     left_out, trained_on = (checkpoint.provenance[name] for name in ("left_out", "trained_on"))
-    records = by_place.cut_places([*left_out, *trained_on], options.data, options.cache, config)
-    blocks = _Blocks(by_place.blocks_folder(options.cache, config), records, config)
+    blocks = _blocks_of(checkpoint, [*left_out, *trained_on], options)
     training = [block for place in trained_on for block in blocks.draw(place, options.blocks)]
     known = learn_familiarity(checkpoint, training)
     return [

@@ -29,8 +29,10 @@ _RIDGE = 1e-3
 _FEW = 10
 _ENOUGH = 300
 """Blocks that are looked at: 60,000 points."""
+_LIMIT = 1.6
+"""Of a tile's mean distance, at least, where none was found on places left out (`benchmarks.trust`)."""
 _SHARE_BEYOND = 0.02
-"""Tiles of the training that lie beyond the limit, where no other is known."""
+"""Tiles of the training that may lie beyond the limit."""
 
 
 class LastFeatures:
@@ -64,7 +66,7 @@ def learn_familiarity(checkpoint: Checkpoint, blocks: Iterable[Block]) -> Checkp
         blocks: of the training, not augmented; some hundred are enough.
 
     Returns:
-        A new one; the same where fewer than `_FEW` blocks have points of a class.
+        A new one; the same where there are fewer than `_FEW` blocks, or all of their features are alike.
     """
     network = checkpoint.build_network()
     kept = LastFeatures(network)
@@ -84,13 +86,18 @@ def learn_familiarity(checkpoint: Checkpoint, blocks: Iterable[Block]) -> Checkp
     spread = torch.cat([of_points[labels == index] - means[n] for n, index in enumerate(classes)])
     covariance = spread.T @ spread / len(spread)
     covariance += _RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
-    whitening = torch.linalg.inv(torch.linalg.cholesky(covariance)).T
+    root, failed = torch.linalg.cholesky_ex(covariance)
+    if failed:  # features that never vary, as of a network that has hardly trained
+        return checkpoint
+    whitening = torch.linalg.inv(root).T
     found = Familiarity(means=(means @ whitening).float(), whitening=whitening.float(), limit=float("inf"))
     far = distances(of_points.float(), found).double()
     of_blocks = torch.zeros(len(features), dtype=torch.float64).index_add_(0, of_block, far)
     of_blocks /= of_block.bincount()
     usual = float(of_blocks.mean())
-    limit = float(of_blocks.quantile(1 - _SHARE_BEYOND)) / usual
+    if not 0 < usual < float("inf"):
+        return checkpoint
+    limit = max(_LIMIT, float(of_blocks.quantile(1 - _SHARE_BEYOND)) / usual)
     scaled = Familiarity(means=found.means / usual, whitening=found.whitening / usual, limit=limit)
     return replace(checkpoint, familiarity=scaled)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import get_run_logger, task
 
+from models.familiarity import learn_familiarity, some
 from models.network.deepgcn import DeepGCN
 from models.training.losses import class_weights
 from models.weights.checkpoint import save_checkpoint
@@ -127,6 +128,8 @@ def _publish(
         logger.info("test split: mIoU %.3f on the points of its blocks", metrics["test"]["miou"] or 0.0)
     # So that segmenting can tell what is unlike the training.
     seen = seen_in(job.blocks().read(splits.TRAIN), manifest.block_config.tile_size_m, job.dataset)
+    num_blocks = manifest.num_blocks(splits.TRAIN)
+    checkpoint = learn_familiarity(checkpoint, some(job.blocks().read(splits.TRAIN), num_blocks))
     if lock is not None:
         lock.check()
     save_checkpoint(job.out, replace(checkpoint, seen=seen))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.familiarity import distances, learn_familiarity
+from models.familiarity import distances, learn_familiarity, some
 from models.predictor import Predictor
 from models.weights.checkpoint import Checkpoint, Familiarity, read_checkpoint, save_checkpoint
 from pointcloud.blocks.block import Block
@@ -74,6 +74,18 @@ def test_nothing_is_said_where_the_checkpoint_does_not_know() -> None:
 
 def test_too_few_blocks_teach_nothing() -> None:
     assert learn_familiarity(make_predictor().checkpoint, BLOCKS[:3]).familiarity is None
+
+
+def test_features_that_never_vary_teach_nothing() -> None:
+    checkpoint = make_predictor().checkpoint
+    dead = {name: torch.zeros_like(values) for name, values in checkpoint.state.items()}
+
+    assert learn_familiarity(replace(checkpoint, state=dead), BLOCKS).familiarity is None
+
+
+def test_some_blocks_are_evenly_spread() -> None:
+    assert len(list(some(iter(BLOCKS), len(BLOCKS)))) == len(BLOCKS)
+    assert len(list(some(iter(BLOCKS * 100), len(BLOCKS) * 100))) <= 600
 
 
 def test_a_checkpoint_keeps_it_and_weights_without_it_stay_as_they_are(
