@@ -28,7 +28,7 @@ from cyclopts.argument import Argument
 from pydantic import BaseModel
 
 from flows.__main__ import COMMANDS, command_line
-from flows.parameters import descriptions
+from flows.parameters.base import descriptions
 from models.network.ablations import ROWS
 from models.recipes import AIRBORNE, RECIPES, SPARSE, TrainConfig
 from models.weights.checkpoint import Checkpoint

@@ -98,7 +98,7 @@ def _sentence(error: CycloptsError) -> str:
     from pydantic import ValidationError  # here: `--help` comes quickly
 
     if isinstance(error, UnknownOptionError) and error.token.source != "cli" and error.token.keyword:
-        from flows.parameters import unknown_names
+        from flows.parameters.base import unknown_names
 
         name = error.token.keyword.strip("[]").replace("-", "_")
         options = (option for argument in error.argument_collection for option in argument.names)
@@ -127,7 +127,8 @@ def command_line(arguments: list[str]) -> App:
     app["--help"].sort_key = app["--version"].sort_key = len(COMMANDS)
     for position, (name, command) in enumerate(COMMANDS.items()):
         in_list = command.help if arguments[:1] != [name] else None
-        app.command(f"flows.{name}:command", name=name, help=in_list, sort_key=position)
+        where = "flows.inspect:command" if name == "inspect" else f"flows.commands:{name}"
+        app.command(where, name=name, help=in_list, sort_key=position)
     return app
 
 

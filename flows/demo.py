@@ -5,32 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from cyclopts import Parameter
 from prefect import flow, get_run_logger
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from flows.embedded_server import run
-from flows.evaluate import EvaluateParameters, evaluate
-from flows.parameters import FlowParameters
-from flows.preprocess import PreprocessParameters, preprocess
-from flows.segment import SegmentParameters, segment
-from flows.train import TrainParameters, train
+from flows.evaluate import evaluate
+from flows.parameters.demo import DemoParameters
+from flows.parameters.evaluate import EvaluateParameters
+from flows.parameters.preprocess import PreprocessParameters
+from flows.parameters.segment import SegmentParameters
+from flows.parameters.train import TrainParameters
+from flows.preprocess import preprocess
+from flows.segment import segment
+from flows.train import train
 from tasks.demo import prepare_demo_data
-
-
-class DemoParameters(FlowParameters):
-    """Where the demo's results go, and what it works on."""
-
-    out: str = Field("pointloom-demo", description="Folder of everything the demo makes.")
-    source: Literal["auto", "real", "simulated"] = Field(
-        "auto",
-        description="Real LiDAR from PyPI, a simulated survey, or the first with the second to fall back on.",
-    )
-    epochs: int | None = Field(
-        None, ge=1, description="Fewer for a quick look; the demo's own number unless given."
-    )
 
 
 class DemoResult(BaseModel):
@@ -117,25 +106,3 @@ def demo(parameters: DemoParameters) -> DemoResult:
         scores=scores,
         seconds=seconds,
     )
-
-
-def command(*, parameters: Annotated[DemoParameters, Parameter(name="*")] = DemoParameters()) -> None:  # noqa: B008
-    """Do the main job on a real scan, end to end, in minutes."""
-    result: DemoResult = run(lambda _: None, demo, parameters)
-    scores = result.scores
-    print(f"\ndata            {result.source}")
-    print(f"stages          {', '.join(f'{name} {taken:.0f} s' for name, taken in result.seconds.items())}")
-    print(
-        "held-out scores "
-        + ", ".join(f"{c['name']} {_share(c['iou'])}" for c in scores["classes"])
-        + " (IoU)"
-    )
-    print(f"                mIoU {_share(scores['miou'])}, overall accuracy {_share(scores['overall_accuracy'])}, "
-          f"{scores['num_scored']:,} points")  # fmt: skip
-    print(f"labelled cloud  {result.labelled}")
-    print(f"checkpoint      {result.checkpoint}")
-    print(f"report          {result.report}   (open it in a browser)")
-
-
-def _share(value: float | None) -> str:
-    return "absent" if value is None else f"{value:.3f}"

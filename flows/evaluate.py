@@ -2,59 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
 from prefect import flow
-from pydantic import Field
 
-from flows.embedded_server import run
-from flows.parameters import FlowParameters
-from pointcloud.formats.given_crs import CRS_HELP, UNITS_HELP, GivenCrs
-from pointcloud.labels import PRESETS, find_scheme
-from tasks.evaluating.evaluate import EvaluateJob, evaluate_pairs
-from tasks.evaluating.pairs import find_pairs
-
-
-class EvaluateParameters(FlowParameters):
-    """Labelled clouds, their truth, and where the report goes. Files are paired by name, whatever their formats."""
-
-    labelled: list[str] = Field(description="Labelled LAS, LAZ, PLY or Parquet files, folders or globs.")
-    truth: list[str] = Field(
-        description="The same scans with their true classes, of any format that is read."
-    )
-    against: list[str] = Field(
-        [], description="The same scans labelled otherwise, to compare: another checkpoint's, or last year's."
-    )
-    out: str = Field(description="Folder or URI for report.html, scores.json, scores.md and scores.parquet.")
-    label_scheme: str = Field(
-        "asprs-basic", description=f"Which class codes mean what: {', '.join(PRESETS)}, or a JSON file."
-    )
-    delivered: list[str] = Field(
-        [], description="The scans as delivered, for the picture before; else the truth."
-    )
-    checkpoint: str | None = Field(None, description="Its training curves are shown in the report.")
-    crs: list[str] = Field([], description=CRS_HELP)
-    units: list[str] = Field([], description=UNITS_HELP)
-    title: str = Field("Labelled cloud against the truth", description="Headline of the report.")
-    subtitle: str = Field("", description="Where the data come from.")
-    facts: dict[str, str] = Field({}, description="Further figures for the report.")
-
-    def job(self) -> EvaluateJob:
-        """The job these parameters describe. Raises PointloomError where files do not pair up."""
-        pairs = find_pairs(self.labelled, self.truth, self.delivered, self.against)
-        given = GivenCrs.parse(self.crs, self.units)
-        given.check(pair.name for pair in pairs)
-        return EvaluateJob(
-            pairs=pairs,
-            out=self.out,
-            label_scheme=find_scheme(self.label_scheme),
-            checkpoint=self.checkpoint,
-            title=self.title,
-            subtitle=self.subtitle,
-            facts=self.facts,
-            given=given,
-        )
+from flows.parameters.evaluate import EvaluateParameters
+from tasks.evaluating.evaluate import evaluate_pairs
 
 
 def check(parameters: EvaluateParameters) -> None:
@@ -66,13 +19,3 @@ def check(parameters: EvaluateParameters) -> None:
 def evaluate(parameters: EvaluateParameters) -> dict[str, Any]:
     """Score every point against the truth and write a report; returns the scores."""
     return evaluate_pairs(parameters.job())
-
-
-def command(*, parameters: Annotated[EvaluateParameters, Parameter(name="*")]) -> None:
-    """Score labelled clouds against the truth and write a report."""
-    scores = run(check, evaluate, parameters)
-    for label in scores["classes"]:
-        share = "absent" if label["iou"] is None else f"{label['iou']:.3f}"
-        print(f"IoU {label['name']}: {share}")
-    print(f"mIoU {scores['miou']:.3f}, overall accuracy {scores['overall_accuracy']:.3f}")
-    print(f"report: {parameters.out.rstrip('/')}/report.html")

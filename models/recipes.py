@@ -21,7 +21,7 @@ class TrainConfig:
     """How one network is trained. The defaults are the recipe `modern`.
 
     Each field says what it does in its annotation; the parameters of the flows take their descriptions from there
-    (`flows.parameters`).
+    (`flows.parameters.base`).
 
     Raises:
         PointloomError: a value out of its range.

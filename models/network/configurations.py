@@ -23,7 +23,7 @@ class DeepGCNConfig:
     """One network of the family: head, `num_layers - 1` backbone layers, fusion, prediction.
 
     Each field says what it does in its annotation; the parameters of the flows take their descriptions from there
-    (`flows.parameters`). "The paper" is the ICCV paper.
+    (`flows.parameters.base`). "The paper" is the ICCV paper.
 
     Raises:
         PointloomError: a configuration that no network can have.

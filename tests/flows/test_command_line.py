@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cyclopts import App, Parameter
 
-from flows.__main__ import main, parameters_from_file, run
+from flows.__main__ import COMMANDS, main, parameters_from_file, run
 from models.weights.checkpoint import RECORD
 from pointcloud.dataset.store import MANIFEST
 from pointcloud.errors import PointloomError
@@ -115,7 +115,7 @@ def test_parameters_from_a_file_give_way_to_the_command_line(tmp_path: Path) -> 
     app = App(
         config=[config], default_parameter=Parameter(consume_multiple=True), result_action="return_value"
     )
-    app.command("flows.preprocess:command", name="preprocess")
+    app.command("flows.commands:preprocess", name="preprocess")
     _, bound, _ = app.parse_args(arguments)
     parameters = bound.arguments["parameters"]
     assert (parameters.out, parameters.tile_size_m, parameters.scans) == ("from-line", 3.0, ["a", "b"])
@@ -132,16 +132,37 @@ def test_a_parameter_file_that_is_none(tmp_path: Path, content: str | None, expe
         parameters_from_file(["segment", "--parameters", str(file)])
 
 
-def test_help_explains_every_option_without_loading_torch() -> None:
+HEAVY = ("prefect", "ray", "torch", "torch_geometric", "plotly", "pandas")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option_and_loads_neither_prefect_nor_ray_nor_torch(command: str) -> None:
     code = (
         "import sys\nfrom flows.__main__ import main\n"
-        "try:\n    main(['preprocess', '--help'])\nexcept SystemExit:\n    pass\n"
-        "assert not {'torch', 'ray'} & set(sys.modules), 'help loads torch or ray'"
+        f"try:\n    main(['{command}', '--help'])\nexcept SystemExit:\n    pass\n"
+        f"loaded = {{*{HEAVY}}} & set(sys.modules)\n"
+        "assert not loaded, f'help loads {loaded}'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    for option in ("--scans", "--label-scheme", "--tile-size-m", "--max-quarantined"):
+    options = {
+        "inspect": ("--read", "--json", "--crs"),
+        "preprocess": ("--scans", "--label-scheme", "--tile-size-m", "--max-quarantined"),
+        "train": ("--dataset", "--num-layers", "--epochs", "--num-workers"),
+        "segment": ("--scans", "--checkpoint", "--num-actors", "--dry-run"),
+    }
+    for option in options.get(command, ("--out",)):
         assert option in done.stdout
+
+
+def test_a_mistyped_option_is_answered_without_loading_prefect_ray_or_torch() -> None:
+    code = (
+        "import sys\nfrom flows.__main__ import main\n"
+        "status = main(['segment', '--scans', 'a', '--checkpoint', 'b', '--out', 'c', '--min-confidense', '1'])\n"
+        f"assert status == 1 and not {{*{HEAVY}}} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_unknown_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:

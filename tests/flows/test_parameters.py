@@ -14,7 +14,7 @@ from flows.ablate import AblateParameters, ablate
 from flows.crossval import crossval
 from flows.demo import demo
 from flows.evaluate import evaluate
-from flows.parameters import FlowParameters, unknown_names
+from flows.parameters.base import FlowParameters, unknown_names
 from flows.preprocess import preprocess
 from flows.segment import SegmentParameters, segment
 from flows.train import TrainParameters, train
