@@ -91,11 +91,6 @@ def _start(num_cpus: int) -> None:
         ) from error
 
 
-def usable_cpus() -> int:
-    """CPUs this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 _POLL_SECONDS = 1.0
 
 

@@ -24,7 +24,8 @@ from tasks.collection.plan import Collection
 from tasks.prefect_ui.scan_states import ScanStates
 from tasks.prefect_ui.survey_map import boxes_of
 from tasks.report.figures import counted
-from tasks.runtime.cluster import await_room, ray_session, usable_cpus
+from tasks.runtime.cluster import await_room, ray_session
+from tasks.runtime.cpus import usable_cpus
 from tasks.runtime.isolation import HEAP
 from tasks.runtime.stage import stage_task
 from tasks.segmenting.actor import ScanSegmenter

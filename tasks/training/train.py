@@ -17,7 +17,8 @@ from pointcloud.dataset.resplit import SplitBlocks
 from pointcloud.errors import PointloomError
 from pointcloud.quality.drift import seen_in
 from pointcloud.storage.lock import Lock
-from tasks.runtime.cluster import await_room, ray_session, usable_cpus
+from tasks.runtime.cluster import await_room, ray_session
+from tasks.runtime.cpus import usable_cpus
 from tasks.training.epochs_kept import TrainRun, finish, forget_fresh, read_state, run_of
 from tasks.training.failures import Stopped
 from tasks.training.fit import fit_to_end

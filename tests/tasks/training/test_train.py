@@ -9,7 +9,7 @@ import pytest
 
 from pointcloud.dataset import store
 from pointcloud.errors import PointloomError, SchemaError
-from tasks.runtime.cluster import usable_cpus
+from tasks.runtime.cpus import usable_cpus
 from tasks.training.job import TrainJob
 from tasks.training.train import check_dataset, check_splits, cpus_of_each
 from tests.support.clouds import assert_one_sentence
