@@ -43,25 +43,27 @@ def segment(*, parameters: Annotated[SegmentParameters, Parameter(name="*")]) ->
     """Label scans with a checkpoint; the copies differ in classes and what is written beside them alone."""
     from flows import segment as module
     from flows.embedded_server import run
+    from tasks.report.salvage import page_line
     from tasks.segmenting.morning_report import REPORT
 
     for done in run(module.check, module.segment, parameters):
         print(done if parameters.dry_run else f"labelled cloud: {done}")
     if not parameters.dry_run:
-        print(f"report: {parameters.out.rstrip('/')}/{REPORT}")
+        print(page_line(f"{parameters.out.rstrip('/')}/{REPORT}"))
 
 
 def evaluate(*, parameters: Annotated[EvaluateParameters, Parameter(name="*")]) -> None:
     """Score labelled clouds against the truth and write a report."""
     from flows import evaluate as module
     from flows.embedded_server import run
+    from tasks.report.salvage import page_line
 
     scores = run(module.check, module.evaluate, parameters)
     for label in scores["classes"]:
         share = "absent" if label["iou"] is None else f"{label['iou']:.3f}"
         print(f"IoU {label['name']}: {share}")
     print(f"mIoU {scores['miou']:.3f}, overall accuracy {scores['overall_accuracy']:.3f}")
-    print(f"report: {parameters.out.rstrip('/')}/report.html")
+    print(page_line(f"{parameters.out.rstrip('/')}/report.html"))
 
 
 def crossval(*, parameters: Annotated[CrossvalParameters, Parameter(name="*")]) -> None:

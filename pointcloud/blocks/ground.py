@@ -41,7 +41,7 @@ class Ground:
         )
         is_outlier = np.zeros(len(bins), bool)
         if config.excludes_noise:
-            is_outlier = find_outliers(bins, num_points)
+            is_outlier = find_outliers(bins, num_points, lowest, grid.bin_size)
         cells, lowest = occupied_cells(bins[~is_outlier, :2], lowest[~is_outlier], np.minimum)
         return Ground(
             cells=cells,

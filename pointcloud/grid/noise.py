@@ -33,6 +33,12 @@ _FEW_OF, _MANY_OF = (
     500,
 )  # and at most one in so many points of the nine columns: sparse scans have real ones
 _DENSE_BINS = 1 << 20  # a table of so many bins is filled at once; above, bins are sorted
+GAP_BELOW_NEIGHBOURS_M = 2.0
+"""The smallest gap above outliers that lie below what the columns on opposite sides have as their lowest points."""
+_FEW_OF_COLUMN = 50
+"""Of the points of one column at most one in so many is an outlier by that gap: between houses a sparse survey has
+columns whose only point on the ground looks like one."""
+_FEWEST_PAIRS = 2
 ROUNDS = 2
 """Outliers that others hide are found in the next round, as `filters.elm` goes on with the next lowest point. A round
 looks one column further."""
@@ -73,7 +79,9 @@ def merge_profiles(
     return merged, total, occupied_cells(bins, lowest, np.minimum)[1]
 
 
-def find_outliers(bins: np.ndarray, num_points: np.ndarray) -> np.ndarray:
+def find_outliers(
+    bins: np.ndarray, num_points: np.ndarray, lowest: np.ndarray, bin_size: float
+) -> np.ndarray:
     """Which bins hold outliers only.
 
     From the bottom, and likewise from the top, the points of a column and of the eight around it are counted until a
@@ -81,8 +89,14 @@ def find_outliers(bins: np.ndarray, num_points: np.ndarray) -> np.ndarray:
     (`GAP_ABOVE_M` at the top) and half as high as the lowest (highest) other points of the nine columns vary, so that
     the foot of a cliff, or ground seen through few holes in a canopy, is none.
 
+    On a slope a point may lie well below the ground and above the lowest of nine columns. So a few points at the bottom
+    of one column are outliers too where the gap to the others of that column is at least `GAP_BELOW_NEIGHBOURS_M`, and
+    they lie as far below the surface between the lowest points of the columns on opposite sides: below each pair of
+    them, and by no less than the pairs differ.
+
     Args:
-        bins: (K, 3) int64, num_points: (K,) int64, sorted as `height_profile` returns them.
+        bins: (K, 3) int64, num_points: (K,) int64, lowest: (K,) float64, sorted as `height_profile` returns them.
+        bin_size: height of a bin in vertical CRS units.
 
     Returns:
         (K,) bool.
@@ -99,6 +113,9 @@ def find_outliers(bins: np.ndarray, num_points: np.ndarray) -> np.ndarray:
         counts = np.where(before, 0, num_points)
         for upwards, gap in zip((True, False), gaps, strict=True):
             _mark(np.ascontiguousarray(bins[:, 2]), counts, first, ends, beside, gap, upwards, is_outlier)
+        _mark_below_neighbours(
+            lowest / bin_size, counts, first, ends, beside, GAP_BELOW_NEIGHBOURS_M / BIN_M, is_outlier
+        )
         if (before == is_outlier).all():
             break
     return is_outlier
@@ -178,6 +195,50 @@ def _mark(
             for row in range(first[column], ends[column]):
                 if sign * height[row] <= limit:
                     is_outlier[row] = True
+
+
+@compiled
+def _mark_below_neighbours(
+    lowest: np.ndarray, counts: np.ndarray, first: np.ndarray, ends: np.ndarray, beside: np.ndarray,
+    smallest_gap: float, is_outlier: np.ndarray,
+) -> None:  # fmt: skip
+    """Mark the bins (K,) at the bottom of each column that lie below the surface which the columns around it tell.
+
+    Args:
+        lowest: (K,) float64, lowest z of each bin, in bins.
+        counts, first, ends, beside, is_outlier: as for `_mark`.
+        smallest_gap: in bins.
+    """
+    level = np.full(len(first), np.nan)  # of the lowest points of each column
+    for column in range(len(first)):
+        for row in range(first[column], ends[column]):
+            if counts[row] and not is_outlier[row]:
+                level[column] = lowest[row]
+                break
+    for column in range(len(first)):
+        # Half-way between two opposite columns lies the ground of a slope too. Where the ground is no plane, or few
+        # reach it, the pairs differ.
+        surface, highest, num_pairs = np.inf, -np.inf, 0
+        for n in range(4):
+            one, opposite = beside[column, n], beside[column, 8 - n]
+            if one >= 0 and opposite >= 0 and np.isfinite(level[one] + level[opposite]):
+                middle = (level[one] + level[opposite]) / 2
+                surface, highest, num_pairs = min(surface, middle), max(highest, middle), num_pairs + 1
+        if num_pairs < _FEWEST_PAIRS:
+            continue
+        gap = max(smallest_gap, highest - surface)
+        most = min(_FEW, counts[first[column] : ends[column]].sum() // _FEW_OF_COLUMN)
+        num_so_far, last, end = 0, 0.0, first[column]
+        for row in range(first[column], ends[column]):
+            if not counts[row] or is_outlier[row]:
+                continue
+            if num_so_far and lowest[row] - last >= gap:
+                end = row
+            num_so_far += counts[row]
+            if num_so_far > most or lowest[row] > surface - gap:
+                break
+            last = lowest[row]
+        is_outlier[first[column] : end] = True
 
 
 @compiled

@@ -99,7 +99,7 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
     text = to_markdown(job.title, found, scheme.names)
     files.write_bytes(files.join(job.out, "scores.md"), text.encode())
 
-    def write_page() -> None:
+    def page() -> bytes:
         report = Report(
             title=job.title,
             subtitle=job.subtitle,
@@ -113,9 +113,9 @@ def evaluate_pairs(job: EvaluateJob) -> dict[str, Any]:
             # From above, a room is its ceiling.
             lifted=tuple(name for name in scheme.names if name == "ceiling"),
         )
-        files.write_bytes(files.join(job.out, "report.html"), render(report).encode())
+        return render(report).encode()
 
-    salvage.make("the page report.html", write_page, None)
+    salvage.page(files.join(job.out, "report.html"), page)
     salvage.make(
         "the scores in the Prefect UI",
         lambda: show_markdown(f"scores-{job.out}", text, f"Scores of {job.title}"),

@@ -25,6 +25,7 @@ from tasks.prefect_ui.scan_states import ScanStates
 from tasks.prefect_ui.survey_map import TileRuns, boxes_of
 from tasks.preprocessing.decoded_scans import DecodedScans
 from tasks.runtime.isolation import IsolatedProcesses
+from tasks.runtime.repeated_notes import RepeatedNotes
 from tasks.runtime.stage import stage_task
 
 STAGE = "preprocess"
@@ -58,7 +59,7 @@ def preprocess_scans(
         folder: local, empty, for decoded scans.
         lock: on `out`.
     """
-    logger = get_run_logger()
+    logger, notes = get_run_logger(), RepeatedNotes()
     needed = {
         scan: [scan, *collection.neighbours.get(scan, [])]
         for scan in collection.order
@@ -91,10 +92,11 @@ def preprocess_scans(
     def tell(record: ledger.Record) -> None:
         logger.info("%s: %s points in %.1f s", record.scan, f"{record.points_in:,}", record.seconds)
         for note in record.details["notes"]:
-            logger.info("%s: %s", record.scan, note)
+            notes.say(logger, record.scan, note)
 
     scans = [collection.to_do(scan) for scan in collection.order]
     done = work_through(STAGE, scans, threads(work, num_threads), states, logger, tell)
+    notes.sum_up(logger)
     return collection.records_before() | done
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
-from pointcloud.errors import one_line
+from pointcloud.errors import StorageError, one_line
+from pointcloud.storage import files
 
 _T = TypeVar("_T")
 _Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -38,9 +40,35 @@ class Salvage:
             self._say(what, error)
             return otherwise
 
+    def page(self, uri: str, content: Callable[[], bytes]) -> str:
+        """Write a page; where that fails, the page of an earlier run, which would tell of other labels, goes.
+
+        Returns:
+            The URI; empty where no page was written.
+        """
+
+        def write() -> str:
+            files.write_bytes(uri, content())
+            return uri
+
+        written = self.make(f"the page {uri!r}", write, "")
+        if not written:
+            with suppress(StorageError):
+                files.delete(uri)
+        return written
+
     def _say(self, what: str, error: Exception) -> None:
         reason = f"{type(error).__name__}: {one_line(error)}"
         sentence = f"{what} could not be made ({reason}); labels and scores are not affected."
         self.failures.append(sentence)
         self._logger.warning("%s", sentence)
         self._logger.debug("%s", what, exc_info=error)
+
+
+def page_line(uri: str) -> str:
+    """What the command line says last of a page that `Salvage.page` was to write."""
+    try:
+        written = files.exists(uri)
+    except StorageError:
+        written = False
+    return f"report: {uri}" if written else f"report: {uri} could not be written, for the reason above"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 from prefect import get_run_logger
 
 from pointcloud.cloud import ScanHeader
+from pointcloud.errors import StorageError
 from pointcloud.quality import review_polygons
 from pointcloud.quality.doubtful_tiles import (
     LEAST_POINTS,
@@ -87,13 +89,10 @@ def write_report(
         "the report", lambda: _page(collection, records, job, options, seconds, salvage), None
     )
     if page is None:
+        with suppress(StorageError):
+            files.delete(uri)  # it tells of an earlier run
         return ""
-
-    def write() -> str:
-        files.write_bytes(uri, render(page, salvage).encode())
-        return uri
-
-    written = salvage.make(f"the page {uri!r}", write, "")
+    written = salvage.page(uri, lambda: render(page, salvage).encode())
     if written:
         get_run_logger().info("report: %s", uri)
     bad = [r for r in records if r.state != ledger.DONE]

@@ -27,6 +27,7 @@ from tasks.report.figures import counted
 from tasks.runtime.cluster import await_room, ray_session
 from tasks.runtime.cpus import usable_cpus
 from tasks.runtime.isolation import HEAP
+from tasks.runtime.repeated_notes import RepeatedNotes
 from tasks.runtime.stage import stage_task
 from tasks.segmenting.actor import ScanSegmenter
 from tasks.segmenting.job import STAGE, SegmentJob
@@ -108,7 +109,7 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
     Raises:
         PointloomError: the Ray cluster has no room for an actor, or the checkpoint is not the one of the plan any more.
     """
-    logger = get_run_logger()
+    logger, notes = get_run_logger(), RepeatedNotes()
     for why in collection.unreached.values():
         logger.warning("%s: %s", UNREACHED, why)
     # Large scans first, so that no actor is left with one at the end; what has no header is soon over.
@@ -119,7 +120,7 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
     states = ScanStates(job.out, title, collection.states(), boxes_of(collection.headers), len(todo))
 
     def tell(record: ledger.Record) -> None:
-        _tell(record, logger)
+        _tell(record, logger, notes)
 
     # What is quarantined already needs no actor.
     bad, sound = [scan for scan in scans if scan.error], [scan for scan in scans if not scan.error]
@@ -137,6 +138,7 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
             await_room(1, {"CPU": job.cpus_per_actor, "GPU": int(job.gpu)}, job.wait_s)
             worker = actors(STAGE, ScanSegmenter, (job,), num_actors, options, job.keep)
             done |= work_through(STAGE, sound, worker, states, logger, tell)
+    notes.sum_up(logger)
     return list((collection.records_before() | done).values())
 
 
@@ -144,9 +146,9 @@ def _no_work() -> ledger.Record:
     raise AssertionError("a scan with an error is not worked on")
 
 
-def _tell(record: ledger.Record, logger: Logger) -> None:
+def _tell(record: ledger.Record, logger: Logger, notes: RepeatedNotes) -> None:
     for note in record.details["notes"]:
-        logger.info("%s: %s", record.scan, note)
+        notes.say(logger, record.scan, note)
     for sentence in record.details["drift"]:
         logger.warning("%s is unlike what the network was trained on: %s", record.scan, sentence)
     logger.info(

@@ -27,8 +27,8 @@ def ground(per_m2: float = 4.0, slope: float = 0.0, size: float = 60.0, seed: in
 
 def outliers(xyz: np.ndarray) -> np.ndarray:
     """(P,) bool."""
-    bins, num_points, _ = height_profile(xyz, CELL, BIN)
-    marked = {tuple(row) for row in bins[find_outliers(bins, num_points)].tolist()}
+    bins, num_points, lowest = height_profile(xyz, CELL, BIN)
+    marked = {tuple(row) for row in bins[find_outliers(bins, num_points, lowest, BIN)].tolist()}
     return np.array([tuple(row) in marked for row in bins_of(xyz, CELL, BIN).tolist()])
 
 
@@ -48,6 +48,30 @@ def test_one_point_below_ground(depth: float, place: tuple[float, float]) -> Non
 @pytest.mark.parametrize("slope", [0.1, 0.3, 0.6])
 def test_on_a_slope(slope: float) -> None:
     assert_found(ground(slope=slope), np.array([[30.0, 30.0, 100 + slope * 30 - 30]]))
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("depth", [4.0, 6.0, 8.0])
+def test_a_little_below_the_lowest_ground_of_its_cell(depth: float, slope: float) -> None:
+    """There lower ground lies nearby, downhill."""
+    assert_found(ground(slope=slope), np.array([[30.5, 35.0, 100 + slope * 30 - depth]]))
+
+
+def test_pits_shafts_and_ground_between_houses_stay() -> None:
+    rng = np.random.default_rng(4)
+    quarry = ground()
+    quarry[:, 2] -= np.where(np.hypot(*(quarry[:, :2] - 30).T) < 12, 15, 0)
+    shaft = np.stack([*rng.uniform(30, 31.5, (2, 9)), rng.uniform(94, 94.5, 9)], axis=1)
+    stairs = np.stack([np.linspace(30, 34, 9), np.full(9, 30.0), np.linspace(100, 96, 9)], axis=1)
+    valley = ground()
+    valley[:, 2] += np.abs(valley[:, 0] - 30)
+    roofs = ground(per_m2=0.3)
+    yard = np.hypot(*(roofs[:, :2] - 30).T) > 6
+    roofs[yard, 2] += rng.choice([0.0, 4.0, 9.0], np.count_nonzero(yard))
+    for cloud in (
+        quarry, np.concatenate([ground(), shaft]), np.concatenate([ground(), stairs]), valley, roofs,
+    ):  # fmt: skip
+        assert not outliers(cloud).any()
 
 
 @pytest.mark.parametrize("height", [-30.0, -10.0, 200.0])
@@ -119,7 +143,7 @@ def test_a_profile_counts_every_point_and_keeps_the_lowest(size: float) -> None:
 
 
 def test_no_points_no_outliers() -> None:
-    assert find_outliers(np.empty((0, 3), np.int64), np.empty(0, np.int64)).shape == (0,)
+    assert find_outliers(np.empty((0, 3), np.int64), np.empty(0, np.int64), np.empty(0), BIN).shape == (0,)
 
 
 @pytest.mark.parametrize("path", real_files("[!t]*/*.laz", max_bytes=3_000_000, min_bytes=100_000))

@@ -1,0 +1,26 @@
+"""Notes on scans that many scans of a collection have in common, as where all came from one program."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Any
+
+
+class RepeatedNotes:
+    """Logs a note with the first scan that has it, and at the end how many have it."""
+
+    def __init__(self) -> None:
+        self._num_scans: Counter[str] = Counter()
+
+    def say(self, logger: logging.Logger | logging.LoggerAdapter[Any], scan: str, note: str) -> None:
+        """Log what is noted of a scan, unless it was noted of another before."""
+        self._num_scans[note] += 1
+        if self._num_scans[note] == 1:
+            logger.info("%s: %s", scan, note)
+
+    def sum_up(self, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+        """Log the notes that several scans have, each with their number."""
+        for note, num_scans in self._num_scans.items():
+            if num_scans > 1:
+                logger.info("%s scans: %s", f"{num_scans:,}", note)
