@@ -18,7 +18,7 @@ import yaml
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 from cyclopts.config import Dict
 
-from flows.preflight import writable_prefect_home
+from flows.preflight import check_proxies, writable_prefect_home
 from pointcloud.errors import PointloomError, one_line
 from tasks.runtime.environment import PREFECT, THREADS, set_defaults, without_proxy
 
@@ -77,6 +77,7 @@ def main(arguments: list[str]) -> int:
         _check_extras(arguments)
         app.config = parameters_from_file(arguments)
         if _starts_a_flow(arguments):
+            check_proxies()
             home = ExitStack()
             home.enter_context(writable_prefect_home())
             atexit.register(home.close)  # after the embedded server, which ends with this process

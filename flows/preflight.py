@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pointcloud.errors import PointloomError
+from pointcloud.errors import PointloomError, one_line
 
 _ANSWER_SECONDS = 10.0
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 @contextmanager
@@ -45,6 +46,26 @@ def writable_prefect_home() -> Iterator[None]:
             yield
         finally:
             del os.environ["PREFECT_HOME"]
+
+
+def check_proxies() -> None:
+    """Look whether requests can go through the proxies that the environment names.
+
+    Raises:
+        PointloomError: a proxy that httpx, which Prefect speaks through, does not know or lacks a package for.
+    """
+    named = {name: url for low in _PROXIES for name in (low, low.upper()) if (url := os.environ.get(name))}
+    if not named:
+        return
+    import httpx
+
+    try:
+        httpx.Client().close()
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        names = ", ".join(sorted(named))
+        raise PointloomError(
+            f"no request can go through the proxy that {names} names ({one_line(error)}); correct or unset it."
+        ) from error
 
 
 def _why_not_writable(folder: Path) -> str:

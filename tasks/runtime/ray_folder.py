@@ -15,6 +15,11 @@ _LONGEST = 107 - 70
 _SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 
+def has_room_for_sockets(folder: str) -> bool:
+    """Whether the path of a folder is short enough for Ray's sockets to lie in it."""
+    return len(os.fsencode(folder)) <= _LONGEST
+
+
 @contextmanager
 def short_ray_folder() -> Iterator[None]:
     """Let Ray keep its sockets in a folder with a short path, where that of temporary files is long.
@@ -24,7 +29,7 @@ def short_ray_folder() -> Iterator[None]:
     """
     named = os.environ.get("RAY_TMPDIR")
     folder = named or tempfile.gettempdir()
-    if len(os.fsencode(folder)) <= _LONGEST:
+    if has_room_for_sockets(folder):
         yield
         return
     if named:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.preflight import check_server, writable_prefect_home
+from flows.preflight import check_proxies, check_server, writable_prefect_home
 from pointcloud.errors import PointloomError
 from tests.support.clouds import assert_one_sentence, write_las
 
@@ -93,6 +93,30 @@ def test_a_server_that_is_dead_or_none_is_said(server: str) -> None:
         with pytest.raises(PointloomError, match="PREFECT_API_URL") as error:
             check_server(url)
         assert_one_sentence(error, url)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9"),
+        ("https_proxy", "ftp://127.0.0.1:9"),
+        ("HTTP_PROXY", "http://[::1"),
+    ],
+)
+def test_a_proxy_that_no_request_can_go_through_is_one_sentence(
+    name: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(each, raising=False)
+        monkeypatch.delenv(each.upper(), raising=False)
+    check_proxies()
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    check_proxies()
+    monkeypatch.delenv("http_proxy")
+    monkeypatch.setenv(name, url)
+    with pytest.raises(PointloomError, match="no request can go through the proxy that") as error:
+        check_proxies()
+    assert_one_sentence(error, name)
 
 
 def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
