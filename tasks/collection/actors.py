@@ -55,7 +55,8 @@ def actors(
 
         for _ in range(min(num_actors, len(waiting))):
             begin()
-        while calls:
+        # Actors that the cluster has no room for are not waited for once the others have done everything.
+        while any(scan for _, scan in calls.values()) or (calls and waiting and not is_over()):
             (call,), _ = ray.wait(list(calls), num_returns=1)
             actor, scan = calls.pop(call)
             try:
@@ -88,6 +89,9 @@ def actors(
             if waiting and not is_over():
                 scan = waiting.popleft()
                 calls[actor.work.remote(scan)] = actor, scan
+        for actor, _ in calls.values():
+            with suppress(RayError):
+                ray.kill(actor)
 
     return run
 
