@@ -15,6 +15,7 @@ from models.weights.checkpoint import save_checkpoint
 from pointcloud.labelling.options import LabelOptions
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
+from tasks.collection.plan import ScanToDo
 from tasks.segmenting import estimate
 from tasks.segmenting.labeller import ScanLabeller
 from tasks.segmenting.segment import plan_segmenting
@@ -50,8 +51,7 @@ def test_a_sample_counts_the_points_of_its_blocks_and_leaves_nothing(
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     with closing(ScanLabeller(job)) as labeller:
-        row = {"uri": str(scan), "name": scan.name, "neighbours": "{}", "crs": "{}"}
-        sample = estimate._measure(labeller, row, job.config)
+        sample = estimate._measure(labeller, ScanToDo(name=scan.name, uri=str(scan), key=""), job.config)
     whole = len(laspy.read(scan).points)
     assert sample.scan == scan.name
     assert 0 < sample.seconds < 60
