@@ -115,7 +115,6 @@ def test_blocks_are_taken_as_they_are_needed() -> None:
     next(predicted)
     time.sleep(0.5)  # what runs ahead has had its time
     assert len(taken) == 3
-    predicted.close()
 
 
 def test_labels_in_the_scan_are_not_looked_at() -> None:
