@@ -21,7 +21,7 @@ from tasks.runtime.ray_processes import own_process_groups
 
 # Items are paths and small records; blocks are read by the Ray workers themselves.
 _OBJECT_STORE_BYTES = 300_000_000
-# On this machine alone: Ray's C++ side calls it an error on the terminal that Ray Data's actors may be restarted.
+# On this machine alone: Ray's C++ side writes to the terminal what is no error for who runs a flow.
 _QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
 _DEFECTS = (
     TypeError,
@@ -44,8 +44,6 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         return
     set_defaults(THREADS, RAY)
     os.environ.update(without_proxy(os.environ))
-    # The flow's own log lines say what happens; Ray Data's plans stay in its log files.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     address = os.environ.get("RAY_ADDRESS")
     on_termination = signal.getsignal(signal.SIGTERM)
     with nullcontext() if address else short_ray_folder():
