@@ -48,13 +48,15 @@ _NEITHER: Codes = {1: (LOW, HIGH)}
 PRODUCERS: dict[str, Codes] = {
     # IGN's vegetation: 3 below 0.5 m, 4 to 1.5 m, 5 above. 1, 64, 66, 67 are of none of the classes.
     "ign": {**_SURE, **_VEGETATION},
-    # Buildings and ground were checked; the rest, vegetation mostly, is code 1.
-    "ign-buildings": {**_SURE, **_NEITHER},
-    # 26, civil structures, are bridges, quays and locks.
-    "ahn": {**_SURE, **_NEITHER, 26: (GROUND, DECK)},
+    # Buildings were checked; the rest is code 1, half of it on the ground.
+    "ign-buildings": {**_SURE},
+    # 1 holds facades and what stands on roofs and streets beside vegetation; 26, civil structures, are bridges, quays and
+    # locks.
+    "ahn": {**_SURE, **_NOT_GROUND, 26: (GROUND, DECK)},
     "nebraska": {**_SURE, **_VEGETATION},
     "kentucky": {**_SURE, **_NOT_GROUND},
-    "ground-only": {2: (GROUND,), **_NOT_GROUND},
+    # A part of the ground only: streets and squares are among code 1.
+    "ground-only": {2: (GROUND,)},
     # Forests without buildings.
     "forest-ground-only": {2: (GROUND,), **_NEITHER},
     "neon": {2: (GROUND,), 5: (HIGH,), **_NEITHER},
