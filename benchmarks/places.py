@@ -50,8 +50,7 @@ PRODUCERS: dict[str, Codes] = {
     "ign": {**_SURE, **_VEGETATION},
     # Buildings were checked; the rest is code 1, half of it on the ground.
     "ign-buildings": {**_SURE},
-    # 1 holds facades and what stands on roofs and streets beside vegetation; 26, civil structures, are bridges, quays and
-    # locks.
+    # 1 is vegetation, facades, and what stands on roofs and streets; 26 are bridges, quays and locks.
     "ahn": {**_SURE, **_NOT_GROUND, 26: (GROUND, DECK)},
     "nebraska": {**_SURE, **_VEGETATION},
     "kentucky": {**_SURE, **_NOT_GROUND},

@@ -1,6 +1,6 @@
 """Make the pictures of the documentation: `python -m docs.pictures clouds|diagram|page …`.
 
-    # a tile of LiDAR HD that the ready-made network learnt from: as delivered, as labelled, and in truth; and its report
+    # a tile of LiDAR HD that the ready-made network learnt from: as delivered, as labelled, in truth; and its report
     T=lidarhd_50m/test_data_77060_627755_LA93_IGN69.laz
     pointloom segment --scans $T --checkpoint pretrained/airborne --out labelled
     python -m docs.pictures clouds --delivered $T --labelled labelled/*.laz --truth $T
