@@ -45,58 +45,107 @@ def actors(
         kind
     )
 
+    def quarantined(scan: ScanToDo) -> Record:
+        return outcome(stage, replace(scan, error=_ended_actors(scan)), _nothing, keep)
+
     def run(scans: Sequence[ScanToDo], is_over: Callable[[], bool]) -> Iterator[Record]:
-        waiting, ended_over, never_began = deque(scans), Counter[str](), 0
-        calls: dict[Any, tuple[Any, ScanToDo | None]] = {}
-
-        def begin() -> None:
-            actor = remote.remote(*arguments)
-            calls[actor.ready.remote()] = actor, None
-
-        for _ in range(min(num_actors, len(waiting))):
-            begin()
-        # Actors that the cluster has no room for are not waited for once the others have done everything.
-        while any(scan for _, scan in calls.values()) or (calls and waiting and not is_over()):
-            (call,), _ = ray.wait(list(calls), num_returns=1)
-            actor, scan = calls.pop(call)
-            try:
-                record = ray.get(call)
-            except RayTaskError:  # a defect of the actor
-                raise
-            except RayError as error:
-                with suppress(RayError):
-                    ray.kill(actor)  # one that cannot be reached may still be at it
-                if scan is None:
-                    never_began += 1
-                    if never_began >= _LIVES:
-                        raise PointloomError(
-                            f"{_LIVES} actors in a row ended before they began ({one_line(error)}); the log files of "
-                            "Ray say why."
-                        ) from error
-                else:
-                    ended_over[scan.name] += 1
-                    if ended_over[scan.name] < _LIVES:
-                        waiting.appendleft(scan)
-                    else:
-                        yield outcome(stage, replace(scan, error=_poisonous(scan)), _nothing, keep)
-                if waiting and not is_over():
-                    begin()
-                continue
-            if scan is None:
-                never_began = 0
-            else:
-                yield record
-            if waiting and not is_over():
-                scan = waiting.popleft()
-                calls[actor.work.remote(scan)] = actor, scan
-        for actor, _ in calls.values():
-            with suppress(RayError):
-                ray.kill(actor)
+        return _Actors(lambda: remote.remote(*arguments), quarantined, scans, is_over).records(num_actors)
 
     return run
 
 
-def _poisonous(scan: ScanToDo) -> str:
+class _Actors:
+    """The actors of one run: each starts, then works on one scan after another until none waits or it ends."""
+
+    def __init__(
+        self,
+        new_actor: Callable[[], Any],
+        quarantined: Callable[[ScanToDo], Record],
+        scans: Sequence[ScanToDo],
+        is_over: Callable[[], bool],
+    ) -> None:
+        self._new_actor, self._quarantined, self._is_over = new_actor, quarantined, is_over
+        self._waiting = deque(scans)
+        self._starting: dict[Any, Any] = {}  # call of `ready` -> actor
+        self._working: dict[Any, tuple[Any, ScanToDo]] = {}  # call of `work` -> actor and its scan
+        self._actors_ended = Counter[str]()  # over each scan
+        self._starts_failed = 0  # in a row
+
+    def records(self, num_actors: int) -> Iterator[Record]:
+        """The record of each scan when it ends."""
+        for _ in range(min(num_actors, len(self._waiting))):
+            self._start()
+        # Actors that the cluster has no room for are not waited for once the others have done everything.
+        while self._working or (self._starting and self._scan_is_left()):
+            (call,), _ = ray.wait([*self._working, *self._starting], num_returns=1)
+            if call in self._starting:
+                self._end_start(call)
+            else:
+                yield from self._end_work(call)
+        for actor in [*self._starting.values(), *(actor for actor, _ in self._working.values())]:
+            _kill(actor)
+
+    def _scan_is_left(self) -> bool:
+        return bool(self._waiting) and not self._is_over()
+
+    def _start(self) -> None:
+        actor = self._new_actor()
+        self._starting[actor.ready.remote()] = actor
+
+    def _work(self, actor: Any) -> None:
+        """Give an idle actor the next scan; without one it ends, since nothing holds it any more."""
+        if self._scan_is_left():
+            scan = self._waiting.popleft()
+            self._working[actor.work.remote(scan)] = actor, scan
+
+    def _end_start(self, call: Any) -> None:
+        actor = self._starting.pop(call)
+        try:
+            ray.get(call)
+        except RayTaskError:  # a defect of the actor
+            raise
+        except RayError as error:
+            _kill(actor)
+            self._starts_failed += 1
+            if self._starts_failed >= _LIVES:
+                raise PointloomError(
+                    f"{_LIVES} actors in a row ended before they began ({one_line(error)}); the log files of Ray say "
+                    "why."
+                ) from error
+            if self._scan_is_left():
+                self._start()
+        else:
+            self._starts_failed = 0
+            self._work(actor)
+
+    def _end_work(self, call: Any) -> Iterator[Record]:
+        """The record of the scan, if it has one; whether more is to do is asked when that record has been looked at."""
+        actor, scan = self._working.pop(call)
+        try:
+            record = ray.get(call)
+        except RayTaskError:  # a defect of the actor
+            raise
+        except RayError:
+            _kill(actor)
+            self._actors_ended[scan.name] += 1
+            if self._actors_ended[scan.name] < _LIVES:
+                self._waiting.appendleft(scan)
+            else:
+                yield self._quarantined(scan)
+            if self._scan_is_left():
+                self._start()
+        else:
+            yield record
+            self._work(actor)
+
+
+def _kill(actor: Any) -> None:
+    """End an actor; one that cannot be reached may still be at work."""
+    with suppress(RayError):
+        ray.kill(actor)
+
+
+def _ended_actors(scan: ScanToDo) -> str:
     return (
         f"scan {scan.uri!r}: {_LIVES} processes ended without a word while they worked on it, as they do when memory "
         "runs out; leave it out, cut it in pieces, or give the machine more memory."
