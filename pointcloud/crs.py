@@ -219,6 +219,16 @@ def unit_of_code(code: int) -> LengthUnit | None:
     return _units_by_code().get(str(code))
 
 
+def unit_of_length(metres: float) -> LengthUnit:
+    """The metre or the foot of so many metres, up to the digits that files round it to; otherwise one by its length."""
+    known = (METRE, *(parse_unit(name) for name in ("ft", "us-ft")))
+    # The two feet differ by less than files round: the nearest.
+    nearest = min(known, key=lambda unit: abs(unit.metres - metres))
+    if math.isclose(nearest.metres, metres, rel_tol=_ROUNDED_UNIT):
+        return nearest
+    return LengthUnit(name=f"unit of {metres:g} m", metres=metres)
+
+
 def with_units(
     crs: CRS | None, horizontal: LengthUnit | None = None, vertical: LengthUnit | None = None
 ) -> CRS:

@@ -1,8 +1,13 @@
 """The errors a user can act on. Each message is one sentence: what, where, what was expected, what to do."""
 
+_LONGEST_MESSAGE, _LONGEST_REASON = 1000, 300  # characters; what a damaged file says may be megabytes
+
 
 class PointloomError(Exception):
     """Bad input or a bad setting. The command line prints the message alone, without a traceback."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(message, _LONGEST_MESSAGE))
 
 
 class ScanError(PointloomError):
@@ -23,5 +28,13 @@ def first_line(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """All of what an error says in one line, without its full stop; of an error that says nothing its type."""
-    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+    """What an error says in one line, shortened, without its full stop; of an error that says nothing its type."""
+    return shortened((" ".join(str(error).split()) or type(error).__name__).rstrip("."), _LONGEST_REASON)
+
+
+def shortened(text: str, longest: int) -> str:
+    """A text of at most so many characters: of a longer one the beginning and the end, which is the shorter part."""
+    if len(text) <= longest:
+        return text
+    end = longest // 4
+    return f"{text[: longest - end - 3]} … {text[-end:]}"

@@ -16,8 +16,8 @@ from pyproj import CRS
 
 from pointcloud.cloud import WITHHELD, Cloud
 from pointcloud.errors import ScanError
-from pointcloud.formats.columns import COLOURS, MAY_BE_UNFILLED, RETURNS
-from pointcloud.formats.reader import NO_RETURNS, Window, colour_scale, iterate_clouds, never_filled
+from pointcloud.formats.columns import COLOURS, MAY_BE_UNFILLED, RETURNS, num_wrong_returns
+from pointcloud.formats.reader import Window, about_returns, colour_scale, iterate_clouds, never_filled
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 from pointcloud.grid.kernels import coded_runs, nearest_to_centre
@@ -51,8 +51,8 @@ class DecodedScan:
         noise_codes: class codes that mark noise.
         num_marked: points that were left out because the scan marks them as noise or as withheld.
         notes: what was mended, left out or assumed.
-        single_returns: whether it has no return numbers, or such that were never filled: to be labelled, its points
-            count as single returns.
+        single_returns: whether it has no return numbers, or such that were never filled or cannot be: to be labelled,
+            its points count as single returns.
     """
 
     scan: str
@@ -141,6 +141,7 @@ class _Sums:
     thins: bool
     num_points: int = 0
     num_marked: int = 0
+    num_wrong_returns: int = 0
     largest: dict[str, int] = field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     corners: list[np.ndarray] = field(default_factory=list)
@@ -206,6 +207,7 @@ class _Sums:
         for name in MAY_BE_UNFILLED:
             if name in cloud.attributes:
                 self.largest[name] = max(self.largest.get(name, 0), int(cloud.attributes[name].max()))
+        self.num_wrong_returns += num_wrong_returns(cloud.attributes)
 
     def _add_cells(self, cloud: Cloud) -> None:
         x, y = cloud.xyz.T[:2]
@@ -228,9 +230,9 @@ class _Sums:
         cells, counts = self._all_cells()
         bins, bin_points, bin_lowest = self._whole_profile()
         scale = colour_scale(max((self.largest.get(name, 0) for name in COLOURS), default=0))
-        unfilled = never_filled(self.largest)
-        if not unfilled.isdisjoint(RETURNS):
-            notes = (*notes, NO_RETURNS)
+        wrong_returns = self.num_wrong_returns / (self.num_points - self.num_marked)
+        unfilled = never_filled(self.largest, wrong_returns)
+        notes = (*notes, *about_returns(self.largest, wrong_returns))
         names = tuple(name for name in self.attributes if name not in unfilled)
         return DecodedScan(
             scan=scan,

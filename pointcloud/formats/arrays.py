@@ -8,8 +8,8 @@ NPY: one array, either
 
 NPZ: arrays by name, compressed or not, of one row per point: the coordinates as `xyz`, `points`, `coord`, `coords`,
 `pos` or `position`, (P, 3), or as x, y and z; colours as `rgb`, `color`, `colors`, `colour` or `colours`, (P, 3), or
-one by one; the rest by the names of `columns`. Fields of a structured array may have these names too. Arrays of any
-other name are left out.
+one by one; the rest by the names of `columns`. Of colours with an opacity, (P, 4), that is left out. Fields of a
+structured array may have these names too. Arrays of any other name are left out.
 
 Numbers may be of any size and byte order, stored by rows or by columns (Fortran order, as `np.vstack([x, y, z]).T` is).
 """
@@ -34,12 +34,14 @@ from pointcloud.storage import files
 SUFFIXES = (".npy", ".npz")
 _EXPECTED = "NumPy arrays of numbers with one row per point"
 _REMEDY = "write it again with one row per point in each of its arrays, or leave it out"
+_NUMBERS = "write it again with numbers alone, or leave it out"
 _WIDTHS = {3: columns.AXES, 6: (*columns.AXES, *columns.COLOURS)}
 _WIDTHS[7] = (*_WIDTHS[6], "classification")
 _STACKED = {
     **dict.fromkeys(("xyz", "points", "coord", "coords", "pos", "position"), columns.AXES),
     **dict.fromkeys(("rgb", "color", "colors", "colour", "colours"), columns.COLOURS),
 }
+_STACKED_WIDTHS = {columns.AXES: (3,), columns.COLOURS: (3, 4)}
 _CHUNK_BYTES = 256 << 20
 
 
@@ -148,22 +150,26 @@ def _open(uri: str, stack: ExitStack) -> _Layout:
         array, places = _places_in_one(uri, find_array(uri, open_file, size, _EXPECTED))
         arrays = {"": array}
     else:
-        arrays, places = _places_by_name(_members(uri, stack))
+        arrays, places = _places_by_name(uri, _members(uri, stack))
     missing = [axis for axis in columns.AXES if axis not in places]
     if missing:
-        raise unreadable(uri, f"it has no coordinates {', '.join(missing)}", _EXPECTED)
+        held = ", ".join(f"{name!r} of shape {array.shape}" for name, array in arrays.items()) or "nothing"
+        reason = f"it has no coordinates {', '.join(missing)}; it holds {held}"
+        raise unreadable(uri, reason, f"{_EXPECTED}, such as xyz of shape (P, 3)", _REMEDY)
     num_points = arrays[places["x"].array].shape[0]
     for place in places.values():
         array = arrays[place.array]
         if array.dtype.hasobject:
-            raise unreadable(uri, "it holds Python objects, which could run code", _EXPECTED)
+            raise unreadable(uri, "it holds Python objects, which could run code", _EXPECTED, _NUMBERS)
         if array.shape[0] != num_points:
             reason = f"its array {place.array!r} has {array.shape[0]} rows for {num_points} points"
             raise unreadable(uri, reason, _EXPECTED, _REMEDY)
     layout = _Layout(arrays=arrays, places=places, num_points=num_points)
     for name, kind in layout.types().items():
         if kind.kind not in "fiu" or kind.shape:
-            raise unreadable(uri, f"its {name!r} is of type {kind}, not a column of numbers", _EXPECTED)
+            raise unreadable(
+                uri, f"its {name!r} is of type {kind}, not a column of numbers", _EXPECTED, _NUMBERS
+            )
     return layout
 
 
@@ -190,7 +196,7 @@ def _places_in_one(uri: str, array: StoredArray) -> tuple[StoredArray, dict[str,
         if array.shape[1] in _WIDTHS:
             names = _WIDTHS[array.shape[1]]
             return array, {name: _Column(array="", index=index) for index, name in enumerate(names)}
-    raise unreadable(uri, f"its array has shape {array.shape} and type {array.dtype}", _EXPECTED)
+    raise unreadable(uri, f"its array has shape {array.shape} and type {array.dtype}", _EXPECTED, _REMEDY)
 
 
 def _places_in_fields(array: str, dtype: np.dtype) -> dict[str, _Column]:
@@ -208,21 +214,22 @@ def _places_in_fields(array: str, dtype: np.dtype) -> dict[str, _Column]:
 
 
 def _places_by_name(
-    arrays: Mapping[str, StoredArray],
+    uri: str, arrays: Mapping[str, StoredArray]
 ) -> tuple[dict[str, StoredArray], dict[str, _Column]]:
-    """The arrays of an NPZ file, those of its points with the points first, and what is where in them."""
+    """The arrays of an NPZ file, those of its points with the points first, and what is where in them.
+
+    Raises:
+        ScanError: an array that is called like an attribute, and has several numbers per point.
+    """
     shown = dict(arrays)
     places: dict[str, _Column] = {}
     for wanted, parts in _STACKED.items():
         for name, array in arrays.items():
-            if (
-                name.lower() == wanted
-                and 3 in array.shape
-                and len(array.shape) == 2
-                and parts[0] not in places
-            ):
-                shown[name] = array if array.shape[1] == 3 else array.transposed()
-                places |= {part: _Column(array=name, index=index) for index, part in enumerate(parts)}
+            if name.lower() == wanted and len(array.shape) == 2 and parts[0] not in places:
+                by_rows = array if array.shape[1] in _STACKED_WIDTHS[parts] else array.transposed()
+                if by_rows.shape[1] in _STACKED_WIDTHS[parts]:
+                    shown[name] = by_rows
+                    places |= {part: _Column(array=name, index=index) for index, part in enumerate(parts)}
     single = [
         name for name, array in arrays.items() if array.shape and max(array.shape) == np.prod(array.shape)
     ]
@@ -230,6 +237,11 @@ def _places_by_name(
         if ours not in places:
             shown[name] = arrays[name].flat()
             places[ours] = _Column(array=name)
+    wide = [name for name, array in arrays.items() if len(array.shape) > 1 and name not in single]
+    for ours, name in columns.match_names(wide).items():
+        if ours not in places and ours not in columns.AXES:
+            reason = f"its array {name!r} has shape {arrays[name].shape}, not one number per point"
+            raise unreadable(uri, reason, _EXPECTED, _REMEDY)
     structured = [name for name, array in arrays.items() if array.dtype.names and len(array.shape) == 1]
     if not set(columns.AXES) <= places.keys() and len(structured) == 1:
         return shown, _places_in_fields(structured[0], arrays[structured[0]].dtype) | places

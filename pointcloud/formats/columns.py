@@ -1,6 +1,7 @@
 """From columns that PLY, NumPy and E57 files name and type as they like to the columns of a cloud.
 
-Names: small and capital letters are the same, and the prefix `scalar_` of CloudCompare is left out. Types:
+Names: small and capital letters are the same, as are names with and without underscores, and the prefix `scalar_` of
+CloudCompare is left out. Types:
 
 - coordinates become float64;
 - colours in 8 bits are multiplied by 257, as LAS wants 16; in 16 bits they stay; floats of which none exceeds 1
@@ -13,7 +14,7 @@ Names: small and capital letters are the same, and the prefix `scalar_` of Cloud
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -39,6 +40,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "classification": ("classification", "class", "label", "labels", "segment"),
 }
 """Axis or attribute -> the names it has in the wild; of several in one file the first here is used."""
+_WHOLE_WORDS = {name.replace("_", ""): name for names in NAMES.values() for name in names if "_" in name}
+"""The names with underscores as PDAL writes them."""
 
 NO_CLASS = 255
 """The class code of a point that a file says has none; the presets of label schemes do not use it."""
@@ -50,7 +53,7 @@ def plain_name(name: str) -> str:
     return name.lower().removeprefix("scalar_")
 
 
-def match_names(names: Iterable[str]) -> dict[str, str]:
+def match_names(names: Collection[str]) -> dict[str, str]:
     """Which of a file's names stands for which axis or attribute: axis or attribute -> the file's name.
 
     Colours come all three or not at all.
@@ -58,6 +61,8 @@ def match_names(names: Iterable[str]) -> dict[str, str]:
     at: dict[str, str] = {}
     for name in names:
         at.setdefault(plain_name(name), name)
+    for name in names:
+        at.setdefault(_WHOLE_WORDS.get(plain_name(name), name), name)
     matched = {ours: next((at[n] for n in theirs if n in at), "") for ours, theirs in NAMES.items()}
     whole = all(matched[name] for name in COLOURS)
     return {ours: name for ours, name in matched.items() if name and (whole or ours not in COLOURS)}
@@ -67,6 +72,14 @@ def attributes_of(names: Iterable[str]) -> tuple[str, ...]:
     """Those of `cloud.ATTRIBUTES` among some names, in their order there."""
     present = set(names)
     return tuple(name for name in ATTRIBUTES if name in present)
+
+
+def num_wrong_returns(attributes: Mapping[str, np.ndarray]) -> int:
+    """How many points have a return number or a number of returns of 0, or a return number above that number."""
+    if not attributes.keys() >= set(RETURNS):
+        return 0
+    number, of = (attributes[name] for name in RETURNS)
+    return int(np.count_nonzero((number == 0) | (number > of)))
 
 
 def iterate_columns(

@@ -158,6 +158,8 @@ def _read(file: Any, scan: Any, attributes: dict[str, str]) -> Iterator[tuple[co
         xyz = rotation @ own + translation[:, None]
         table = dict(zip(columns.AXES, xyz, strict=True))
         table |= {name: arrays[field][:count][valid] for name, field in attributes.items()}
+        if "return_number" in table:
+            table["return_number"] = table["return_number"] + 1  # E57 counts them from 0
         yield table, count - int(valid.sum())
 
 

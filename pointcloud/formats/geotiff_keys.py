@@ -26,9 +26,10 @@ from pointcloud.crs import (
     parse_unit,
     unit_names,
     unit_of_code,
+    unit_of_length,
     with_units,
 )
-from pointcloud.errors import PointloomError, ScanError
+from pointcloud.errors import ScanError
 
 DIRECTORY, DOUBLES, TEXTS = 34735, 34736, 34737
 """Record numbers of the keys, of their numbers and of their texts."""
@@ -40,7 +41,7 @@ _GEODETIC = 2048
 _PROJECTED, _PROJECTED_CITATION, _PROJECTION, _METHOD = 3072, 3073, 3074, 3075
 _UNIT, _UNIT_METRES = 3076, 3077
 _VERTICAL, _VERTICAL_CITATION, _VERTICAL_UNIT = 4096, 4097, 4099
-_MODEL_PROJECTED, _MODEL_GEOGRAPHIC = 1, 2
+_MODEL_PROJECTED, _MODEL_GEOGRAPHIC, _MODEL_GEOCENTRIC = 1, 2, 3
 _PARAMETERS = range(3078, 3096)
 _EPSG_CODES = range(1024, 32767)
 _USER_DEFINED = 32767
@@ -49,8 +50,12 @@ _MARGIN_DEGREES = 1.0  # around the area that a CRS is made for
 _WKT_IN_TEXT = re.compile(r"ESRI PE String\s*=\s*(.+)", re.DOTALL)
 _NAME_IN_TEXT = re.compile(r"PCS Name\s*=\s*(.+)")
 _UNIT_IN_TEXT = re.compile(
-    r"LUnits?\s*=\s*(\w+)|\b(us[- ]?ft|ftus|feet|foot|ft|met(?:re|er)s?)\b", re.IGNORECASE
+    r"\b(us[- ]?ft|ft[- ]?us|u\.?s\.?[- ]survey|feet|foot|ft|met(?:re|er)s?)\b", re.IGNORECASE
 )
+# The names of ESRI for State Plane say "Feet" for US survey feet and "Feet_Intl" for the others.
+_US_IN_TEXT = re.compile(r"\b(us|u\.s\.|usft|ftus|survey|state ?plane)(?![a-z])", re.IGNORECASE)
+_INTERNATIONAL_IN_TEXT = re.compile(r"\bint(l|ernational)?(?![a-z])|\bift\b", re.IGNORECASE)
+_SHORTEST_UNIT_M, _LONGEST_UNIT_M = 1e-4, 1e4
 
 
 def parse_keys(directory: bytes, doubles: bytes = b"", texts: bytes = b"") -> dict[int, int | float | str]:
@@ -99,8 +104,13 @@ def _is_projection(keys: Keys) -> bool:
     """Whether coordinates are projected, whatever the geographic CRS that the projection begins with."""
     model = keys.get(_MODEL)
     return model == _MODEL_PROJECTED or (
-        model not in (_MODEL_GEOGRAPHIC, 3) and bool({_PROJECTED, _PROJECTION, _METHOD} & keys.keys())
+        model not in (_MODEL_GEOGRAPHIC, _MODEL_GEOCENTRIC)
+        and bool({_PROJECTED, _PROJECTION, _METHOD} & keys.keys() or _is_unit_alone(keys))
     )
+
+
+def _is_unit_alone(keys: Keys) -> bool:
+    return bool({_UNIT, _UNIT_METRES} & keys.keys()) and _GEODETIC not in keys
 
 
 def _code(keys: Keys, key: int) -> int | None:
@@ -122,15 +132,20 @@ def _unit(keys: Keys, notes: list[str]) -> LengthUnit | None:
         if unit is None:
             notes.append(f"its key {_UNIT} names the unit EPSG:{code}, which is not known as one of length.")
         return unit
-    if code == _USER_DEFINED and isinstance(metres, float) and metres > 0:
-        return LengthUnit(name=f"unit of {metres:g} m", metres=metres)
-    return None
+    if code != _USER_DEFINED or not isinstance(metres, float):
+        return None
+    if not _SHORTEST_UNIT_M <= metres <= _LONGEST_UNIT_M:
+        notes.append(
+            f"its key {_UNIT_METRES} names a unit of {metres:g} m, which cannot be, and is not used."
+        )
+        return None
+    return unit_of_length(metres)
 
 
 def _of_code(keys: Keys, bounds: np.ndarray | None, notes: list[str]) -> CRS | None:
     code = _code(keys, _PROJECTED)
     if code is None:
-        return None
+        return _projected_under_geodetic(keys, notes)
     try:
         crs = CRS.from_epsg(code)
     except CRSError:
@@ -140,6 +155,21 @@ def _of_code(keys: Keys, bounds: np.ndarray | None, notes: list[str]) -> CRS | N
         return crs
     notes.append(f"its key {_PROJECTED} names EPSG:{code}, which counts in degrees; its coordinates do not.")
     return None
+
+
+def _projected_under_geodetic(keys: Keys, notes: list[str]) -> CRS | None:
+    """The projected CRS whose code stands under the key of the geographic one; None where there is none."""
+    code = _code(keys, _GEODETIC)
+    if code is None:
+        return None
+    try:
+        crs = CRS.from_epsg(code)
+    except CRSError:
+        return None
+    if not horizontal_part(crs).is_projected:
+        return None
+    notes.append(f"its key {_GEODETIC} names {crs.name!r}, which belongs under key {_PROJECTED}; it is used.")
+    return crs
 
 
 def _of_text(keys: Keys, notes: list[str]) -> CRS | None:
@@ -279,11 +309,11 @@ def _vertical(keys: Keys, notes: list[str]) -> tuple[CRS | None, LengthUnit | No
 
 def _unit_in_text(text: str) -> LengthUnit | None:
     """The unit that a text names, such as "NAVD88 - Geoid03 (Feet)"; None where it names none."""
-    found = _UNIT_IN_TEXT.search(text.replace("_", " "))
+    words = text.replace("_", " ")
+    found = _UNIT_IN_TEXT.search(words)
     if found is None:
         return None
-    word = (found[1] or found[2]).lower().replace("foot us", "us-ft").replace(" ", "-")
-    try:
-        return parse_unit("us-ft" if re.search(r"us|survey", text, re.IGNORECASE) and "f" in word else word)
-    except PointloomError:
-        return None
+    if found[1].lower().startswith("met"):
+        return METRE
+    is_us = _US_IN_TEXT.search(words) is not None and _INTERNATIONAL_IN_TEXT.search(words) is None
+    return parse_unit("us-ft" if is_us else "ft")

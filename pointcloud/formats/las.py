@@ -19,7 +19,7 @@ from pointcloud.compiling import compiled
 from pointcloud.errors import ScanError
 from pointcloud.formats import las_header
 from pointcloud.formats.decoding import reading, unreadable
-from pointcloud.formats.las_bounds import is_pointwise, true_bounds
+from pointcloud.formats.las_bounds import is_pointwise, sample, true_bounds
 from pointcloud.formats.las_crs import crs_of_header
 from pointcloud.storage import files
 
@@ -28,6 +28,7 @@ LAZ_BACKENDS = (laspy.LazBackend.LazrsParallel, laspy.LazBackend.Lazrs)
 """laspy would take any that is installed, and another where these refuse a file."""
 _OLD_LAZ_BACKEND = laspy.LazBackend.Laszip
 """LASzip's own library, for what its versions before 2.0 wrote: lazrs needs chunks, which those did not have."""
+UNTRUE_BOUNDS = "the bounds in its header are not those of its points, and are not used."
 _CHUNK_BYTES = 256 << 20  # a header may claim records of 65,535 bytes
 
 
@@ -179,12 +180,12 @@ def read_header(uri: str) -> ScanHeader:
     with files.open_input(uri) as stream, reading(uri):
         reader = _open_reader(uri, stream, attributes_only=False)
         header = reader.header
-        crs, crs_notes = crs_of_header(header)
         kind = "LAZ" if header.are_points_compressed else "LAS"
         if any(vlr.user_id == "copc" for vlr in header.vlrs):
             kind = "COPC"
         bounds = true_bounds(stream, header)
-        untrue = "the bounds in its header are not those of its points, and are not used."
+        some = sample(stream, header) if bounds is None else bounds
+        crs, crs_notes = crs_of_header(header, some if len(some) else None)
         return ScanHeader(
             uri=uri,
             format=f"{kind} {header.version}, point format {header.point_format.id}",
@@ -194,7 +195,7 @@ def read_header(uri: str) -> ScanHeader:
             attributes=_attributes(header.point_format),
             resolution=np.array(header.scales, np.float64),
             dimensions=tuple(header.point_format.dimension_names),
-            notes=(untrue,) if bounds is None else (),
+            notes=(UNTRUE_BOUNDS,) if bounds is None else (),
             crs_notes=crs_notes,
         )
 

@@ -19,6 +19,8 @@ _TABLE_OFFSET_BYTES = 8  # before the first chunk
 _TOLERANCE = 0.01  # of the extent: writers round bounds, and crop points without correcting them
 _TOLERANCE_UNITS = 1.0
 _POINTWISE = 1  # LASzip's number of that compressor
+_COORDINATE_UNITS = 1 << 31  # coordinates are whole numbers of 32 bits, times a scale, from an offset
+_SPARSEST_AREA = 1e5  # square CRS units a point
 
 
 def true_bounds(stream: Any, header: laspy.LasHeader) -> np.ndarray | None:
@@ -30,14 +32,24 @@ def true_bounds(stream: Any, header: laspy.LasHeader) -> np.ndarray | None:
     bounds = np.array([header.mins, header.maxs], np.float64)
     if not header.point_count:
         return bounds if np.isfinite(bounds).all() else None
-    if not is_box(bounds):
+    if not is_box(bounds) or not _can_be_stored(bounds, header):
         return None
-    place = stream.tell()
-    try:
-        points = _sample(stream, header)
-    finally:
-        stream.seek(place)
-    return bounds if distance_beyond(bounds, points) == 0 else None
+    return bounds if distance_beyond(bounds, sample(stream, header)) == 0 else None
+
+
+def are_wide(bounds: np.ndarray, num_points: int) -> bool:
+    """Whether bounds (2, 3) are so wide for their points that they may be made up; all points tell."""
+    return bool(np.prod(bounds[1, :2] - bounds[0, :2]) > _SPARSEST_AREA * num_points)
+
+
+def are_alike(bounds: np.ndarray, others: np.ndarray) -> bool:
+    """Whether bounds (2, 3) differ by no more than rounding explains."""
+    return distance_beyond(bounds, others) == 0 and distance_beyond(others, bounds) == 0
+
+
+def _can_be_stored(bounds: np.ndarray, header: laspy.LasHeader) -> bool:
+    reach = _COORDINATE_UNITS * np.abs(header.scales) + _TOLERANCE_UNITS
+    return bool((np.abs(bounds - header.offsets) <= reach).all())
 
 
 def is_pointwise(header: laspy.LasHeader) -> bool:
@@ -59,16 +71,18 @@ def distance_beyond(bounds: np.ndarray, points: np.ndarray) -> float:
     return float(np.where(beyond > tolerance, beyond, 0.0).max())
 
 
-def _sample(stream: Any, header: laspy.LasHeader) -> np.ndarray:
-    """(n, 3) float64, some points of the file, CRS units."""
-    starts = _compressed_starts(stream, header) if header.are_points_compressed else _starts(header)
-    chosen = starts[:: -(-len(starts) // _SAMPLES) or 1]
-    points = []
-    for start in chosen:
-        stream.seek(start)
-        content = stream.read(_XYZ_BYTES)
-        if len(content) == _XYZ_BYTES:
-            points.append(struct.unpack("<3i", content))
+def sample(stream: Any, header: laspy.LasHeader) -> np.ndarray:
+    """(n, 3) float64, some points of the file, CRS units; its position is kept."""
+    place, points = stream.tell(), []
+    try:
+        starts = _compressed_starts(stream, header) if header.are_points_compressed else _starts(header)
+        for start in starts[:: -(-len(starts) // _SAMPLES) or 1]:
+            stream.seek(start)
+            content = stream.read(_XYZ_BYTES)
+            if len(content) == _XYZ_BYTES:
+                points.append(struct.unpack("<3i", content))
+    finally:
+        stream.seek(place)
     return np.array(points, np.float64).reshape(-1, 3) * header.scales + header.offsets
 
 

@@ -26,17 +26,23 @@ _VERTICAL_WKT = re.compile(r"\bVERT_?CS\s*\[", re.IGNORECASE)
 _USER, _WKT = "LASF_Projection", 2112
 
 
-def crs_of_header(header: laspy.LasHeader) -> tuple[CRS | None, tuple[str, ...]]:
+def crs_of_header(
+    header: laspy.LasHeader, bounds: np.ndarray | None = None
+) -> tuple[CRS | None, tuple[str, ...]]:
     """The CRS of a scan, and sentences about what was assumed or contradicts itself.
 
     WKT goes before GeoTIFF keys; the keys are used where there is no WKT, or none that PROJ understands, and for a unit
     of heights that the WKT does not say.
 
+    Args:
+        bounds: coordinates (n, 3) of some of its points or of their bounds; None: the bounds in the header.
+
     Returns:
         The CRS, None where the scan names none, or none that PROJ knows.
     """
     records = _records(header)
-    bounds = np.array([header.mins, header.maxs], np.float64)
+    if bounds is None:
+        bounds = np.array([header.mins, header.maxs], np.float64)
     of_wkt, notes = _of_wkt(records.get(_WKT, b""))
     of_keys: CRS | None = None
     if DIRECTORY in records:
@@ -63,14 +69,15 @@ def _records(header: laspy.LasHeader) -> dict[int, bytes]:
 
 def _of_wkt(content: bytes) -> tuple[CRS | None, list[str]]:
     try:
-        text = content.decode()
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
     text = text.split("\0")[0].strip()
     if not text:
         return None, []
     try:
-        return _with_heights_inside(CRS.from_wkt(text), text)
+        # Some writers put a code, a PROJ string or PROJJSON there.
+        return _with_heights_inside(CRS.from_user_input(text), text)
     except CRSError as error:
         reason = one_line(error)
         return None, [f"its CRS cannot be understood ({reason})"]

@@ -115,6 +115,8 @@ def _params(descriptor: bytes) -> laspy.ExtraBytesParams:
     num = described.num_elements()
     # Of untyped bytes the options are their number, and no flags.
     scale, offset = (described.scale, described.offset) if described.data_type else (None, None)
+    if any(values is not None and not np.isfinite(values[:num]).all() for values in (scale, offset)):
+        scale = offset = None  # what they make of a value is none; the stored one is
     if scale is not None or offset is not None:
         scale = np.ones(num) if scale is None else np.array(scale)
         offset = np.zeros(num) if offset is None else np.array(offset)

@@ -6,6 +6,7 @@ the file with those names blanked; afterwards its header gets the records and di
 
 from __future__ import annotations
 
+import codecs
 import io
 from typing import Any
 
@@ -112,9 +113,15 @@ def _as_named(stream: Any, record: StoredRecord, vlr: VLR | None) -> Any:
     if vlr is None or vlr.user_id != user:
         vlr = vlr_factory(VLR(user, number, "", record.data(stream)))
     if (user, number) == (_CRS_USER, _WKT) and not isinstance(vlr, WktCoordinateSystemVlr):
-        # laspy takes UTF-8 alone.
-        return WktCoordinateSystemVlr(record.data(stream).split(b"\0")[0].decode("latin-1"))
+        return WktCoordinateSystemVlr(_text(record.data(stream)))
     return vlr
+
+
+def _text(stored: bytes) -> str:
+    """Text that is not UTF-8, which laspy takes alone: UTF-16 with a byte order mark, or Latin-1."""
+    if stored.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return stored.decode("utf-16", "replace").split("\0")[0]
+    return stored.split(b"\0")[0].decode("latin-1")
 
 
 def _is_utf8(stored: bytes) -> bool:

@@ -93,7 +93,7 @@ class PlyHeader:
     @property
     def vertex(self) -> Element | None:
         """The element with the points; None where there is none."""
-        return next((element for element in self.elements if element.name == "vertex"), None)
+        return next((element for element in self.elements if element.name.lower() == "vertex"), None)
 
     @property
     def crs(self) -> CRS | None:
@@ -224,11 +224,11 @@ def _property(uri: str, words: list[bytes], order: str) -> Property:
     try:
         if words[0] == b"list":
             count, value, *name = words[1:]
-            count_dtype = np.dtype(order + _TYPES[count.decode("latin-1")])
+            count_dtype = np.dtype(order + _TYPES[count.decode("latin-1").lower()])
         else:
             value, *name = words
             count_dtype = None
-        dtype = np.dtype(order + _TYPES[value.decode("latin-1")])
+        dtype = np.dtype(order + _TYPES[value.decode("latin-1").lower()])
     except (LookupError, ValueError) as error:
         raise unreadable(uri, f"its header cannot be understood ({error})", EXPECTED) from error
     if not name:

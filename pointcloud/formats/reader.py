@@ -14,7 +14,7 @@ from pointcloud.cloud import CHUNK_POINTS, WITHHELD, Cloud, Columns, ScanHeader
 from pointcloud.crs import metres_per_unit, name_of, unit_names
 from pointcloud.errors import ScanError
 from pointcloud.formats import arrays, columns, copc, e57, las, ply, s3dis
-from pointcloud.formats.las_bounds import distance_beyond
+from pointcloud.formats.las_bounds import are_alike, are_wide, distance_beyond
 from pointcloud.storage import files as storage
 from pointcloud.storage import inputs
 from pointcloud.storage.filesystem import is_utf8
@@ -59,7 +59,8 @@ def _holds_files(folder: str, suffixes: tuple[str, ...]) -> bool:
 def read_header(uri: str, crs: CRS | None = None) -> ScanHeader:
     """What is known of a scan before its points are decoded.
 
-    Where a LAS header has bounds that cannot be those of the points, all points are decoded to find theirs.
+    Where a LAS header has bounds that cannot be those of the points, or are too wide for so few, all points are decoded
+    to find theirs.
 
     Args:
         uri: the scan.
@@ -70,11 +71,23 @@ def read_header(uri: str, crs: CRS | None = None) -> ScanHeader:
         StorageError: nothing there.
     """
     header = _read_header(uri, crs)
-    if header.bounds is None and header.num_points and uri.lower().endswith(las.SUFFIXES):
+    if not header.num_points or not uri.lower().endswith(las.SUFFIXES):
+        return header
+    if header.bounds is None or are_wide(header.bounds, header.num_points):
         # Whoever reads the points of a damaged file says what is wrong with it.
         with suppress(ScanError):
-            return replace(header, bounds=las.measure_bounds(uri))
+            return _with_bounds(header, las.measure_bounds(uri))
     return header
+
+
+def _with_bounds(header: ScanHeader, bounds: np.ndarray | None) -> ScanHeader:
+    """A LAS header with the bounds of its points."""
+    notes = header.notes
+    if header.bounds is not None and bounds is not None:
+        if are_alike(header.bounds, bounds):
+            return header
+        notes = (*notes, las.UNTRUE_BOUNDS)
+    return replace(header, bounds=bounds, notes=notes)
 
 
 def _read_header(uri: str, crs: CRS | None) -> ScanHeader:
@@ -132,7 +145,7 @@ def iterate_clouds(
     report = report or (lambda note: _log.warning("%s: %s", uri, note))
     for note in (*header.crs_notes, *header.notes):
         report(note)
-    seen, beyond = 0, 0.0
+    seen, beyond, corners = 0, 0.0, np.empty((0, 3))
     try:
         metres_per_unit(header.crs)
         chunks = _columns(header, window, report)
@@ -149,6 +162,7 @@ def iterate_clouds(
             seen += len(cloud)
             if header.bounds is not None and len(cloud):
                 beyond = max(beyond, distance_beyond(header.bounds, cloud.corners()))
+                corners = _corners(np.concatenate([corners, cloud.corners()]))
             if window is not None:
                 low, high = np.array(window[:2]), np.array(window[2:])
                 inside = np.all((xyz[:, :2] >= low) & (xyz[:, :2] < high), axis=1)
@@ -162,8 +176,19 @@ def iterate_clouds(
             f"its points reach {beyond:,.6g} CRS units beyond the bounds in its header, by which the scans beside it "
             "are found."
         )
+    if header.bounds is not None and seen == header.num_points and _is_too_wide(header.bounds, corners, seen):
+        report(las.UNTRUE_BOUNDS)
     if not seen and (window is None or header.num_points == 0):
         raise ScanError(f"scan {uri!r} holds no points; leave it out or deliver it again.")
+
+
+def _is_too_wide(bounds: np.ndarray, corners: np.ndarray, num_points: int) -> bool:
+    return num_points > 0 and are_wide(bounds, num_points) and not are_alike(bounds, corners)
+
+
+def _corners(points: np.ndarray) -> np.ndarray:
+    """(2, 3), the lowest and the highest coordinates of points (n, 3)."""
+    return np.stack([points.min(axis=0), points.max(axis=0)])
 
 
 def _num_bad(xyz: np.ndarray) -> int:
@@ -202,24 +227,41 @@ def colour_scale(largest: int) -> int | None:
     return 257 if largest <= 255 else 1
 
 
-def never_filled(largest: Mapping[str, int]) -> frozenset[str]:
+def never_filled(largest: Mapping[str, int], wrong_returns: float = 0.0) -> frozenset[str]:
     """Attributes that a file has room for and that nobody filled: colours that are all 0, and return numbers.
 
     A property of the whole scan, as `colour_scale` is.
 
     Args:
         largest: attribute -> its largest value over all points; of the attributes that the scan has.
+        wrong_returns: the share of its points whose return numbers cannot be, see `columns.num_wrong_returns`. Where
+            they are most, none is trusted.
     """
     unfilled: set[str] = set()
     if not any(largest.get(name, 0) for name in columns.COLOURS):
         unfilled.update(columns.COLOURS)
     # One without the other says nothing.
-    if not all(largest.get(name, 1) for name in columns.RETURNS):
+    if not all(largest.get(name, 1) for name in columns.RETURNS) or wrong_returns > _MOST_WRONG_RETURNS:
         unfilled.update(columns.RETURNS)
     return frozenset(unfilled & largest.keys())
 
 
-NO_RETURNS = "its return numbers are all 0: it carries none, and every point counts as a single return."
+_MOST_WRONG_RETURNS = 0.5
+SINGLE_RETURNS = "every point counts as a single return."
+NO_RETURNS = f"its return numbers are all 0: it carries none, and {SINGLE_RETURNS}"
+
+
+def about_returns(largest: Mapping[str, int], wrong_returns: float) -> list[str]:
+    """A sentence on return numbers that were never filled or cannot be, see `never_filled`; none on sound ones."""
+    if not never_filled(largest).isdisjoint(columns.RETURNS):
+        return [NO_RETURNS]
+    if not wrong_returns:
+        return []
+    share = f"{wrong_returns:.1%}" if wrong_returns >= 0.001 else "less than 0.1%"
+    what = f"the return numbers of {share} of its points are 0 or above their number of returns"
+    return [
+        f"{what}: none is used, and {SINGLE_RETURNS}" if wrong_returns > _MOST_WRONG_RETURNS else f"{what}."
+    ]
 
 
 def read_cloud(uri: str, report: Callable[[str], None] | None = None) -> Cloud:
@@ -228,7 +270,8 @@ def read_cloud(uri: str, report: Callable[[str], None] | None = None) -> Cloud:
     names = [name for name in chunks[0].attributes if name != WITHHELD]
     attributes = {name: np.concatenate([chunk.attributes[name] for chunk in chunks]) for name in names}
     largest = {name: int(attributes[name].max()) for name in columns.MAY_BE_UNFILLED if name in attributes}
-    for name in never_filled(largest):
+    wrong = columns.num_wrong_returns(attributes) / max(len(attributes.get("return_number", ())), 1)
+    for name in never_filled(largest, wrong):
         del attributes[name]
     if "red" in attributes:
         scale = colour_scale(max(largest[name] for name in columns.COLOURS))

@@ -56,12 +56,18 @@ class BlockConfig:
             )
         if self.noise not in NOISE_CHOICES:
             raise PointloomError(f"noise {self.noise!r} is not known; expected {' or '.join(NOISE_CHOICES)}.")
-        per_step = self.tile_size_m / self.voxel_size_m / self.overlap
-        if round(per_step) < 1 or abs(per_step - round(per_step)) > 1e-6 * per_step:
+        if not self._divides_into_voxels():
             raise PointloomError(
-                f"tile_size_m / overlap = {self.tile_size_m / self.overlap:g} must be a multiple of voxel_size_m = "
-                f"{self.voxel_size_m:g}, so that a voxel lies in one tile only; change one of them."
+                f"tile_size_m / overlap = {self.tile_size_m} / {self.overlap} must be a multiple of voxel_size_m = "
+                f"{self.voxel_size_m}, so that a voxel lies in one tile only; change one of them."
             )
+
+    def _divides_into_voxels(self) -> bool:
+        try:
+            per_step = self.tile_size_m / self.voxel_size_m / self.overlap
+            return round(per_step) >= 1 and abs(per_step - round(per_step)) <= 1e-6 * per_step
+        except OverflowError:  # of numbers that are finite, the quotient may not be
+            return False
 
     @property
     def voxels_per_tile(self) -> int:

@@ -12,9 +12,9 @@ import numpy as np
 from pointcloud.cloud import Cloud, ScanHeader
 from pointcloud.crs import metres_per_unit, name_of, unit_names
 from pointcloud.errors import ScanError
-from pointcloud.formats.columns import COLOURS, MAY_BE_UNFILLED, RETURNS
+from pointcloud.formats.columns import COLOURS, MAY_BE_UNFILLED, num_wrong_returns
 from pointcloud.formats.given_crs import GivenCrs
-from pointcloud.formats.reader import NO_RETURNS, in_crs, iterate_clouds, never_filled, read_header
+from pointcloud.formats.reader import about_returns, in_crs, iterate_clouds, never_filled, read_header
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import PRESETS
 
@@ -167,7 +167,8 @@ def inspect_scan(uri: str, read: bool = False, given: GivenCrs | None = None, na
     num_points = sums.num_read if whole or header.num_points is None else header.num_points
     density = num_points / area if area > 0 else None
     config = choose_config(density) if density and density >= _SPARSEST else None
-    unfilled = never_filled(sums.largest)
+    wrong_returns = sums.num_wrong_returns / max(sums.num_read, 1)
+    unfilled = never_filled(sums.largest, wrong_returns)
     return Inspection(
         header=header,
         num_points=num_points,
@@ -179,7 +180,11 @@ def inspect_scan(uri: str, read: bool = False, given: GivenCrs | None = None, na
         attributes=tuple(attribute for attribute in header.attributes if attribute not in unfilled),
         class_counts=sums.class_counts(),
         config=config,
-        notes=(*notes, *_further_notes(unfilled, config)),
+        notes=(
+            *dict.fromkeys([*header.notes, *notes]),
+            *_further_notes(unfilled, config),
+            *about_returns(sums.largest, wrong_returns),
+        ),
     )
 
 
@@ -189,8 +194,6 @@ def _further_notes(unfilled: frozenset[str], config: BlockConfig | None) -> Iter
         yield "its points are too few or too far apart to choose block sizes; a few stray points do that."
     if not unfilled.isdisjoint(COLOURS):
         yield "its colours are all 0: it carries none."
-    if not unfilled.isdisjoint(RETURNS):
-        yield NO_RETURNS
 
 
 class _Sums:
@@ -199,13 +202,14 @@ class _Sums:
     Attributes:
         corners: (2, 3) smallest and largest coordinates of the points read, CRS units.
         num_read: how many they are.
+        num_wrong_returns: how many of them have return numbers that cannot be.
         largest: attribute -> its largest value, of those that may be there and never filled.
         ground: that they cover; None where only a sample is read, or the header has no bounds.
     """
 
     def __init__(self, header: ScanHeader, whole: bool) -> None:
         self.corners = np.array([np.full(3, np.inf), np.full(3, -np.inf)])
-        self.num_read = 0
+        self.num_read = self.num_wrong_returns = 0
         self.largest: dict[str, int] = {}
         self.ground: _Ground | None = None
         if whole and header.bounds is not None and header.num_points:
@@ -215,6 +219,7 @@ class _Sums:
     def add(self, cloud: Cloud) -> None:
         """Add the points of a chunk."""
         self.num_read += len(cloud)
+        self.num_wrong_returns += num_wrong_returns(cloud.attributes)
         low, high = cloud.corners()
         self.corners = np.array([np.minimum(self.corners[0], low), np.maximum(self.corners[1], high)])
         if "classification" in cloud.attributes:

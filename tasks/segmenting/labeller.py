@@ -24,7 +24,7 @@ from pointcloud.delivery.deliver import decode_beside, decode_for_labels, write_
 from pointcloud.delivery.las_copy import output_name
 from pointcloud.errors import PointloomError, ScanError
 from pointcloud.formats.columns import RETURNS
-from pointcloud.formats.reader import NO_RETURNS
+from pointcloud.formats.reader import SINGLE_RETURNS
 from pointcloud.labelling.label_points import Predict, ShowVoxels, label_points
 from pointcloud.labelling.measures import summarise
 from pointcloud.quality.doubtful_tiles import TileDoubts
@@ -115,11 +115,13 @@ class ScanLabeller:
     def assumed(self, decoded: DecodedScan) -> list[str]:
         """What a scan does not carry, and the network is shown all the same, a sentence each."""
         needed = {name for feature in self.predictor.checkpoint.features for name in FEATURES[feature][0]}
-        if needed.isdisjoint(RETURNS) or not decoded.single_returns or NO_RETURNS in decoded.notes:
+        if (
+            needed.isdisjoint(RETURNS)
+            or not decoded.single_returns
+            or any(note.endswith(SINGLE_RETURNS) for note in decoded.notes)
+        ):
             return []
-        return [
-            "it carries no return numbers, which the network looks at: every point counts as a single return."
-        ]
+        return [f"it carries no return numbers, which the network looks at: {SINGLE_RETURNS}"]
 
     def logits(
         self, sampler: Sampler, blocks: Iterable[Block], doubts: TileDoubts | None = None

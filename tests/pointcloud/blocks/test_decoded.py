@@ -12,6 +12,7 @@ import pytest
 from pointcloud.blocks.decoded import DecodedScan, decode_scan
 from pointcloud.errors import ScanError
 from pointcloud.labels import PRESETS
+from pointcloud.quality.inspect import inspect_scan
 from tests.support.clouds import SMALL, assert_one_sentence, write_las
 from tests.support.noise import with_points
 
@@ -54,6 +55,36 @@ def test_or_used_like_any_other(scan: Path, tmp_path: Path) -> None:
     assert decoded.num_marked == 0
     assert point_indices(decoded) == list(range(302))
     assert decoded.extent[:, 2].tolist() == [-3000, 3000]
+
+
+@pytest.mark.parametrize(
+    ("num_wrong", "number", "of", "used"),
+    [
+        (300, 5, 1, False),
+        (200, 0, 3, False),
+        (200, 2, 0, False),
+        (100, 0, 3, True),
+        (100, 4, 3, True),
+        (0, 1, 1, True),
+    ],
+)
+def test_return_numbers_that_cannot_be_are_said_and_not_used_where_they_are_most(
+    tmp_path: Path, num_wrong: int, number: int, of: int, used: bool
+) -> None:
+    is_wrong = np.arange(300) < num_wrong
+    scan = write_las(
+        tmp_path / "a.las", 300, withheld=0,
+        return_number=np.where(is_wrong, number, 2), number_of_returns=np.where(is_wrong, of, 3),
+    )  # fmt: skip
+    decoded = decode_scan("a", str(scan), tmp_path / "a.arrow", CONFIG)
+    assert decoded.single_returns != used
+    assert ("return_number" in decoded.attributes) == ("number_of_returns" in decoded.attributes) == used
+    said = [note for note in decoded.notes if "return numbers" in note]
+    assert len(said) == (num_wrong > 0)
+    assert all(f"of {num_wrong / 3:.1f}% of its points" in note for note in said)
+    inspection = inspect_scan(str(scan))
+    assert ("return_number" in inspection.attributes) == used
+    assert [note for note in inspection.notes if "return numbers" in note] == said
 
 
 def test_synthetic_points_stay(tmp_path: Path) -> None:

@@ -213,6 +213,40 @@ def test_an_attribute_of_another_length_is_refused(
         assert "deliver" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"), [("labels", np.zeros((30, 3))), ("intensity", RGB), ("classification", XYZ.T)]
+)
+def test_an_attribute_of_several_numbers_a_point_is_refused(
+    tmp_path: Path, name: str, values: np.ndarray
+) -> None:
+    path = str(tmp_path / "a.npz")
+    np.savez(path, xyz=XYZ, **{name: values})
+    with pytest.raises(ScanError, match="not one number per point") as error:
+        read_header(path)
+    assert_one_sentence(error, path)
+    assert "deliver" not in str(error.value)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_colours_with_an_opacity_are_read(tmp_path: Path, turned: bool) -> None:
+    path = str(tmp_path / "a.npz")
+    values = np.column_stack([RGB, LABEL])
+    np.savez(path, xyz=XYZ, rgb=values.T if turned else values)
+    np.savez(tmp_path / "b.npz", xyz=XYZ, rgb=RGB)
+    found, expected = read_cloud(path), read_cloud(str(tmp_path / "b.npz"))
+    for colour in ("red", "green", "blue"):
+        np.testing.assert_array_equal(found.attributes[colour], expected.attributes[colour])
+
+
+def test_what_is_there_instead_of_coordinates_is_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.npz")
+    np.savez(path, points=np.zeros((30, 4)))
+    with pytest.raises(ScanError, match=r"it holds 'points' of shape \(30, 4\)") as error:
+        read_header(path)
+    assert_one_sentence(error, path)
+    assert "deliver" not in str(error.value)
+
+
 def test_objects_beside_the_points_are_left_out_unread(tmp_path: Path) -> None:
     path = str(tmp_path / "a.npz")
     np.savez(path, xyz=XYZ, meta=np.array({"a": 1}, object))

@@ -36,6 +36,8 @@ def convert(notes: list[str] | None = None, **values: np.ndarray) -> dict[str, n
         ("x y z class label", "x y z class"),
         ("x y z red blue", "x y z"),
         ("x y z Return_Number scalar_Number_Of_Returns", "x y z scalar_Number_Of_Returns Return_Number"),
+        ("x y z returnnumber numberofreturns", "x y z returnnumber numberofreturns"),
+        ("x y z return_number ReturnNumber", "x y z return_number"),
     ],
 )
 def test_names(names: str, expected: str) -> None:

@@ -59,6 +59,18 @@ def test_colours_intensity_and_invalid_points(tmp_path: Path) -> None:
     assert "20 points that the scanner marked as invalid are left out." in notes
 
 
+def test_returns_count_from_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # pye57 writes no returns: other whole numbers stand for them.
+    monkeypatch.setitem(e57._ATTRIBUTES, "return_number", "rowIndex")
+    monkeypatch.setitem(e57._ATTRIBUTES, "number_of_returns", "columnIndex")
+    index = (np.arange(60) % 3).astype(np.uint16)
+    scans = [(points(), STILL, NOWHERE)]
+    path = write_e57(tmp_path / "a.e57", scans, rowIndex=index, columnIndex=np.full(60, 3, np.uint16))
+    found = read_cloud(str(path)).attributes
+    np.testing.assert_array_equal(found["return_number"], index + 1)
+    assert set(found["number_of_returns"]) == {3}
+
+
 def test_spherical_coordinates_are_those_of_pye57() -> None:
     from pye57.utils import convert_spherical_to_cartesian
 

@@ -55,6 +55,23 @@ ESRI = CRS("EPSG:2255").to_wkt("WKT1_ESRI")
         ({MODEL: 1, PROJECTED: 4326, UNIT: 9001}, (1, 1), "counts in degrees"),
         ({MODEL: 1, PROJECTED: USER, PCS_CITATION: "NAD83 / Mississippi West (ftUS)"}, (US_FOOT,) * 2, "ftUS"),
         ({MODEL: 1, PROJECTED: USER, PCS_CITATION: f"ESRI PE String = {ESRI}"}, (US_FOOT, US_FOOT), "ftUS"),
+        ({MODEL: 1, PROJECTED: USER, UNIT: USER, UNIT_METRES: 0.3048006}, (US_FOOT, US_FOOT), "US survey foot"),
+        ({MODEL: 1, PROJECTED: USER, UNIT: USER, UNIT_METRES: 0.3048}, (FOOT, FOOT), "is the foot"),
+        ({MODEL: 1, PROJECTED: USER, CITATION: "PCS Name = A|LUnits = US survey foot|"}, (US_FOOT,) * 2, "US"),
+        ({MODEL: 1, PROJECTED: USER, CITATION: "PCS Name = A|LUnits = Meter|"}, (1, 1), "is the metre"),
+        ({MODEL: 1, PROJECTED: USER, PCS_CITATION: "Custom grid (International Feet)"}, (FOOT, FOOT), "is the foot"),
+        ({MODEL: 1, PROJECTED: USER, PCS_CITATION: "Columbus (feet)"}, (FOOT, FOOT), "is the foot"),
+        ({MODEL: 1, PROJECTED: USER, PCS_CITATION: "NAD_1983_StatePlane_X_Feet"}, (US_FOOT,) * 2, "US survey"),
+        ({MODEL: 1, PROJECTED: USER, PCS_CITATION: "NAD_1983_StatePlane_X_Feet_Intl"}, (FOOT,) * 2, "is the foot"),
+        ({MODEL: 1, PROJECTED: USER, METHOD: 1, UNIT: 9096}, (0.9144, 0.9144), "yard"),
+        # Lengths that cannot be.
+        ({MODEL: 1, PROJECTED: 26915, UNIT: USER, UNIT_METRES: float("inf")}, (1, 1), "cannot be"),
+        ({MODEL: 1, PROJECTED: 26915, UNIT: USER, UNIT_METRES: float("nan")}, (1, 1), "cannot be"),
+        ({MODEL: 1, PROJECTED: USER, UNIT: USER, UNIT_METRES: 1e-300}, (1, 1), "cannot be"),
+        # The code under the key of the geographic CRS, and no key but the unit's.
+        ({MODEL: 1, GEODETIC: 2225, UNIT: 9003}, (US_FOOT, US_FOOT), "belongs under key 3072"),
+        ({GEODETIC: 26915}, (1, 1), "belongs under key 3072"),
+        ({UNIT: 9003}, (US_FOOT, US_FOOT), "US survey foot"),
         # Heights alone.
         ({VERTICAL: 5703}, (1, 1), ""),
         ({VERTICAL_UNIT: 9003}, (1, US_FOOT), ""),

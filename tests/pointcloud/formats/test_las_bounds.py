@@ -22,6 +22,8 @@ WRONG = {
     "NaN": [np.nan] * 6,
     "infinite": [np.inf, -np.inf] * 3,
     "never grown": [-1.7e308, 1.7e308] * 3,
+    "beyond all coordinates": [1.7e308, -1.7e308] * 3,
+    "much too wide": [1_652_000.0, -348_000.0, 7_862_000.0, 5_862_000.0, 100.0, -100.0],
     "of another tile": [651_900.0, 651_000.0, 6_861_000.0, 6_860_000.0, 50.0, 0.0],
 }
 
@@ -43,7 +45,10 @@ def test_bounds_are_those_of_the_points(case: str, point_format: int, suffix: st
     assert not any("bounds" in note for note in right.notes)
     header = read_header(str(with_bounds(path, WRONG[case])))
     np.testing.assert_allclose(header.bounds, right.bounds)
-    assert sum("bounds in its header are not those of its points" in note for note in header.notes) == 1
+    notes: list[str] = []
+    list(iterate_clouds(str(path), report=notes.append))
+    for said in (header.notes, notes):
+        assert sum("bounds in its header are not those of its points" in note for note in said) == 1
 
 
 def test_a_scan_whose_bounds_are_0_has_neighbours(tmp_path: Path) -> None:
@@ -51,6 +56,15 @@ def test_a_scan_whose_bounds_are_0_has_neighbours(tmp_path: Path) -> None:
     with_bounds(paths[1], WRONG["zero"])
     headers = {path.name: read_header(str(path)) for path in paths}
     assert find_neighbours(headers, BlockConfig()) == {"a.las": ["b.las"], "b.las": ["a.las"]}
+
+
+def test_wide_bounds_of_a_stray_point_are_those_of_the_points(tmp_path: Path) -> None:
+    x = np.full(50, 10_000)
+    x[7] = 2_000_000_000
+    path = write_las(tmp_path / "a.las", X=x, Y=x)
+    header = read_header(str(path))
+    np.testing.assert_allclose(header.bounds[:, 0], [652_010, 2_652_000])
+    assert header.notes == ()
 
 
 def test_rounded_bounds_are_trusted(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import laspy
+import numpy as np
 import pytest
 from pyproj import CRS
 
@@ -64,6 +66,48 @@ def test_wkt_that_is_not_utf_8_is_read(tmp_path: Path) -> None:
     header = read_header(str(path))
     assert header.crs is not None
     assert is_same_ground(header.crs, CRS("EPSG:26915"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf" + UTM.encode() + b"\0",
+        UTM.encode("utf-16"),
+        b"EPSG:26915\0",
+        b"+proj=utm +zone=15 +datum=NAD83",
+        CRS("EPSG:26915").to_json().encode(),
+        CRS("EPSG:26915").to_wkt("WKT1_ESRI").encode(),
+        UTM.replace("NAD83 / UTM", "\u041c / UTM").encode("cp1251"),
+    ],
+    ids=["with a byte order mark", "UTF-16", "code", "PROJ string", "PROJJSON", "ESRI", "Cyrillic"],
+)
+def test_a_crs_in_other_notations_and_encodings(tmp_path: Path, content: bytes) -> None:
+    header = laspy.LasHeader(version="1.4", point_format=6)
+    header.vlrs.append(laspy.VLR("LASF_Projection", 2112, "", content))
+    found = read_header(str(write_las(tmp_path / "a.las", header=header)))
+    assert found.crs is not None
+    assert is_same_ground(found.crs, CRS("EPSG:26915"))
+    assert found.crs_notes == ()
+
+
+def test_a_long_text_that_is_no_crs_is_shortened(tmp_path: Path) -> None:
+    header = read_header(scan(tmp_path / "a.las", UTM[:-3] * 50))
+    assert header.crs is None
+    assert len(header.crs_notes[0]) < 400
+
+
+@pytest.mark.parametrize("bounds", [[0.0] * 6, [np.nan] * 6])
+def test_the_points_tell_degrees_where_the_bounds_in_the_header_do_not(
+    tmp_path: Path, bounds: list[float]
+) -> None:
+    path = Path(scan(tmp_path / "a.las", keys={1024: 1, 3072: 4326, 3076: 9001}))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<6d", content, 179, *bounds)
+    content[131:179] = struct.pack("<6d", 0.01, 0.01, 0.01, 5e5, 4e6, 0)
+    path.write_bytes(content)
+    header = read_header(str(path))
+    assert metres_per_unit(header.crs) == (1, 1)
+    assert "its coordinates do not" in header.crs_notes[0]
 
 
 @pytest.mark.parametrize(

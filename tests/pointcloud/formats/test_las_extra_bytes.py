@@ -64,6 +64,17 @@ CASES: dict[str, tuple[list[Record], int, list[str]]] = {
         ["depth"],
     ),
     "a scale of 0": ([extra_bytes_record(descriptor(b"depth", 4, 0b1000))], 2, ["depth"]),
+    "scale and offset that are no numbers": (
+        [
+            extra_bytes_record(
+                descriptor(
+                    b"depth", 3, 0b11000, scale=struct.pack("<d", np.nan), offset=struct.pack("<d", np.inf)
+                )
+            )
+        ],
+        2,
+        ["depth"],
+    ),
     "confidence of the scan's own": ([extra_bytes_record(descriptor(b"confidence", 1))], 1, ["confidence"]),
 }  # fmt: skip
 

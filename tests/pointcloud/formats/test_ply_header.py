@@ -41,6 +41,15 @@ def test_all_of_a_header_is_read() -> None:
     assert header.crs is None
 
 
+def test_capital_letters_are_no_matter() -> None:
+    content = (
+        b"PLY\nformat ascii 1.0\nelement Vertex 2\nproperty Double X\nproperty UChar label\nend_header\n"
+    )
+    vertex = read(content).vertex
+    assert vertex is not None
+    assert [(p.name, p.dtype.str) for p in vertex.properties] == [("X", "<f8"), ("label", "|u1")]
+
+
 def test_what_is_written_is_read() -> None:
     dtype = np.dtype([("x", "<f8"), ("n", "<u2"), ("c", "u1")])
     comments = [*read(WILD).delivered_comments, labelled_comment(["c", "n"])]

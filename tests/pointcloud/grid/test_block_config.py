@@ -20,6 +20,7 @@ from tests.support.clouds import SMALL, assert_one_sentence
         {"voxel_size_m": 16.0}, {"tile_size_m": float("nan")}, {"voxel_size_m": float("nan")},
         {"tile_size_m": float("inf")}, {"halo_m": float("nan")}, {"ground_window_m": float("inf")},
         {"noise": "keep"}, {"overlap": float("nan")}, {"max_points": float("nan")}, {"max_points": 100.5},
+        {"tile_size_m": 1e300, "voxel_size_m": 1e-300}, {"tile_size_m": 10**400}, {"overlap": 10**400},
     ],
     ids=str,
 )  # fmt: skip
