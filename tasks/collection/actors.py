@@ -1,11 +1,11 @@
-"""Ray actors that work on scans, one scan at a time each; a scan outlives the actor and the node that worked on it."""
+"""Ray actors that work on scans, some at a time each; a scan outlives the actor and the node that worked on it."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -27,11 +27,12 @@ def actors(
     num_actors: int,
     options: dict[str, Any],
     keep: Callable[[Record], None],
+    scans_at_once: int = 1,
 ) -> Worker:
-    """A worker that hands each scan to an actor that is idle.
+    """A worker that hands each scan to an actor that has room for it.
 
-    The scan of an actor that ends goes to another one, and a new actor takes the place of the one that ended. A scan
-    over which three actors of this run ended is quarantined.
+    The scans of an actor that ends go to another one, and a new actor takes the place of the one that ended. From
+    then on each of them is worked on alone; one over which three actors of this run ended is quarantined.
 
     Args:
         stage: of the ledger.
@@ -40,22 +41,32 @@ def actors(
         num_actors: as many at once as the cluster has room for, at most.
         options: of Ray for each actor, as `num_cpus`.
         keep: puts a record into the ledger. Raises StorageError.
+        scans_at_once: of an actor, each in a thread of its own.
     """
-    remote: Any = ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD", **options)(
-        kind
-    )
+    lasting = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": scans_at_once}
+    remote: Any = ray.remote(scheduling_strategy="SPREAD", **lasting, **options)(kind)
 
     def quarantined(scan: ScanToDo) -> Record:
         return outcome(stage, replace(scan, error=_ended_actors(scan)), _nothing, keep)
 
     def run(scans: Sequence[ScanToDo], is_over: Callable[[], bool]) -> Iterator[Record]:
-        return _Actors(lambda: remote.remote(*arguments), quarantined, scans, is_over).records(num_actors)
+        made = _Actors(lambda: remote.remote(*arguments), quarantined, scans, is_over, scans_at_once)
+        return made.records(num_actors)
 
     return run
 
 
+@dataclass(eq=False, slots=True)
+class _Actor:
+    """A Ray actor that has started, and the scans that it works on, by call."""
+
+    handle: Any
+    scans: dict[Any, ScanToDo] = field(default_factory=dict)
+    ended: bool = False
+
+
 class _Actors:
-    """The actors of one run: each starts, then works on one scan after another until none waits or it ends."""
+    """The actors of one run: each starts, then works on scan after scan until none waits or it ends."""
 
     def __init__(
         self,
@@ -63,11 +74,12 @@ class _Actors:
         quarantined: Callable[[ScanToDo], Record],
         scans: Sequence[ScanToDo],
         is_over: Callable[[], bool],
+        scans_at_once: int,
     ) -> None:
         self._new_actor, self._quarantined, self._is_over = new_actor, quarantined, is_over
-        self._waiting = deque(scans)
-        self._starting: dict[Any, Any] = {}  # call of `ready` -> actor
-        self._working: dict[Any, tuple[Any, ScanToDo]] = {}  # call of `work` -> actor and its scan
+        self._waiting, self._scans_at_once = deque(scans), scans_at_once
+        self._starting: dict[Any, Any] = {}  # call of `ready` -> handle
+        self._working: dict[Any, _Actor] = {}  # call of `work` -> the actor
         self._actors_ended = Counter[str]()  # over each scan
         self._starts_failed = 0  # in a row
 
@@ -82,30 +94,41 @@ class _Actors:
                 self._end_start(call)
             else:
                 yield from self._end_work(call)
-        for actor in [*self._starting.values(), *(actor for actor, _ in self._working.values())]:
-            _kill(actor)
+        for handle in [*self._starting.values(), *(actor.handle for actor in self._working.values())]:
+            _kill(handle)
 
     def _scan_is_left(self) -> bool:
         return bool(self._waiting) and not self._is_over()
 
     def _start(self) -> None:
-        actor = self._new_actor()
-        self._starting[actor.ready.remote()] = actor
+        handle = self._new_actor()
+        self._starting[handle.ready.remote()] = handle
 
-    def _work(self, actor: Any) -> None:
-        """Give an idle actor the next scan; without one it ends, since nothing holds it any more."""
-        if self._scan_is_left():
+    def _work(self, actor: _Actor) -> None:
+        """Give an actor what it has room for; without a scan it ends, since nothing holds it any more."""
+        while not actor.ended and self._scan_is_left() and self._may_take(actor, self._waiting[0]):
             scan = self._waiting.popleft()
-            self._working[actor.work.remote(scan)] = actor, scan
+            call = actor.handle.work.remote(scan)
+            actor.scans[call] = scan
+            self._working[call] = actor
+
+    def _may_take(self, actor: _Actor, scan: ScanToDo) -> bool:
+        if not actor.scans:
+            return True
+        # A scan over which an actor ended is worked on alone, so that no other is taken for the cause.
+        together = [*actor.scans.values(), scan]
+        if len(together) > self._scans_at_once or any(self._actors_ended[each.name] for each in together):
+            return False
+        return len(self._waiting) > len(self._starting)  # those that start have nothing to do yet
 
     def _end_start(self, call: Any) -> None:
-        actor = self._starting.pop(call)
+        handle = self._starting.pop(call)
         try:
             ray.get(call)
         except RayTaskError:  # a defect of the actor
             raise
         except RayError as error:
-            _kill(actor)
+            _kill(handle)
             self._starts_failed += 1
             if self._starts_failed >= _LIVES:
                 raise PointloomError(
@@ -116,27 +139,30 @@ class _Actors:
                 self._start()
         else:
             self._starts_failed = 0
-            self._work(actor)
+            self._work(_Actor(handle))
 
     def _end_work(self, call: Any) -> Iterator[Record]:
         """The record of the scan, if it has one; whether more is to do is asked when that record has been looked at."""
-        actor, scan = self._working.pop(call)
+        actor = self._working.pop(call)
+        scan = actor.scans.pop(call)
         try:
             record = ray.get(call)
         except RayTaskError:  # a defect of the actor
             raise
         except RayError:
-            _kill(actor)
+            _kill(actor.handle)
+            actor.ended = True
             self._actors_ended[scan.name] += 1
             if self._actors_ended[scan.name] < _LIVES:
                 self._waiting.appendleft(scan)
             else:
                 yield self._quarantined(scan)
-            if self._scan_is_left():
-                self._start()
         else:
             yield record
+        if not actor.ended:
             self._work(actor)
+        elif not actor.scans and self._scan_is_left():
+            self._start()
 
 
 def _kill(actor: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a Ray actor does: it keeps the network, takes one scan at a time, writes its labelled cloud and its record."""
+"""What a Ray actor does: it keeps the network, takes scans, writes the labelled cloud and the record of each."""
 
 from __future__ import annotations
 
@@ -24,17 +24,20 @@ from pointcloud.storage import ledger
 from tasks.collection.engine import CANNOT_BEGIN, failed, outcome
 from tasks.collection.plan import ScanToDo
 from tasks.segmenting.job import STAGE, SegmentJob
-from tasks.segmenting.labeller import ScanLabeller
+from tasks.segmenting.labeller import ScanLabeller, Stopwatch
+
+SCANS_AT_ONCE = 2
+"""Of an actor: while one is in the network, the other is read, cut, written or proven."""
 
 
 class ScanSegmenter:
-    """Labels the scans that it is handed, one at a time, and gives the record of each."""
+    """Labels the scans that it is handed, in threads, and gives the record of each."""
 
     def __init__(self, job: SegmentJob) -> None:
         torch.set_num_threads(job.cpus_per_actor)
         self._job = job
         try:
-            self._labeller = ScanLabeller(job)
+            self._labeller = ScanLabeller(job, SCANS_AT_ONCE)
         except PointloomError as error:
             # The first scan brings it to the flow: Ray would put the sentence at the end of a traceback.
             self._cannot_begin = str(error)
@@ -60,16 +63,15 @@ class ScanSegmenter:
         """Raises ScanError, StorageError."""
         uri, name, began = scan.uri, scan.name, time.monotonic()
         labeller, output = self._labeller, self._job.output(name)
-        scheme, predictor = labeller.scheme, labeller.predictor
-        begun, in_network = time.time(), predictor.network_seconds
+        scheme, watch, begun = labeller.scheme, Stopwatch(), time.time()
         decoded, neighbours = labeller.decode(scan, folder)
         decoded_at = time.monotonic()
         doubts = TileDoubts(name, self._job.config, decoded.crs, decoded.extent, len(scheme), labeller.limit)
         sampler = Sampler(self._job.config.tile_size_m)
-        predict = partial(labeller.logits, sampler, doubts=doubts)
+        predict = partial(labeller.logits, sampler, doubts=doubts, watch=watch)
         found = labeller.label(decoded, neighbours, predict, folder, doubts.add)
         class_counts, num_outliers = _count(found, len(scheme))
-        labelled, in_network = time.monotonic(), predictor.network_seconds - in_network
+        labelled = time.monotonic()
         looks = labeller.looks(sampler, decoded, doubts)
         if looks["drift"] and self._job.quarantine_drift:
             why = f"scan {uri!r} is unlike what the network was trained on: {' '.join(looks['drift'])}"
@@ -84,8 +86,8 @@ class ScanSegmenter:
         written = time.monotonic()
         stages = {
             "decode": decoded_at - began,
-            "cut and merge": labelled - decoded_at - in_network,
-            "network": in_network,
+            "cut and merge": labelled - decoded_at - watch.network - watch.waiting,
+            "network": watch.network,
             "write and prove": written - labelled,
         }
         return ledger.Record(
@@ -95,7 +97,7 @@ class ScanSegmenter:
             state=ledger.DONE,
             points_in=decoded.num_points,
             points_out=decoded.num_points,
-            seconds=written - began,
+            seconds=written - began - watch.waiting,
             path=self._job.output_path(name),
             details={
                 "class_counts": dict(zip(scheme.names, class_counts, strict=True)),

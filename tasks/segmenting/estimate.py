@@ -105,7 +105,7 @@ def measure_sample(collection: Collection, job: SegmentJob) -> Sample | str:
         torch.set_num_threads(job.cpus_per_actor)
         # Several actors without GPUs of their own see none.
         device = torch.device("cpu") if job.num_actors > 1 and not job.gpu else None
-        with closing(ScanLabeller(job, device)) as labeller:
+        with closing(ScanLabeller(job, device=device)) as labeller:
             labeller.rehearse()
             for scan in order[:_SAMPLES]:
                 try:

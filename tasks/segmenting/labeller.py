@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,13 +39,23 @@ from tasks.segmenting.rehearsal import write_scan
 _IMPORT_SECONDS = 30.0  # to wait for what takes one or two; the first scan waits for the rest
 
 
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds of one scan: in the network, and waiting for another scan to leave it."""
+
+    network: float = 0.0
+    waiting: float = 0.0
+
+
 class ScanLabeller:
     """Keeps the network of a job; decodes scans, labels their points and writes their labelled clouds.
 
-    The network runs in this process, decoding and writing in one of their own, where a decoder may crash.
+    The network runs in this process, decoding and writing in others, where a decoder may crash. Several threads may
+    use it, a scan each: the network takes the blocks of one region of one scan after the other.
 
     Args:
         job: its checkpoint is read here, and must still be the one that the job was planned with.
+        num_scans: that are worked on at once, at most.
         device: where the network runs; None: a GPU where there is one.
 
     Attributes:
@@ -55,9 +67,10 @@ class ScanLabeller:
         SchemaError: it is another one by now.
     """
 
-    def __init__(self, job: SegmentJob, device: torch.device | None = None) -> None:
+    def __init__(self, job: SegmentJob, num_scans: int = 1, device: torch.device | None = None) -> None:
         self._job = job
-        self._isolated = IsolatedProcesses(1, job.memory_mb, job.time_limit_s)
+        self._network = threading.Lock()
+        self._isolated = IsolatedProcesses(num_scans, job.memory_mb, job.time_limit_s)
         importing = self._isolated.prepare(decode_for_labels.__module__)
         try:
             checkpoint = read_checkpoint(job.checkpoint, expect=job.identity)
@@ -124,9 +137,13 @@ class ScanLabeller:
         return [f"it carries no return numbers, which the network looks at: {SINGLE_RETURNS}"]
 
     def logits(
-        self, sampler: Sampler, blocks: Iterable[Block], doubts: TileDoubts | None = None
+        self,
+        sampler: Sampler,
+        blocks: Iterable[Block],
+        doubts: TileDoubts | None = None,
+        watch: Stopwatch | None = None,
     ) -> Iterator[tuple[Block, np.ndarray]]:
-        """Each block with its (N, C) logits.
+        """Each block with its (N, C) logits, once no other scan is in the network.
 
         The sampler looks at the blocks on their way, and the doubts at how far they are from the training.
         """
@@ -136,7 +153,12 @@ class ScanLabeller:
                 sampler.add(block)
                 yield block
 
-        yield from self.predictor.logits(looked_at(), None if doubts is None else doubts.add_distances)
+        watch, began = watch or Stopwatch(), time.monotonic()
+        with self._network:
+            watch.waiting += time.monotonic() - began
+            before = self.predictor.network_seconds
+            yield from self.predictor.logits(looked_at(), None if doubts is None else doubts.add_distances)
+            watch.network += self.predictor.network_seconds - before
 
     def label(
         self,

@@ -29,7 +29,7 @@ from tasks.runtime.cpus import usable_cpus
 from tasks.runtime.isolation import HEAP
 from tasks.runtime.repeated_notes import RepeatedNotes
 from tasks.runtime.stage import stage_task
-from tasks.segmenting.actor import ScanSegmenter
+from tasks.segmenting.actor import SCANS_AT_ONCE, ScanSegmenter
 from tasks.segmenting.job import STAGE, SegmentJob
 
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
@@ -136,7 +136,7 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
         }
         with ray_session(max(usable_cpus(), num_actors * job.cpus_per_actor)):
             await_room(1, {"CPU": job.cpus_per_actor, "GPU": int(job.gpu)}, job.wait_s)
-            worker = actors(STAGE, ScanSegmenter, (job,), num_actors, options, job.keep)
+            worker = actors(STAGE, ScanSegmenter, (job,), num_actors, options, job.keep, SCANS_AT_ONCE)
             done |= work_through(STAGE, sound, worker, states, logger, tell)
     notes.sum_up(logger)
     return list((collection.records_before() | done).values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,26 @@ class Worker:
         return Record(stage=STAGE, scan=scan.name, key=scan.key, state=DONE)
 
 
+class Pairs:
+    """Each scan waits until another one has begun; notes in which process it is worked on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def ready(self) -> None:
+        """Nothing to do."""
+
+    def work(self, scan: ScanToDo) -> Record:
+        """The record of a scan; none without a second one within a minute."""
+        (self._folder / scan.name).write_text(str(os.getpid()))
+        other = f"{int(scan.name) ^ 1}"
+        for _ in range(600):
+            if (self._folder / other).exists():
+                return Record(stage=STAGE, scan=scan.name, key=scan.key, state=DONE)
+            time.sleep(0.1)
+        raise TimeoutError(f"{scan.name} was left alone")
+
+
 def begun(folder: Path, scan: str) -> int:
     """How often an actor began with a scan."""
     return len((folder / scan).read_text())
@@ -50,12 +71,19 @@ def cluster() -> Iterator[None]:
         yield
 
 
-def run(folder: Path, names: list[str], stop_after: int = 1000) -> list[Record]:
+def run(
+    folder: Path,
+    names: list[str],
+    stop_after: int = 1000,
+    kind: type = Worker,
+    num_actors: int = 2,
+    at_once: int = 1,
+) -> list[Record]:
     todo = [ScanToDo(name=name, uri=f"/{name}", key="k") for name in names]
     ended: list[Record] = []
     worker = actors(
-        STAGE, Worker, (folder,), 2, {"num_cpus": 1},
-        lambda record: ledger.write(str(folder), record),
+        STAGE, kind, (folder,), num_actors, {"num_cpus": 1},
+        lambda record: ledger.write(str(folder), record), at_once,
     )  # fmt: skip
     for record in worker(todo, lambda: len(ended) >= stop_after):
         ended.append(record)
@@ -71,6 +99,29 @@ def test_scans_outlive_actors(cluster: None, tmp_path: Path) -> None:
     assert "scan '/poison': 3 processes ended without a word" in records["poison"].error
     assert ledger.read_all(str(tmp_path), STAGE) == {"poison": records["poison"]}
     assert records["poison"].state == QUARANTINED
+
+
+def test_an_actor_works_on_two_scans_at_once(cluster: None, tmp_path: Path) -> None:
+    names = [str(n) for n in range(6)]
+    records = run(tmp_path, names, kind=Pairs, num_actors=1, at_once=2)
+    assert {record.scan: record.state for record in records} == dict.fromkeys(names, DONE)
+
+
+def test_no_actor_takes_a_second_scan_while_another_has_none(cluster: None, tmp_path: Path) -> None:
+    run(tmp_path, ["0", "1"], kind=Pairs, at_once=2)
+    assert (tmp_path / "0").read_text() != (tmp_path / "1").read_text()
+
+
+def test_what_shares_an_actor_with_a_scan_that_ends_it_is_done(cluster: None, tmp_path: Path) -> None:
+    names = ["poison", *(str(n) for n in range(12))]
+    records = {record.scan: record for record in run(tmp_path, names, num_actors=1, at_once=2)}
+    assert {name: record.state for name, record in records.items()} == {
+        name: QUARANTINED if name == "poison" else DONE for name in names
+    }
+    assert begun(tmp_path, "poison") == 3
+    assert max(begun(tmp_path, name) for name in names[1:]) <= 2, (
+        "only one of them was beside it, and only once"
+    )
 
 
 def test_a_run_that_is_over_begins_with_no_other_scan(cluster: None, tmp_path: Path) -> None:
