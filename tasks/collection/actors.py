@@ -43,8 +43,13 @@ def actors(
         keep: puts a record into the ledger. Raises StorageError.
         scans_at_once: of an actor, each in a thread of its own.
     """
-    lasting = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": scans_at_once}
-    remote: Any = ray.remote(scheduling_strategy="SPREAD", **lasting, **options)(kind)
+    lasting: dict[str, Any] = {
+        "max_restarts": 0,
+        "max_task_retries": 0,
+        "max_concurrency": scans_at_once,
+        "scheduling_strategy": "SPREAD",
+    }
+    remote: Any = ray.remote(**lasting, **options)(kind)
 
     def quarantined(scan: ScanToDo) -> Record:
         return outcome(stage, replace(scan, error=_ended_actors(scan)), _nothing, keep)
