@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.data.dataset import collate, network_input, to_data
+from models.data.stacked import network_input, stack
 from models.network.deepgcn import DeepGCN
 from models.weights.checkpoint import Checkpoint, Familiarity
 from pointcloud.blocks.block import Block
@@ -106,5 +106,5 @@ def _through(
     network: DeepGCN, checkpoint: Checkpoint, blocks: Iterable[Block]
 ) -> Iterator[tuple[Block, Tensor]]:
     for block in blocks:
-        batch = collate([to_data(block, checkpoint.features, checkpoint.statistics)])
+        batch = stack([block], checkpoint.features, checkpoint.statistics)
         yield block, network(network_input(batch, checkpoint.block_config.tile_size_m), batch.ptr)

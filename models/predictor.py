@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch
 
-from models.data.dataset import collate, network_input, to_data
+from models.data.stacked import StackedBlocks, network_input, stack
 from models.familiarity import LastFeatures, distances
 from models.network.graph import nearest_points, ranks_of, strided_ranks
 from models.weights.checkpoint import Checkpoint
@@ -92,12 +92,11 @@ class Predictor:
                     look(block, far[number].numpy())
                 yield block, logits[number].numpy()
 
-    def _with_features(self, group: list[Block]) -> tuple[list[Block], Batch]:
+    def _with_features(self, group: list[Block]) -> tuple[list[Block], StackedBlocks]:
         """Blocks, and what the network takes of them."""
-        features, statistics = self.checkpoint.features, self.checkpoint.statistics
-        return group, collate([to_data(block, features, statistics) for block in group])
+        return group, stack(group, self.checkpoint.features, self.checkpoint.statistics)
 
-    def _turned(self, batch: Batch) -> Tensor:
+    def _turned(self, batch: StackedBlocks) -> Tensor:
         ptr, batch = batch.ptr, batch.to(self.device)
         position, total = batch.pos, torch.zeros((), device=self.device)
         for turn in range(self._rotations):
@@ -106,7 +105,7 @@ class Predictor:
                 angle = 2 * math.pi * turn / self._rotations
                 cos, sin = math.cos(angle), math.sin(angle)
                 about_z = [[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]]
-                batch.pos = position @ torch.tensor(about_z, device=self.device)
+                batch = replace(batch, pos=position @ torch.tensor(about_z, device=self.device))
             total = total + self.network(network_input(batch, self.checkpoint.block_config.tile_size_m), ptr)
         if self._smoothing > 1:
             # Halos are part of the block, so what is next to a tile's edge is smoothed with what lies beyond it.

@@ -10,16 +10,16 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import Batch, Data
 
 from models.data.augmentation import Augmentation
 from models.data.sampling import DealtBatches
+from models.data.stacked import name_of, to_tensors
 from models.kernels.dispatch import run_on_threads
 from pointcloud.blocks.block import Block
-from pointcloud.blocks.features import FeatureStatistics, point_features
-from pointcloud.errors import PointloomError, ScanError
+from pointcloud.blocks.features import FeatureStatistics
+from pointcloud.errors import PointloomError
 from pointcloud.labels import IGNORE
 
 _CPUS_PER_LOADER = 4
@@ -36,11 +36,7 @@ def to_data(block: Block, features: tuple[str, ...], statistics: FeatureStatisti
     Raises:
         ScanError: the block lacks an attribute that a feature needs, or has NaN or infinite values.
     """
-    name = f"scan {block.scan!r} tile {block.tile[0]}, {block.tile[1]}"
-    extra = torch.from_numpy(point_features(block, features, statistics))
-    position = torch.from_numpy(block.position)
-    if not (torch.isfinite(extra).all() and torch.isfinite(position).all()):
-        raise ScanError(f"{name} has NaN or infinite features; check the scan's attributes, or leave it out.")
+    position, extra = to_tensors(block, features, statistics)
     label = torch.full((len(block),), IGNORE)
     if block.label is not None:
         label[: int(block.is_core.sum())] = torch.from_numpy(block.label[block.is_core]).long()
@@ -48,7 +44,7 @@ def to_data(block: Block, features: tuple[str, ...], statistics: FeatureStatisti
         pos=position,
         extra=extra,
         y=label,
-        name=name,
+        name=name_of(block),
     )
 
 
@@ -212,8 +208,3 @@ def batches(items: BlockDataset, loaders: int, **order: Any) -> Batches:
             "num_workers": loaders, "multiprocessing_context": "fork", "prefetch_factor": 4, "timeout": _LOADER_SECONDS,
         }  # fmt: skip
     return Batches(_ErrorsAsItems(items), collate_fn=_collate_or_error, **order)
-
-
-def network_input(batch: Batch, tile_size_m: float) -> Tensor:
-    """The (P, C) features of a batch: coordinates in units of half a tile, then the other channels."""
-    return torch.cat([batch.pos / (tile_size_m / 2), batch.extra], dim=1)

@@ -24,7 +24,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch_geometric.data import Batch
 
-from models.data.dataset import Batches, network_input
+from models.data.dataset import Batches
+from models.data.stacked import network_input
 from models.metrics import Scores, confusion
 from models.recipes import TrainConfig
 from models.training import distributed

@@ -1,4 +1,7 @@
-"""Checkpoints: a folder with safetensors weights and one JSON that says all that segmenting needs to know."""
+"""Checkpoints: a folder with safetensors weights and one JSON that says all that segmenting needs to know.
+
+torch comes with the weights: who reads the record alone, as a flow that hands the work to others, does without.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,22 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
-import torch
 from safetensors import SafetensorError
 
 from models.network.configurations import DeepGCNConfig
-from models.network.deepgcn import DeepGCN
 from pointcloud.blocks.features import FEATURES, STANDARDISED, FeatureStatistics, check_features, num_channels
 from pointcloud.errors import PointloomError, SchemaError, StorageError, one_line
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.labels import LabelScheme
 from pointcloud.quality.drift import Seen
 from pointcloud.storage import files
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.network.deepgcn import DeepGCN
 
 SCHEMA_VERSION = 1
 RECORD = "checkpoint.json"
@@ -111,6 +116,8 @@ class Checkpoint:
         Raises:
             SchemaError: weights that are not this architecture's.
         """
+        from models.network.deepgcn import DeepGCN
+
         network = DeepGCN(self.network)
         try:
             network.load_state_dict(self.state)
@@ -126,6 +133,8 @@ def save_checkpoint(uri: str, checkpoint: Checkpoint) -> None:
     The record is written last and names the weights by hash, so that what a reader sees is either the old
     checkpoint or the new one.
     """
+    import safetensors.torch
+
     known, tensors = checkpoint.familiarity, dict(checkpoint.state)
     trust: dict[str, Any] = {} if checkpoint.temperature == 1 else {"temperature": checkpoint.temperature}
     if known is not None:
@@ -203,6 +212,8 @@ def _read(uri: str, weights: bool) -> Checkpoint:
         _check_types(record)
         state = {}
         if weights:
+            import safetensors.torch
+
             file = record["weights"]
             if not _WEIGHTS.fullmatch(file):
                 raise SchemaError(

@@ -13,14 +13,16 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pointcloud.errors import PointloomError, ScanError, StorageError, one_line
 from pointcloud.storage.ledger import DONE, QUARANTINED, UNREACHED, Record
 from tasks.collection.outage import UNREACHED_IN_A_ROW, Outage, try_again
 from tasks.collection.plan import ScanToDo
-from tasks.prefect_ui.scan_states import ScanStates
 from tasks.runtime.isolation import scratch_sentence
+
+if TYPE_CHECKING:  # with Prefect, which the processes that work on scans do without
+    from tasks.prefect_ui.scan_states import ScanStates
 
 CANNOT_BEGIN = "cannot begin"
 """State of a scan whose worker has what it needs not, such as the network: the scan is sound, and the run ends."""

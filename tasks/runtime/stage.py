@@ -1,13 +1,13 @@
-"""Stages of a flow as Prefect tasks that may be handed large collections."""
+"""Stages of a flow as Prefect tasks that may be handed large collections.
+
+Prefect comes with the first call: the processes that work on scans import modules with stages, and call none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
-
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,12 +22,15 @@ def stage_task(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @task(name=name, cache_policy=NO_CACHE)
-        def begin(call: Callable[[], R]) -> R:
-            return call()
-
         @wraps(function)
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            from prefect import task
+            from prefect.cache_policies import NO_CACHE
+
+            @task(name=name, cache_policy=NO_CACHE)
+            def begin(call: Callable[[], R]) -> R:
+                return call()
+
             return begin(lambda: function(*args, **kwargs))
 
         return called

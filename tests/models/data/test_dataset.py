@@ -13,7 +13,8 @@ from torch_geometric import seed_everything
 from torch_geometric.data import Batch
 
 from models.data.augmentation import Augmentation
-from models.data.dataset import BlockDataset, batches, collate, network_input, num_loaders, to_data
+from models.data.dataset import BlockDataset, batches, collate, num_loaders, to_data
+from models.data.stacked import network_input
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.features import FeatureStatistics, num_channels, point_features
 from pointcloud.errors import ScanError
