@@ -18,7 +18,7 @@ import yaml
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 from cyclopts.config import Dict
 
-from flows.preflight import check_proxies, writable_prefect_home
+from flows.preflight import check_caches, check_proxies, writable_prefect_home
 from pointcloud.errors import PointloomError, one_line
 from tasks.runtime.environment import PREFECT, THREADS, set_defaults, without_proxy
 
@@ -78,6 +78,7 @@ def main(arguments: list[str]) -> int:
         app.config = parameters_from_file(arguments)
         if _starts_a_flow(arguments):
             check_proxies()
+            check_caches()
             home = ExitStack()
             home.enter_context(writable_prefect_home())
             atexit.register(home.close)  # after the embedded server, which ends with this process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from flows import server_process
 from flows.prefect_database import check_database
 from flows.preflight import check_server
 from pointcloud.errors import PointloomError
+from tasks.runtime.ray_address import check_ray_address
 
 _STOP_SECONDS = 20
 _PAUSE_SECONDS = 0.5
@@ -40,13 +42,15 @@ _UNFINISHED = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
 def run(check: Callable[[Any], None], flow: Callable[[Any], Any], parameters: BaseModel) -> Any:
     """Check the parameters, then run the flow.
 
-    The checks of the parameters and of the Prefect server or its database come before anything starts, so that a wrong
-    path or a server that does not answer is one sentence at once.
+    The checks of the parameters, of the Ray cluster and of the Prefect server or its database come before anything
+    starts, so that a wrong path or a server that does not answer is one sentence at once.
 
     Raises:
         PointloomError: as `check` and the flow raise it.
     """
     check(parameters)
+    if address := os.environ.get("RAY_ADDRESS"):
+        check_ray_address(address)
     if url := PREFECT_API_URL.value():
         check_server(url)
     elif database := PREFECT_SERVER_DATABASE_CONNECTION_URL.value():

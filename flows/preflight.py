@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pointcloud.errors import PointloomError, one_line
 
 _ANSWER_SECONDS = 10.0
+_CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
@@ -46,6 +47,20 @@ def writable_prefect_home() -> Iterator[None]:
             yield
         finally:
             del os.environ["PREFECT_HOME"]
+
+
+def check_caches() -> None:
+    """Look whether torch can write the folders for caches that the environment names: it makes them on import.
+
+    Raises:
+        PointloomError: one that cannot be written.
+    """
+    for name in _CACHES:
+        folder = os.environ.get(name)
+        if folder and (reason := _why_not_writable(Path(folder))):
+            raise PointloomError(
+                f"{name} {folder!r} cannot be written ({reason}); set {name} to a folder that can, or unset it."
+            )
 
 
 def check_proxies() -> None:
@@ -95,12 +110,17 @@ def check_server(api_url: str) -> None:
             f"PREFECT_API_URL {api_url!r} is not a URL like http://127.0.0.1:4200/api; {advice}"
         )
     try:
-        status = httpx.get(f"{api_url.rstrip('/')}/health", timeout=_ANSWER_SECONDS).status_code
+        answer = httpx.get(f"{api_url.rstrip('/')}/health", timeout=_ANSWER_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise PointloomError(f"no Prefect server answers at {api_url!r} ({reason}); {advice}") from error
+    status = answer.status_code
     if status == 404 or status >= 500:
         raise PointloomError(f"no Prefect server answers at {api_url!r} (HTTP status {status}); {advice}")
+    if status == 200 and answer.headers.get("content-type", "").startswith("text/html"):
+        raise PointloomError(
+            f"no Prefect server answers at {api_url!r}, but another one with a page; {advice}"
+        )
 
 
 def _is_web_address(url: str) -> bool:

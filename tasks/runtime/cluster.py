@@ -16,6 +16,7 @@ from ray.autoscaler.sdk import request_resources
 
 from pointcloud.errors import PointloomError, one_line
 from tasks.runtime.environment import RAY, THREADS, set_defaults, without_proxy
+from tasks.runtime.ray_address import check_ray_address
 from tasks.runtime.ray_folder import has_room_for_sockets, short_ray_folder
 from tasks.runtime.ray_processes import own_process_groups
 
@@ -61,6 +62,7 @@ def ray_session(num_cpus: int) -> Iterator[None]:
 
 
 def _connect(address: str) -> None:
+    check_ray_address(address)
     try:
         ray.init(address=address, logging_level=logging.WARNING)
     except _DEFECTS:

@@ -7,7 +7,10 @@ torch is imported, which read some of them then.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
+
+import psutil
 
 PREFECT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -34,7 +37,9 @@ RAY = {
     "MALLOC_MMAP_THRESHOLD_": "1000000",
     "MALLOC_TRIM_THRESHOLD_": "33554432",
 }
-_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# What a cloud tells a machine of itself; Ray asks for it, and a proxy would answer for its own machine.
+_METADATA = ("169.254.169.254", "metadata.google.internal")
 
 
 def set_defaults(*settings: Mapping[str, str]) -> None:
@@ -43,11 +48,21 @@ def set_defaults(*settings: Mapping[str, str]) -> None:
         os.environ.setdefault(name, value)
 
 
+def names_of_this_machine() -> list[str]:
+    """The names and addresses under which this machine's own servers are asked: Ray uses those of its network too."""
+    families = (socket.AF_INET, socket.AF_INET6)
+    found = [
+        a.address for addresses in psutil.net_if_addrs().values() for a in addresses if a.family in families
+    ]
+    own = [address.partition("%")[0] for address in found]
+    return list(dict.fromkeys([*_LOOPBACK, socket.gethostname(), *own, *_METADATA]))
+
+
 def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
     """NO_PROXY in both spellings: what an environment already says, and the names of this machine."""
     named = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
     hosts = [host for host in (part.strip() for part in named.split(",")) if host]
-    value = ",".join(dict.fromkeys([*hosts, *_THIS_MACHINE]))
+    value = ",".join(dict.fromkeys([*hosts, *names_of_this_machine()]))
     if (
         "*" in hosts
     ):  # no proxy at all; with other names beside it, some programs take it for the name of a host

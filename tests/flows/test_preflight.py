@@ -8,12 +8,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from flows.preflight import check_proxies, check_server, writable_prefect_home
+from flows.preflight import check_caches, check_proxies, check_server, writable_prefect_home
 from pointcloud.errors import PointloomError
 from tests.support.clouds import assert_one_sentence, write_las
 
@@ -55,11 +55,29 @@ def test_without_a_home_folder_prefect_gets_a_temporary_one(
     assert "set PREFECT_HOME to keep them" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"])
+def test_a_cache_that_cannot_be_written_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    check_caches()
+    monkeypatch.setenv(name, str(tmp_path / "new" / "cache"))
+    check_caches()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(name, str(tmp_path / "file" / "cache"))
+    with pytest.raises(PointloomError, match=rf"cannot be written .* set {name} to") as error:
+        check_caches()
+    assert_one_sentence(error, str(tmp_path / "file" / "cache"))
+
+
 class _Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(
-            {"/api/health": 200, "/cloud/health": 401, "/broken/health": 502}.get(self.path, 404)
+            {"/api/health": 200, "/cloud/health": 401, "/broken/health": 502, "/page/health": 200}.get(
+                self.path, 404
+            )
         )
+        if self.path.startswith("/page"):
+            self.send_header("Content-Type", "text/html; charset=utf-8")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -84,7 +102,13 @@ def test_a_server_that_is_dead_or_none_is_said(server: str) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{unused.getsockname()[1]}/api"
-        for url in (dead, f"{server}/elsewhere", f"{server}/broken", "http://no-such-host.invalid/api"):
+        for url in (
+            dead,
+            f"{server}/elsewhere",
+            f"{server}/broken",
+            f"{server}/page",
+            "http://no-such-host.invalid/api",
+        ):
             with pytest.raises(PointloomError, match="no Prefect server answers at") as error:
                 check_server(url)
             assert_one_sentence(error, url)
@@ -142,15 +166,38 @@ def test_a_dead_server_is_one_sentence_before_anything_starts(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+class _Proxy(ThreadingHTTPServer):
+    """A proxy that remembers what it was asked for and passes nothing on."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Refuses)
+        self.asked: list[str] = []
+
+
+class _Refuses(_Answers):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, _Proxy)
+        self.server.asked.append(self.requestline)
+        self.send_error(502)
+
+    do_POST = do_PUT = do_HEAD = do_CONNECT = do_GET
+
+
 @pytest.mark.slow
-def test_a_flow_runs_behind_a_proxy_and_without_a_home_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("no_proxy", ["", "example.org"])
+def test_a_flow_runs_behind_a_proxy_and_without_a_home_folder(tmp_path: Path, no_proxy: str) -> None:
     (tmp_path / "file").touch()
-    proxy = "http://127.0.0.1:9"
-    done = run(
-        tmp_path,
-        HOME=str(tmp_path / "file"),
-        **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), proxy),
-    )
+    with _Proxy() as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{proxy.server_port}"
+        done = run(
+            tmp_path,
+            HOME=str(tmp_path / "file"),
+            no_proxy=no_proxy,
+            **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), url),
+        )
+        proxy.shutdown()
     assert done.returncode == 0, done.stderr
+    assert proxy.asked == []
     assert (tmp_path / "out" / "report.html").exists()
     assert "Traceback" not in done.stderr

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.ray_cluster import end_of_the_shared_ray, no_ray_cluster
+from tests.support.ray_cluster import end_of_the_shared_ray, no_ray_cluster, ray_cluster
 
-__all__ = ["end_of_the_shared_ray", "no_ray_cluster"]
+__all__ = ["end_of_the_shared_ray", "no_ray_cluster", "ray_cluster"]

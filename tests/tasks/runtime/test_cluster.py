@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("no_ray_cluster")
     ("address", "error", "said"),
     [
         (None, Exception("The current node timed out\nduring startup."), "Ray did not start on this machine"),
-        ("10.0.0.1:6379", ConnectionError("refused"), "no Ray cluster answers at 10.0.0.1:6379"),
+        ("auto", ConnectionError("refused"), "no Ray cluster answers at auto"),
     ],
 )
 def test_a_ray_that_does_not_come_up_is_said(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -13,7 +15,14 @@ import httpx
 import pytest
 
 from infra.environment import ENVIRONMENT
-from tasks.runtime.environment import PREFECT, RAY, THREADS, set_defaults, without_proxy
+from tasks.runtime.environment import (
+    PREFECT,
+    RAY,
+    THREADS,
+    names_of_this_machine,
+    set_defaults,
+    without_proxy,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,14 +48,23 @@ def test_what_the_user_has_set_wins(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("given", "value"),
     [
-        ({}, "127.0.0.1,localhost,::1"),
-        ({"NO_PROXY": "a.example, localhost"}, "a.example,localhost,127.0.0.1,::1"),
-        ({"no_proxy": "b.example", "NO_PROXY": "a.example"}, "b.example,127.0.0.1,localhost,::1"),
-        ({"NO_PROXY": "*"}, "*"),
+        ({}, ["127.0.0.1", "localhost", "::1"]),
+        ({"NO_PROXY": "a.example, localhost"}, ["a.example", "localhost", "127.0.0.1", "::1"]),
+        ({"no_proxy": "b.example", "NO_PROXY": "a.example"}, ["b.example", "127.0.0.1", "localhost", "::1"]),
     ],
 )
-def test_a_proxy_is_not_asked_for_this_machine(given: dict[str, str], value: str) -> None:
-    assert without_proxy(given) == {"NO_PROXY": value, "no_proxy": value}
+def test_a_proxy_is_not_asked_for_this_machine(given: dict[str, str], value: list[str]) -> None:
+    found = without_proxy(given)
+    assert found["NO_PROXY"] == found["no_proxy"]
+    names = found["NO_PROXY"].split(",")
+    assert names[: len(value)] == value
+    assert set(names) == {*value, *names_of_this_machine()}
+    assert {socket.gethostname(), "127.0.0.1"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_no_proxy_at_all_stays_so() -> None:
+    assert without_proxy({"NO_PROXY": "*"}) == {"NO_PROXY": "*", "no_proxy": "*"}
 
 
 class _Server(HTTPServer):
@@ -92,3 +110,7 @@ def test_the_client_of_prefect_sends_no_request_to_this_machine_through_a_proxy(
     assert httpx.get(url).status_code == 200
     assert httpx.get(url.replace("127.0.0.1", "localhost")).status_code == 200
     assert (target.requests, proxy.requests) == (2, 1)
+    for name in names_of_this_machine():
+        with suppress(httpx.TransportError):  # nobody listens at most of them
+            httpx.get(f"http://{f'[{name}]' if ':' in name else name}:{target.server_port}/", timeout=2)
+    assert proxy.requests == 1
