@@ -18,7 +18,13 @@ import yaml
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 from cyclopts.config import Dict
 
-from flows.preflight import check_caches, check_proxies, writable_prefect_home
+from flows.preflight import (
+    PrefectSettingsError,
+    check_caches,
+    check_prefect_settings,
+    check_proxies,
+    writable_prefect_home,
+)
 from pointcloud.errors import PointloomError, one_line
 from tasks.runtime.environment import PREFECT, THREADS, set_defaults, without_proxy
 
@@ -77,12 +83,18 @@ def main(arguments: list[str]) -> int:
         _check_extras(arguments)
         app.config = parameters_from_file(arguments)
         if _starts_a_flow(arguments):
+            # What is mistyped is said before Prefect is looked at, which takes seconds to import.
+            app.parse_args(arguments, exit_on_error=False, print_error=False)
             check_proxies()
             check_caches()
             home = ExitStack()
             home.enter_context(writable_prefect_home())
             atexit.register(home.close)  # after the embedded server, which ends with this process
+            check_prefect_settings()
         app(arguments, exit_on_error=False, print_error=False)
+    except PrefectSettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except (PointloomError, CycloptsError) as error:
         sentence = _sentence(error) if isinstance(error, CycloptsError) else str(error)
         print(f"error: {sentence}", file=sys.stderr)

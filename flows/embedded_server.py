@@ -29,6 +29,7 @@ from flows import server_process
 from flows.prefect_database import check_database
 from flows.preflight import check_server
 from pointcloud.errors import PointloomError
+from tasks.runtime.environment import PREFECT
 from tasks.runtime.ray_address import check_ray_address
 
 _STOP_SECONDS = 20
@@ -177,6 +178,7 @@ class EmbeddedServer:
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-P", server_process.__file__, str(self._socket.fileno())],
+            env={**PREFECT, **os.environ},
             stdin=subprocess.PIPE,
             bufsize=0,  # closing has nothing left to write
             pass_fds=[self._socket.fileno()],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +16,10 @@ from pointcloud.errors import PointloomError, one_line
 _ANSWER_SECONDS = 10.0
 _CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+class PrefectSettingsError(PointloomError):
+    """Prefect does not accept a setting: a variable PREFECT_…, or one of its profile or prefect.toml."""
 
 
 @contextmanager
@@ -81,6 +86,45 @@ def check_proxies() -> None:
         raise PointloomError(
             f"no request can go through the proxy that {names} names ({one_line(error)}); correct or unset it."
         ) from error
+
+
+def check_prefect_settings() -> None:
+    """Import Prefect, which reads its settings then.
+
+    Raises:
+        PrefectSettingsError: it does not accept one of them.
+    """
+    messages = io.StringIO()
+    try:
+        # It prints an error of its settings and goes on; the same error ends the next import.
+        with redirect_stderr(messages):
+            import prefect
+        import prefect.main  # noqa: F401
+    except ImportError:
+        raise
+    except Exception as error:  # of pydantic, of the readers of TOML and YAML, and Prefect's own
+        raise PrefectSettingsError(
+            f"Prefect does not accept its settings ({_refused_settings(error)}); correct or unset them where they are "
+            "set: a variable PREFECT_…, profiles.toml in Prefect's folder, or prefect.toml."
+        ) from error
+    print(messages.getvalue(), end="", file=sys.stderr)
+
+
+def _refused_settings(error: Exception) -> str:
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return one_line(error).rstrip(".")
+    refused = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
+    return "; ".join(
+        f"{_setting(error.title, fault['loc'], fault['input'])}: {fault['msg']}" for fault in refused
+    )
+
+
+def _setting(group: str, place: tuple[int | str, ...], value: object) -> str:
+    """The variable that holds a value, or the setting's place in Prefect's model where none does."""
+    names = [name for name in os.environ if name.startswith("PREFECT_") and os.environ[name] == value]
+    return " or ".join(names) or ".".join([group, *map(str, place)])
 
 
 def _why_not_writable(folder: Path) -> str:

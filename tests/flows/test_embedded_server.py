@@ -23,6 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 try:
     with prefect_api():
         (server,) = psutil.Process().children()
+        print(httpx.get(f"{PREFECT_API_URL.value()}/admin/settings").json()["server"]["analytics_enabled"])
         server.send_signal(signal.SIGINT)
         time.sleep(1)
         print(httpx.get(f"{PREFECT_API_URL.value()}/health").text)
@@ -76,9 +77,9 @@ with prefect_api():
 
 def run(script: str, home: Path) -> subprocess.CompletedProcess[str]:
     """A script in a session of its own, on an embedded server."""
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    unset = ("PREFECT_API_URL", "PREFECT_SERVER_ANALYTICS_ENABLED", "DO_NOT_TRACK")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
     environment |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
-    environment |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     return subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=240,
         start_new_session=True, cwd=Path(__file__).parents[2],
@@ -88,7 +89,10 @@ def run(script: str, home: Path) -> subprocess.CompletedProcess[str]:
 def test_ctrl_c_is_heard_by_the_flow_and_its_server_ends_after_it(tmp_path: Path) -> None:
     done = run(_CTRL_C, tmp_path)
     assert done.returncode == 130, done.stderr[-2000:]
-    answer, server = done.stdout.split()
+    analytics, answer, server = done.stdout.split()
+    assert analytics == "False", (
+        "nothing is sent about its use, also where the environment says nothing of it"
+    )
     assert answer == "true"
     assert not psutil.pid_exists(int(server))
     assert done.stderr == ""

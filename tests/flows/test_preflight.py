@@ -166,6 +166,23 @@ def test_a_dead_server_is_one_sentence_before_anything_starts(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("PREFECT_LOGGING_LEVEL", "LOUD", "PREFECT_LOGGING_LEVEL: Input should be 'DEBUG', 'INFO'"),
+        ("PREFECT_CLIENT_CUSTOM_HEADERS", "not json", 'field "custom_headers"'),
+    ],
+)
+def test_a_setting_that_prefect_refuses_is_one_sentence(
+    name: str, value: str, named: str, tmp_path: Path
+) -> None:
+    done = run(tmp_path, PREFECT_HOME=str(tmp_path / "prefect"), **{name: value})
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Prefect does not accept its settings (")
+    assert named in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 class _Proxy(ThreadingHTTPServer):
     """A proxy that remembers what it was asked for and passes nothing on."""
 
