@@ -32,8 +32,12 @@ def writable_prefect_home() -> Iterator[None]:
         PointloomError: PREFECT_HOME names a folder that cannot be written.
     """
     named = os.environ.get("PREFECT_HOME")
-    home = Path(named or "~/.prefect").expanduser()
-    reason = _why_not_writable(home)
+    home = Path(named or "~/.prefect")
+    try:
+        home = home.expanduser()
+        reason = _why_not_writable(home)
+    except RuntimeError:  # as in a container that runs under a number for which there is no user
+        reason = "this user has no home folder"
     if reason and named:
         raise PointloomError(
             f"PREFECT_HOME {named!r} cannot be written ({reason}); set PREFECT_HOME to a folder that can."

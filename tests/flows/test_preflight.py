@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -53,6 +54,21 @@ def test_without_a_home_folder_prefect_gets_a_temporary_one(
     assert not folder.exists()
     assert "PREFECT_HOME" not in os.environ
     assert "set PREFECT_HOME to keep them" in capsys.readouterr().err
+
+
+def test_a_user_without_any_home_folder_gets_a_temporary_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "PREFECT_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with writable_prefect_home():
+        assert Path(os.environ["PREFECT_HOME"]).is_dir()
+    assert "PREFECT_HOME" not in os.environ
+    assert "has no home folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"])
