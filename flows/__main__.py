@@ -20,6 +20,7 @@ from cyclopts.config import Dict
 
 from flows.preflight import (
     PrefectSettingsError,
+    any_home,
     check_caches,
     check_prefect_settings,
     check_proxies,
@@ -88,6 +89,7 @@ def main(arguments: list[str]) -> int:
             check_proxies()
             check_caches()
             home = ExitStack()
+            home.enter_context(any_home())
             home.enter_context(writable_prefect_home())
             atexit.register(home.close)  # after the embedded server, which ends with this process
             check_prefect_settings()

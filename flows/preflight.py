@@ -23,6 +23,32 @@ class PrefectSettingsError(PointloomError):
 
 
 @contextmanager
+def any_home() -> Iterator[None]:
+    """A temporary home folder for a user that has none, as a container's that runs under a number without a name.
+
+    Needed before Prefect is imported, which asks for it then.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        pass
+    else:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="pointloom-home-", ignore_cleanup_errors=True) as folder:
+        print(
+            f"note: this user has no home folder: {folder!r} stands for it until the run ends; set HOME, or "
+            "PREFECT_HOME to keep Prefect's records.",
+            file=sys.stderr,
+        )
+        os.environ["HOME"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["HOME"]
+
+
+@contextmanager
 def writable_prefect_home() -> Iterator[None]:
     """Prefect's folder: PREFECT_HOME, or ~/.prefect, or a temporary one where the home folder cannot be written.
 
@@ -32,12 +58,8 @@ def writable_prefect_home() -> Iterator[None]:
         PointloomError: PREFECT_HOME names a folder that cannot be written.
     """
     named = os.environ.get("PREFECT_HOME")
-    home = Path(named or "~/.prefect")
-    try:
-        home = home.expanduser()
-        reason = _why_not_writable(home)
-    except RuntimeError:  # as in a container that runs under a number for which there is no user
-        reason = "this user has no home folder"
+    home = Path(named or "~/.prefect").expanduser()
+    reason = _why_not_writable(home)
     if reason and named:
         raise PointloomError(
             f"PREFECT_HOME {named!r} cannot be written ({reason}); set PREFECT_HOME to a folder that can."

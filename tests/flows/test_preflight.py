@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.preflight import check_caches, check_proxies, check_server, writable_prefect_home
+from flows.preflight import any_home, check_caches, check_proxies, check_server, writable_prefect_home
 from pointcloud.errors import PointloomError
 from tests.support.clouds import assert_one_sentence, write_las
 
@@ -65,10 +65,13 @@ def test_a_user_without_any_home_folder_gets_a_temporary_one(
     for name in ("HOME", "PREFECT_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    with writable_prefect_home():
-        assert Path(os.environ["PREFECT_HOME"]).is_dir()
-    assert "PREFECT_HOME" not in os.environ
+    with any_home(), writable_prefect_home():
+        assert Path(os.environ["HOME"]).is_dir()
+    assert "HOME" not in os.environ
     assert "has no home folder" in capsys.readouterr().err
+    monkeypatch.undo()
+    with any_home():
+        assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"])
