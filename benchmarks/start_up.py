@@ -1,9 +1,9 @@
 """From Enter to the first point labelled: `python -m benchmarks.start_up --rounds 3`.
 
-Runs `python -m flows segment` on one small simulated scan, each time into an empty folder, and prints one JSON line: the
-seconds from the start of the command to each milestone in the round whose points were labelled first, and the processor
-seconds of all its processes together, which other work on the machine does not lengthen. Where PREFECT_API_URL and
-RAY_ADDRESS are set, the command uses those services, and the processor seconds are those of the command without them.
+Runs `python -m flows segment` on one small simulated scan, each time into an empty folder, and prints one JSON line:
+the seconds from the start of the command to each milestone in the round whose points were labelled first, and the
+processor seconds of all its processes together, which other work on the machine lengthens little. Where
+PREFECT_API_URL and RAY_ADDRESS are set, the command uses those services, whose processor seconds are not counted.
 """
 
 from __future__ import annotations

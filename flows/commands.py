@@ -46,7 +46,7 @@ def segment(*, parameters: Annotated[SegmentParameters, Parameter(name="*")]) ->
     from tasks.report.salvage import page_line
     from tasks.segmenting.morning_report import REPORT
 
-    for done in run(module.check, module.segment, parameters):
+    for done in run(module.check, module.segment, parameters, module.prepared):
         print(done if parameters.dry_run else f"labelled cloud: {done}")
     if not parameters.dry_run:
         print(page_line(f"{parameters.out.rstrip('/')}/{REPORT}"))

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -40,11 +40,22 @@ _SHORT_QUIET_SECONDS, _QUIET_SECONDS = 0.3, 3.0
 _UNFINISHED = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
 
 
-def run(check: Callable[[Any], None], flow: Callable[[Any], Any], parameters: BaseModel) -> Any:
+def run(
+    check: Callable[[Any], None],
+    flow: Callable[[Any], Any],
+    parameters: BaseModel,
+    prepared: Callable[[Any], AbstractContextManager[None]] = lambda _: nullcontext(),
+) -> Any:
     """Check the parameters, then run the flow.
 
     The checks of the parameters, of the Ray cluster and of the Prefect server or its database come before anything
     starts, so that a wrong path or a server that does not answer is one sentence at once.
+
+    Args:
+        check: of the parameters. Raises PointloomError.
+        flow: that is run with them.
+        parameters: of the flow.
+        prepared: what the flow needs besides, entered while the embedded server starts; it ends after the flow.
 
     Raises:
         PointloomError: as `check` and the flow raise it.
@@ -58,7 +69,9 @@ def run(check: Callable[[Any], None], flow: Callable[[Any], Any], parameters: Ba
         check_database(database.get_secret_value() if isinstance(database, SecretStr) else database)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_traceback)
-    with prefect_api():
+    if not PREFECT_API_URL.value():
+        _embedded_server()  # it starts in a process of its own, beside what is prepared
+    with prepared(parameters), prefect_api():
         return flow(parameters)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from prefect import flow, get_run_logger
 
@@ -20,16 +23,24 @@ from tasks.segmenting.estimate import estimate
 from tasks.segmenting.job import STAGE, SegmentJob
 from tasks.segmenting.morning_report import ReviewOptions, write_report
 from tasks.segmenting.scans import find_scans
-from tasks.segmenting.segment import foresee, segment_scans
+from tasks.segmenting.segment import actors_prepared, foresee, segment_scans
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentInputs:
-    """What the parameters of one run mean: the job, the scans, and sentences about what is left out of them."""
+    """What the parameters of one run mean.
+
+    Attributes:
+        job: what is done.
+        sources: the scans.
+        left_out: sentences about what is left out of them.
+        ahead: actors that have been started for the job already.
+    """
 
     job: SegmentJob
     sources: list[Source]
     left_out: list[str]
+    ahead: list[Any] = field(default_factory=list)
 
     @staticmethod
     def of(parameters: SegmentParameters) -> SegmentInputs:
@@ -44,6 +55,23 @@ class SegmentInputs:
 def check(parameters: SegmentParameters) -> None:
     """What can be told before work starts. Raises PointloomError."""
     parameters.hand_on(SegmentInputs.of(parameters))
+
+
+@contextmanager
+def prepared(parameters: SegmentParameters) -> Iterator[None]:
+    """Ray and its actors, where no scan was labelled before; else the flow sees whether it needs it.
+
+    Raises:
+        PointloomError: Ray does not start, or the cluster does not answer.
+    """
+    inputs: SegmentInputs = parameters.handed_on() or SegmentInputs.of(parameters)
+    parameters.hand_on(inputs)
+    if parameters.dry_run or not ledger.is_empty(parameters.out, STAGE):
+        yield
+        return
+    with actors_prepared(inputs.job, len(choose(inputs.sources, parameters.only))) as ahead:
+        parameters.hand_on(replace(inputs, ahead=ahead))
+        yield
 
 
 @flow(name="segment")
@@ -95,7 +123,7 @@ def segment(parameters: SegmentParameters) -> list[str]:
             for sentence in filter(None, [job.warning, foresee(collection, job), *collection.remarks]):
                 logger.warning(sentence)
             began = time.monotonic()
-            records = segment_scans(collection, job)
+            records = segment_scans(collection, job, inputs.ahead)
             review = ReviewOptions(below=parameters.review_below, price_per_hour=parameters.price_per_hour)
             try:
                 lock.check()

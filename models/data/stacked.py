@@ -21,8 +21,13 @@ from pointcloud.errors import ScanError
 class HasPoints(Protocol):
     """What `network_input` needs: also a batch of torch_geometric has it."""
 
-    pos: Tensor
-    extra: Tensor
+    @property
+    def pos(self) -> Tensor:
+        """(P, 3) metres."""
+
+    @property
+    def extra(self) -> Tensor:
+        """(P, C - 3) further channels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -99,6 +99,15 @@ def read_all(root: str, stage: str) -> dict[str, Record]:
         }  # fmt: skip
 
 
+def is_empty(root: str, stage: str) -> bool:
+    """Whether nothing is noted of any scan of a stage.
+
+    Raises:
+        StorageError: the ledger cannot be reached.
+    """
+    return not files.list_files(files.join(root, "ledger", stage), hidden=True)
+
+
 def _name(stage: str, scan: str) -> str:
     return f"ledger/{stage}/{scan}.json"
 

@@ -28,6 +28,9 @@ def actors(
     options: dict[str, Any],
     keep: Callable[[Record], None],
     scans_at_once: int = 1,
+    *,
+    ahead: Sequence[Any] = (),
+    ready: tuple[Any, ...] = (),
 ) -> Worker:
     """A worker that hands each scan to an actor that has room for it.
 
@@ -36,29 +39,49 @@ def actors(
 
     Args:
         stage: of the ledger.
-        kind: class of the actors, with `ready()` and `work(scan) -> Record`, which raises nothing.
+        kind: class of the actors, with `ready(*ready)` and `work(scan) -> Record`, which raises nothing.
         arguments: of its constructor.
         num_actors: as many at once as the cluster has room for, at most.
         options: of Ray for each actor, as `num_cpus`.
         keep: puts a record into the ledger. Raises StorageError.
         scans_at_once: of an actor, each in a thread of its own.
+        ahead: what `actors_ahead` gave for the same kind, arguments and options; they are taken first.
+        ready: what was not known yet when the first actors were made, handed to each before its first scan.
     """
+
+    def quarantined(scan: ScanToDo) -> Record:
+        return outcome(stage, replace(scan, error=_ended_actors(scan)), _nothing, keep)
+
+    def run(scans: Sequence[ScanToDo], is_over: Callable[[], bool]) -> Iterator[Record]:
+        remote, made = _remote(kind, options, scans_at_once), list(ahead)
+
+        def new_actor() -> tuple[Any, Any]:
+            handle = made.pop() if made else remote.remote(*arguments)
+            return handle, handle.ready.remote(*ready)
+
+        yield from _Actors(new_actor, quarantined, scans, is_over, scans_at_once).records(num_actors)
+        for handle in made:
+            _kill(handle)
+
+    return run
+
+
+def actors_ahead(
+    kind: type, arguments: tuple[Any, ...], num_actors: int, options: dict[str, Any], scans_at_once: int = 1
+) -> list[Any]:
+    """Actors that start while their flow is not there yet, for `actors`; arguments as there."""
+    remote = _remote(kind, options, scans_at_once)
+    return [remote.remote(*arguments) for _ in range(num_actors)]
+
+
+def _remote(kind: type, options: dict[str, Any], scans_at_once: int) -> Any:
     lasting: dict[str, Any] = {
         "max_restarts": 0,
         "max_task_retries": 0,
         "max_concurrency": scans_at_once,
         "scheduling_strategy": "SPREAD",
     }
-    remote: Any = ray.remote(**lasting, **options)(kind)
-
-    def quarantined(scan: ScanToDo) -> Record:
-        return outcome(stage, replace(scan, error=_ended_actors(scan)), _nothing, keep)
-
-    def run(scans: Sequence[ScanToDo], is_over: Callable[[], bool]) -> Iterator[Record]:
-        made = _Actors(lambda: remote.remote(*arguments), quarantined, scans, is_over, scans_at_once)
-        return made.records(num_actors)
-
-    return run
+    return ray.remote(**lasting, **options)(kind)
 
 
 @dataclass(eq=False, slots=True)
@@ -75,7 +98,7 @@ class _Actors:
 
     def __init__(
         self,
-        new_actor: Callable[[], Any],
+        new_actor: Callable[[], tuple[Any, Any]],
         quarantined: Callable[[ScanToDo], Record],
         scans: Sequence[ScanToDo],
         is_over: Callable[[], bool],
@@ -106,8 +129,8 @@ class _Actors:
         return bool(self._waiting) and not self._is_over()
 
     def _start(self) -> None:
-        handle = self._new_actor()
-        self._starting[handle.ready.remote()] = handle
+        handle, call = self._new_actor()
+        self._starting[call] = handle
 
     def _work(self, actor: _Actor) -> None:
         """Give an actor what it has room for; without a scan it ends, since nothing holds it any more."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from ray.autoscaler.sdk import request_resources
 from pointcloud.errors import PointloomError, one_line
 from tasks.runtime.environment import RAY, THREADS, set_defaults, without_proxy
 from tasks.runtime.ray_address import check_ray_address
-from tasks.runtime.ray_folder import has_room_for_sockets, short_ray_folder
+from tasks.runtime.ray_folder import short_ray_folder
 from tasks.runtime.ray_processes import own_process_groups
 
 # Items are paths and small records; blocks are read by the Ray workers themselves.
@@ -81,8 +80,8 @@ def _start(num_cpus: int) -> None:
                 address="local",
                 num_cpus=num_cpus,
                 object_store_memory=_OBJECT_STORE_BYTES,
-                # The dashboard's sockets lie in the folder of temporary files, and it fails aloud where they cannot.
-                include_dashboard=None if has_room_for_sockets(tempfile.gettempdir()) else False,
+                # A dozen processes and seconds of two cores; Prefect's pages show the run.
+                include_dashboard=False,
                 logging_level=logging.WARNING,
                 log_to_driver=bool(os.environ.get("POINTLOOM_RAY_LOGS")),
             )

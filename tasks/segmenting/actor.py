@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import ray
-import torch
 
 from pointcloud.blocks.ground import describe_noise
 from pointcloud.cloud import CHUNK_POINTS
@@ -21,10 +20,10 @@ from pointcloud.labelling.options import OUTLIER
 from pointcloud.quality.doubtful_tiles import TileDoubts
 from pointcloud.quality.drift import Sampler
 from pointcloud.storage import ledger
+from pointcloud.storage.lock import Lock
 from tasks.collection.engine import CANNOT_BEGIN, failed, outcome
 from tasks.collection.plan import ScanToDo
 from tasks.segmenting.job import STAGE, SegmentJob
-from tasks.segmenting.labeller import ScanLabeller, Stopwatch
 
 SCANS_AT_ONCE = 2
 """Of an actor: while one is in the network, the other is read, cut, written or proven."""
@@ -34,6 +33,11 @@ class ScanSegmenter:
     """Labels the scans that it is handed, in threads, and gives the record of each."""
 
     def __init__(self, job: SegmentJob) -> None:
+        # With the network: the flow, which only hands out the work, does without.
+        import torch
+
+        from tasks.segmenting.labeller import ScanLabeller
+
         torch.set_num_threads(job.cpus_per_actor)
         self._job = job
         try:
@@ -45,8 +49,13 @@ class ScanSegmenter:
             self._cannot_begin = ""
             self._labeller.rehearse()
 
-    def ready(self) -> None:
-        """Return when the actor has begun."""
+    def ready(self, lock: Lock | None) -> None:
+        """Return when the actor has begun.
+
+        Args:
+            lock: on the folder of the labelled clouds, which the flow holds by now.
+        """
+        self._job = replace(self._job, lock=lock)
 
     def work(self, scan: ScanToDo) -> ledger.Record:
         """Label a scan and note it in the ledger; what became of it."""
@@ -61,6 +70,8 @@ class ScanSegmenter:
 
     def _label(self, scan: ScanToDo, folder: Path) -> ledger.Record:
         """Raises ScanError, StorageError."""
+        from tasks.segmenting.labeller import Stopwatch
+
         uri, name, began = scan.uri, scan.name, time.monotonic()
         labeller, output = self._labeller, self._job.output(name)
         scheme, watch, begun = labeller.scheme, Stopwatch(), time.time()

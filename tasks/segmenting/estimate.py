@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from prefect import get_run_logger
 
 from pointcloud.blocks.block import Block
@@ -25,7 +25,9 @@ from tasks.report.figures import counted
 from tasks.runtime.isolation import scratch_sentence
 from tasks.runtime.stage import stage_task
 from tasks.segmenting.job import SegmentJob
-from tasks.segmenting.labeller import ScanLabeller
+
+if TYPE_CHECKING:
+    from tasks.segmenting.labeller import ScanLabeller
 
 _SAMPLE_SECONDS = 20.0
 _SAMPLES = 3  # scans that are tried
@@ -96,6 +98,10 @@ def measure_sample(collection: Collection, job: SegmentJob) -> Sample | str:
 
     Returns why there is no sample, a sentence, where there is none.
     """
+    import torch  # with the network, which no flow but this stage runs in its own process
+
+    from tasks.segmenting.labeller import ScanLabeller
+
     logger, threads, sizes = get_run_logger(), torch.get_num_threads(), _sizes(collection)
     # The smallest that says something; of smaller ones the largest says most.
     order = sorted(sizes, key=lambda scan: (sizes[scan] < _ENOUGH_POINTS, abs(sizes[scan] - _ENOUGH_POINTS)))

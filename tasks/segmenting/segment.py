@@ -5,7 +5,10 @@ The actors read and write the files themselves; what comes back is one small rec
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from typing import Any
 
 from prefect import get_run_logger
 
@@ -18,7 +21,7 @@ from pointcloud.labelling.options import UNCLASSIFIED, LabelOptions
 from pointcloud.labels import LabelScheme
 from pointcloud.storage import ledger
 from pointcloud.storage.ledger import UNREACHED
-from tasks.collection.actors import actors
+from tasks.collection.actors import actors, actors_ahead
 from tasks.collection.engine import Logger, outcome, threads, work_through
 from tasks.collection.plan import Collection
 from tasks.prefect_ui.scan_states import ScanStates
@@ -102,9 +105,40 @@ def foresee(collection: Collection, job: SegmentJob) -> str:
     )
 
 
+def _ray_options(job: SegmentJob, num_actors: int) -> dict[str, Any]:
+    """What Ray is told of each actor."""
+    return {
+        "num_cpus": job.cpus_per_actor,
+        "num_gpus": int(job.gpu),
+        # The session's own thresholds spare memory in training; giving each tensor back costs the network 7 %.
+        "runtime_env": {"env_vars": HEAP if job.gpu or num_actors == 1 else HEAP | _NO_GPU},
+    }
+
+
+def _ray_session(job: SegmentJob, num_actors: int) -> AbstractContextManager[None]:
+    return ray_session(max(usable_cpus(), num_actors * job.cpus_per_actor))
+
+
+@contextmanager
+def actors_prepared(job: SegmentJob, num_scans: int) -> Iterator[list[Any]]:
+    """Ray, and the actors of a job, which load the network while the flow looks at the scans; for `segment_scans`.
+
+    Raises:
+        PointloomError: Ray does not start, or the cluster does not answer.
+    """
+    num_actors = min(job.num_actors, num_scans)
+    with _ray_session(job, num_actors):
+        yield actors_ahead(ScanSegmenter, (job,), num_actors, _ray_options(job, num_actors), SCANS_AT_ONCE)
+
+
 @stage_task("segment scans")
-def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record]:
+def segment_scans(collection: Collection, job: SegmentJob, ahead: Sequence[Any] = ()) -> list[ledger.Record]:
     """Label every scan that the plan names; the record of each scan there is, bad ones quarantined.
+
+    Args:
+        collection: with the plan.
+        job: with the lock.
+        ahead: what `actors_prepared` gave for this job.
 
     Raises:
         PointloomError: the Ray cluster has no room for an actor, or the checkpoint is not the one of the plan any more.
@@ -128,15 +162,13 @@ def segment_scans(collection: Collection, job: SegmentJob) -> list[ledger.Record
     done = work_through(STAGE, bad, set_aside, states, logger, tell)
     if sound:
         num_actors = min(job.num_actors, len(sound))
-        options = {
-            "num_cpus": job.cpus_per_actor,
-            "num_gpus": int(job.gpu),
-            # The session's own thresholds spare memory in training; giving each tensor back costs the network 7 %.
-            "runtime_env": {"env_vars": HEAP if job.gpu or num_actors == 1 else HEAP | _NO_GPU},
-        }
-        with ray_session(max(usable_cpus(), num_actors * job.cpus_per_actor)):
+        options = _ray_options(job, num_actors)
+        with _ray_session(job, num_actors):
             await_room(1, {"CPU": job.cpus_per_actor, "GPU": int(job.gpu)}, job.wait_s)
-            worker = actors(STAGE, ScanSegmenter, (job,), num_actors, options, job.keep, SCANS_AT_ONCE)
+            worker = actors(
+                STAGE, ScanSegmenter, (replace(job, lock=None),), num_actors, options, job.keep, SCANS_AT_ONCE,
+                ahead=ahead, ready=(job.lock,),
+            )  # fmt: skip
             done |= work_through(STAGE, sound, worker, states, logger, tell)
     notes.sum_up(logger)
     return list((collection.records_before() | done).values())

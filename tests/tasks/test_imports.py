@@ -14,6 +14,8 @@ import pytest
         ("models.predictor", "torch_geometric"),
         ("models.weights.checkpoint", "torch"),
         ("tasks.segmenting.labeller", "prefect"),
+        ("tasks.segmenting.actor", "torch"),
+        ("flows.segment", "torch"),
     ],
 )
 def test_a_heavy_library_is_left_out(module: str, heavy: str) -> None:

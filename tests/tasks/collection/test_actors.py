@@ -13,7 +13,7 @@ import ray
 from pointcloud.errors import PointloomError
 from pointcloud.storage import ledger
 from pointcloud.storage.ledger import DONE, QUARANTINED, Record
-from tasks.collection.actors import actors
+from tasks.collection.actors import actors, actors_ahead
 from tasks.collection.plan import ScanToDo
 from tasks.runtime.cluster import ray_session
 
@@ -122,6 +122,33 @@ def test_what_shares_an_actor_with_a_scan_that_ends_it_is_done(cluster: None, tm
     assert max(begun(tmp_path, name) for name in names[1:]) <= 2, (
         "only one of them was beside it, and only once"
     )
+
+
+class Told:
+    """Says which process it is in, and what it was told when it was made and when its flow was there."""
+
+    def __init__(self, made: str) -> None:
+        self._told = [str(os.getpid()), made]
+
+    def pid(self) -> str:
+        """The number of its process."""
+        return self._told[0]
+
+    def ready(self, begun: str) -> None:
+        """Take what was not known before."""
+        self._told.append(begun)
+
+    def work(self, scan: ScanToDo) -> Record:
+        """A record with all of it."""
+        return Record(stage=STAGE, scan=scan.name, key=",".join(self._told), state=DONE)
+
+
+def test_actors_that_were_started_ahead_are_used_first(cluster: None) -> None:
+    ahead = actors_ahead(Told, ("made",), 1, {"num_cpus": 1})
+    worker = actors(STAGE, Told, ("made",), 1, {"num_cpus": 1}, lambda _: None, ahead=ahead, ready=("begun",))
+    pid = ray.get(ahead[0].pid.remote())
+    (record,) = worker([ScanToDo(name="a", uri="/a", key="k")], lambda: False)
+    assert record.key == f"{pid},made,begun"
 
 
 def test_a_run_that_is_over_begins_with_no_other_scan(cluster: None, tmp_path: Path) -> None:
