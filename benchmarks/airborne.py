@@ -23,8 +23,8 @@ NETWORK: dict[str, Any] = {
 """Fields of `DeepGCNConfig`. A fused vector would say which block this is, and a large block is all sorts of ground."""
 
 PLAN: dict[str, Any] = {
-    "batch_size": 2, "learning_rate": 3e-3, "ema_decay": 0.98, "class_weights": False, "rugged": 0.1, "thinning": 8.0,
-    "return_drop": 0.1, **AIRBORNE,
+    "batch_size": 2, "learning_rate": 3e-3, "ema_decay": 0.98, "class_weights": False, "loss": "lovasz",
+    "rugged": 0.1, "thinning": 8.0, "return_drop": 0.1, **AIRBORNE,
 }  # fmt: skip
 """Fields of `TrainConfig` in which the training differs from the recipe `modern`."""
 
