@@ -32,6 +32,7 @@ from tasks.report.review import Doubtful, Review, class_shares, render
 from tasks.report.salvage import Salvage
 from tasks.report.words import Tile
 from tasks.runtime.stage import stage_task
+from tasks.segmenting import kept_report
 from tasks.segmenting.job import SegmentJob
 
 REPORT = "report.html"
@@ -78,13 +79,18 @@ def write_report(
         seconds: wall time of the labelling.
 
     Whatever of it cannot be made is said in the log and on the page, and the rest is there: the labels are done, and no
-    run fails for its report.
+    run fails for its report. A run that had nothing to do leaves the report of the run that had, if it is there.
 
     Returns:
         The URI of the page; empty where it could not be written.
     """
     salvage = Salvage(get_run_logger())
     uri = files.join(job.out, REPORT)
+    of = kept_report.identity(records, job, options, collection.remarks)
+    if not collection.plan.todo and (text := kept_report.kept(job.out, of)):
+        get_run_logger().info("report: %s, as it was, since nothing has changed", uri)
+        _show(salvage, job.out, text)
+        return uri
     page = salvage.make(
         "the report", lambda: _page(collection, records, job, options, seconds, salvage), None
     )
@@ -96,14 +102,21 @@ def write_report(
     if written:
         get_run_logger().info("report: %s", uri)
     bad = [r for r in records if r.state != ledger.DONE]
+    text = salvage.make("the short of the report", lambda: _to_markdown(page, bad, salvage.failures), "")
+    if text:
+        _show(salvage, job.out, text)
+    if written and text and not salvage.failures:
+        with suppress(StorageError):
+            kept_report.keep(job.out, of, text)
+    return written
+
+
+def _show(salvage: Salvage, out: str, text: str) -> None:
     salvage.make(
         "the report in the Prefect UI",
-        lambda: show_markdown(
-            f"report-{job.out}", _to_markdown(page, bad, salvage.failures), f"In the morning: {job.out}"
-        ),
+        lambda: show_markdown(f"report-{out}", text, f"In the morning: {out}"),
         None,
     )
-    return written
 
 
 def _page(

@@ -262,7 +262,15 @@ def test_in_the_morning_there_is_a_page_a_map_of_what_to_look_at_and_an_artifact
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="report-%morning"))
         )
     assert "Scans that need a look" in str(artifact.data)
-    # A run that has nothing to do still says how things are.
+    # A run that has nothing to do leaves the page as it is, and its maps unread.
+    shutil.move(out / "tiles", tmp_path / "tiles")
+    segment(segmenting(scans, checkpoint, out, **settings, retry_quarantined=False))
+    assert (out / "report.html").read_text() == page
+    shutil.move(tmp_path / "tiles", out / "tiles")
+    # Asked for more, or without its page, it says how things are.
+    others = settings | {"review_below": 0.0}
+    segment(segmenting(scans, checkpoint, out, **others, retry_quarantined=False))
+    assert (out / "report.html").read_text() != page
     (out / "report.html").unlink()
     segment(segmenting(scans, checkpoint, out, **settings, retry_quarantined=False))
     assert "The most doubtful places" in (out / "report.html").read_text()
