@@ -30,6 +30,7 @@ SUFFIXES = (*las.SUFFIXES, *ply.SUFFIXES, *arrays.SUFFIXES, *e57.SUFFIXES)
 Window = tuple[float, float, float, float]
 """x_min, y_min, x_max, y_max in CRS units, half-open: points with x_min ≤ x < x_max and y_min ≤ y < y_max."""
 
+_DEGREES_OF_A_SCAN, _TALL, _FEWEST_IN_DEGREES = 0.05, 100.0, 100
 _log = logging.getLogger(__name__)
 
 
@@ -138,7 +139,7 @@ def iterate_clouds(
         crs: of the scan, in place of what its file says; None: what the file says.
 
     Raises:
-        ScanError: unreadable, without points, in degrees, or with coordinates that are not numbers.
+        ScanError: unreadable, without points, in degrees (whatever its CRS says), or with NaN coordinates.
         StorageError: nothing there, or no longer to be reached.
     """
     header = _read_header(uri, crs)
@@ -148,6 +149,8 @@ def iterate_clouds(
     seen, beyond, corners = 0, 0.0, np.empty((0, 3))
     try:
         metres_per_unit(header.crs)
+        if crs is None and header.bounds is not None:
+            _refuse_degrees(header.bounds, header.num_points or 0)
         chunks = _columns(header, window, report)
         for xyz, attributes in chunks:
             bad = _num_bad(xyz)
@@ -160,15 +163,18 @@ def iterate_clouds(
                 )
             cloud = Cloud(xyz, attributes, header.crs)
             seen += len(cloud)
+            if len(cloud):
+                corners = _corners(np.concatenate([corners, cloud.corners()]))
             if header.bounds is not None and len(cloud):
                 beyond = max(beyond, distance_beyond(header.bounds, cloud.corners()))
-                corners = _corners(np.concatenate([corners, cloud.corners()]))
             if window is not None:
                 low, high = np.array(window[:2]), np.array(window[2:])
                 inside = np.all((xyz[:, :2] >= low) & (xyz[:, :2] < high), axis=1)
                 cloud = cloud[np.flatnonzero(inside)]
             if len(cloud):
                 yield cloud
+        if crs is None and header.bounds is None and seen:
+            _refuse_degrees(corners, seen)
     except ScanError as error:
         raise error if repr(uri) in str(error) else ScanError(f"scan {uri!r}: {error}") from error
     if beyond:
@@ -180,6 +186,26 @@ def iterate_clouds(
         report(las.UNTRUE_BOUNDS)
     if not seen and (window is None or header.num_points == 0):
         raise ScanError(f"scan {uri!r} holds no points; leave it out or deliver it again.")
+
+
+def _refuse_degrees(bounds: np.ndarray, num_points: int) -> None:
+    """Raise ScanError where bounds (2, 3) can only be degrees of longitude and latitude, with heights in metres.
+
+    Their CRS says otherwise, or there is none: a tile of a few km is then some hundredths of a metre wide, and tall.
+    """
+    (width, depth, height), farthest = bounds[1] - bounds[0], np.abs(bounds).max(axis=0)
+    widest = max(width, depth)
+    if (
+        num_points >= _FEWEST_IN_DEGREES
+        and 0 < widest < _DEGREES_OF_A_SCAN
+        and height > _TALL * widest
+        and farthest[0] <= 180
+        and farthest[1] <= 90
+    ):
+        raise ScanError(
+            f"its points lie within {widest:.2g} units and {height:.3g} of height, as coordinates in degrees do, "
+            "expected metres or feet; reproject it to a projected CRS, or name its units where they are right."
+        )
 
 
 def _is_too_wide(bounds: np.ndarray, corners: np.ndarray, num_points: int) -> bool:

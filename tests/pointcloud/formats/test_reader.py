@@ -12,6 +12,7 @@ import pytest
 from pyproj import CRS
 
 from pointcloud.cloud import Cloud
+from pointcloud.crs import METRE, local_crs
 from pointcloud.errors import ScanError, StorageError
 from pointcloud.formats import arrays
 from pointcloud.formats import las as scan
@@ -149,3 +150,29 @@ def test_scans_of_every_format_are_found(tmp_path: Path) -> None:
         "room_1",
         "a.ply",
     ]
+
+
+@pytest.mark.parametrize("name", ["a.las", "a.laz", "a.npy"])
+def test_degrees_are_refused_also_where_no_crs_says_so(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    degrees = make_cloud(200).xyz * [5e-5, 3e-5, 4] + [-93.1, 44.8, 200]
+    if path.suffix == ".npy":
+        np.save(path, degrees)
+    else:
+        header = laspy.LasHeader(version="1.4", point_format=6)
+        header.scales, header.offsets = np.array([1e-8, 1e-8, 0.01]), degrees.min(axis=0)
+        las = laspy.LasData(header)
+        las.xyz = degrees
+        las.write(str(path))
+    with pytest.raises(ScanError, match="as coordinates in degrees do") as error:
+        read_cloud(str(path))
+    assert_one_sentence(error, str(path))
+    local = local_crs("site", METRE)
+    assert sum(len(cloud) for cloud in iterate_clouds(str(path), crs=local)) == 200, "the user says metres"
+
+
+@pytest.mark.parametrize("size", [(0.04, 0.04, 0.5), (0.4, 0.4, 30.0), (60.0, 0.001, 8.0), (0.0, 0.0, 9.0)])
+def test_small_scans_are_no_degrees(tmp_path: Path, size: tuple[float, float, float]) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, make_cloud(200).xyz / [20, 20, 6] * size)
+    assert len(read_cloud(str(path))) == 200
