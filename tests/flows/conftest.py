@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
 
 from pointcloud.simulate.files import write_survey
 from pointcloud.simulate.survey import SurveyConfig
+from tests.support.prefect_server import prefect_server
 from tests.support.ray_cluster import end_of_the_shared_ray, no_ray_cluster, ray_cluster
 
-__all__ = ["end_of_the_shared_ray", "no_ray_cluster", "ray_cluster"]
+__all__ = ["end_of_the_shared_ray", "no_ray_cluster", "prefect_server", "ray_cluster"]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def prefect_server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+def _on_the_server_of_the_tests(prefect_server: None) -> None:
+    """Every flow of this folder runs on it."""
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,6 @@ from xml.dom.minidom import parse
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from prefect import get_client
-from prefect.client.schemas.sorting import ArtifactSort
 
 from flows import ablate as ablation
 from flows import crossval as crossvalidation
@@ -28,6 +26,7 @@ from pointcloud.errors import PointloomError
 from pointcloud.simulate.rooms import RoomsConfig, write_rooms
 from tests.flows.test_main_job import preprocessing
 from tests.support.clouds import assert_one_sentence
+from tests.support.prefect_server import artifacts_of
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -81,10 +80,7 @@ def test_each_fold_trains_once_and_all_of_them_are_one_table(blocks: Path, tmp_p
     for picture in ("curves", "confusion"):
         parse(str(tmp_path / f"{picture}.svg"))
     text = (tmp_path / "table.md").read_text()
-    with get_client(sync_client=True) as client:
-        latest = client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
-        shown = [a.data for a in latest if str(tmp_path) in (a.description or "")]
-    assert text in shown
+    assert text in [artifact.data for artifact in artifacts_of(str(tmp_path))]
 
     before, table = written(tmp_path), (tmp_path / "table.parquet").read_bytes()
     assert list(before) == ["fold-1-of-2", "fold-2-of-2"]

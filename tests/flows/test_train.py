@@ -8,8 +8,6 @@ from pathlib import Path
 from xml.dom.minidom import parseString as parse
 
 import pytest
-from prefect import get_client
-from prefect.client.schemas.sorting import ArtifactSort
 
 from flows.preprocess import preprocess
 from flows.train import check, train
@@ -21,6 +19,7 @@ from pointcloud.errors import PointloomError
 from tasks.training.result import keep_best_before
 from tests.flows.test_main_job import preprocessing, small_training
 from tests.support.clouds import assert_one_sentence
+from tests.support.prefect_server import artifacts_of
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -53,9 +52,7 @@ def test_the_test_split_is_scored_once_and_chooses_nothing(blocks: Path, tmp_pat
 
 def assert_watched(out: Path) -> None:
     """Table, curves and confusion of the training into `out` show both epochs, and so do the event files."""
-    with get_client(sync_client=True) as client:
-        latest = client.read_artifacts(sort=ArtifactSort.CREATED_DESC)  # a server gives 200 at once
-        found = {a.description: a for a in latest if str(out) in (a.description or "")}
+    found = {artifact.description: artifact for artifact in artifacts_of(str(out))}
     title = f"Training of {out}"
     rows = json.loads(found[f"{title}: metrics by epoch"].data)
     assert [row["epoch"] for row in rows] == [2, 1]

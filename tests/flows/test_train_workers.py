@@ -31,6 +31,7 @@ from tasks.training.worker_loop import train_loop
 from tests.flows.test_main_job import small_training
 from tests.flows.test_train import blocks
 from tests.support.clouds import assert_one_sentence
+from tests.support.prefect_server import artifacts_of
 
 __all__ = ["blocks"]
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -69,9 +70,9 @@ def test_two_ray_workers_train_as_one_does_in_two_parts(blocks: Path, tmp_path: 
 
 def assert_heard(job: TrainJob) -> None:
     """Both Ray workers' log lines lie under the task run, and so do the epochs."""
+    epochs = f"Epochs of {job.out}"
+    (task_run,) = {a.task_run_id for a in artifacts_of(epochs) if a.description == epochs}
     with get_client(sync_client=True) as client:
-        artifacts = client.read_artifacts()
-        (task_run,) = {a.task_run_id for a in artifacts if f"Epochs of {job.out}" == a.description}
         only = LogFilter(task_run_id=LogFilterTaskRunId(any_=[task_run]))
         deadline = time.monotonic() + 30
         while True:  # log lines travel in the background

@@ -9,6 +9,11 @@ from prefect import flow
 from prefect.context import TaskRunContext
 
 from tasks.runtime.stage import stage_task
+from tests.support.prefect_server import prefect_server
+
+__all__ = ["prefect_server"]
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @dataclass
