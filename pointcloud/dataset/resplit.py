@@ -100,19 +100,20 @@ def resplit(
             # Scans that share a tile and are named for different splits: it can serve neither.
             if len(_named(sums[scan, *tile, 0, 0].scans, rule)) > 1:
                 base[scan][tile] = UNUSED
-    found: dict[Place, str] = {}
+    splits: dict[Place, str] = {}
     for place, of_place in sums.items():
         scan, tile, shift = place[0], place[1:3], place[3:]
         if shift == (0, 0):
-            found[place] = base[scan][tile]
+            splits[place] = base[scan][tile]
         elif _named(of_place.scans, rule) != {TRAIN}:
             # Also where the tiles below had too few points to be kept.
-            found[place] = UNUSED
+            splits[place] = UNUSED
         else:
             # What lies below may belong to the scans that this tile shares its core with.
             owners = (scan, *sorted(of_place.scans - {scan}))
-            found[place] = split_of_shifted(tile, shift, ChainMap(*(base.get(s, {}) for s in owners)))
-    return SplitBlocks(dataset, _counted(manifest, sums, found, rule), found)
+            first_owner_wins = ChainMap(*(base.get(owner, {}) for owner in owners))
+            splits[place] = split_of_shifted(tile, shift, first_owner_wins)
+    return SplitBlocks(dataset, _counted(manifest, sums, splits, rule), splits)
 
 
 def _named(scans: set[str], rule: SplitRule) -> set[str]:

@@ -142,12 +142,13 @@ def _expand_strange(path: str, suffixes: tuple[str, ...]) -> list[Source]:
 
 def _matches(name: str, pattern: str) -> bool:
     """Glob match part by part: ``*`` stays inside a folder, ``**`` crosses any number of them."""
-
-    def match(names: list[str], patterns: list[str]) -> bool:
-        if not patterns:
-            return not names
-        if patterns[0] == "**":
-            return any(match(names[i:], patterns[1:] or ["*"]) for i in range(len(names)))
-        return bool(names) and fnmatch.fnmatchcase(names[0], patterns[0]) and match(names[1:], patterns[1:])
-
-    return match(name.split("/"), pattern.split("/"))
+    names, patterns = name.split("/"), pattern.split("/")
+    if patterns[-1] == "**":
+        patterns.append("*")
+    matched = {0}  # how many of the names the patterns so far can stand for
+    for part in patterns:
+        if part == "**":
+            matched = set(range(min(matched, default=len(names)), len(names)))
+        else:
+            matched = {n + 1 for n in matched if n < len(names) and fnmatch.fnmatchcase(names[n], part)}
+    return len(names) in matched
