@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from pointcloud.errors import PointloomError
+from pointcloud.errors import PointloomError, StorageError
 from pointcloud.formats.given_crs import GivenCrs
 from pointcloud.formats.reader import find_scans
 from pointcloud.quality.inspect import Inspection, inspect_scan
 from pointcloud.storage.inputs import Source
+from tasks.collection.outage import Outage, left_sentence, try_again
+from tasks.runtime.cpus import usable_cpus
+from tasks.runtime.isolation import isolated
 
 
 def command(
@@ -23,6 +29,8 @@ def command(
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
     crs: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
     units: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
+    memory_mb: int = 3000,
+    time_limit_s: float = 3600.0,
 ) -> None:
     """Show what scans hold and the block sizes that suit them; the exit status is not 0 where one cannot be used.
 
@@ -33,13 +41,15 @@ def command(
         crs: CRS in place of what the files say, such as EPSG:2154; for some scans as GLOB=EPSG:2154.
         units: unit in place of what the files say, m, ft or us-ft, horizontal and vertical as m,us-ft; for some scans
             as GLOB=us-ft.
+        memory_mb: a scan whose reading needs more memory than this cannot be used; the others are looked at.
+        time_limit_s: a scan whose reading takes longer than this cannot be used; the others are looked at.
     """
     given = GivenCrs.parse(crs or [], units or [])
     sources = find_scans(scans)
     given.check(source.name for source in sources)
     records, bad = [], 0
-    for source in sources:
-        found = _inspect(source, read, given)
+    every = _inspect_all(sources, read, given, memory_mb, time_limit_s)
+    for source, found in zip(sources, every, strict=True):
         if isinstance(found, str):
             bad += 1
             records.append({"scan": source.uri, "error": found})
@@ -55,17 +65,35 @@ def command(
         raise PointloomError(f"{bad} of {len(sources)} scans cannot be used, for the reasons above.")
 
 
-def _inspect(source: Source, read: bool, given: GivenCrs) -> Inspection | str:
-    """What a scan is, or in a sentence why it cannot be used: one strange scan does not keep the others from view."""
-    if source.fault:
-        return source.fault
-    try:
-        return inspect_scan(source.uri, read, given, source.name)
-    except PointloomError as error:
-        return str(error)
-    except Exception as error:  # noqa: BLE001
-        reason = " ".join(str(error).split()).rstrip(".")
-        return f"scan {source.uri!r}: inspecting it failed unexpectedly ({type(error).__name__}: {reason})."
+def _inspect_all(
+    sources: Sequence[Source], read: bool, given: GivenCrs, memory_mb: int, time_limit_s: float
+) -> Iterator[Inspection | str]:
+    """What each scan is, or in a sentence why it cannot be used, in their order, some looked at side by side."""
+    num_processes, outage = min(usable_cpus(), len(sources)), Outage()
+
+    with (
+        isolated(num_processes, memory_mb, time_limit_s, 1) as processes,
+        ThreadPoolExecutor(num_processes) as readers,
+    ):
+
+        def look(source: Source) -> Inspection | str:
+            if source.fault:
+                return source.fault
+            if outage.ends_the_run:
+                return left_sentence(source.uri)
+            inspection = partial(processes.call, inspect_scan, source.uri, read, given, source.name)
+            try:
+                found: Inspection | str = try_again(inspection)
+            except PointloomError as error:
+                found = (
+                    str(error) if source.uri in str(error) else f"cannot read scan {source.uri!r}: {error}"
+                )
+                outage.note(isinstance(error, StorageError))
+            else:
+                outage.note(False)
+            return found
+
+        yield from readers.map(look, sources)
 
 
 def _without_nan(value: Any) -> Any:

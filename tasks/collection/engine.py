@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pointcloud.errors import PointloomError, ScanError, StorageError, one_line
 from pointcloud.storage.ledger import DONE, QUARANTINED, UNREACHED, Record
-from tasks.collection.outage import UNREACHED_IN_A_ROW, Outage, try_again
+from tasks.collection.outage import UNREACHED_IN_A_ROW, Outage, left_sentence, try_again
 from tasks.collection.plan import ScanToDo
 from tasks.runtime.isolation import scratch_sentence
 
@@ -150,11 +150,7 @@ def work_through(
 
 def _left(stage: str, scans: Iterable[ScanToDo]) -> Iterator[Record]:
     for scan in scans:
-        sentence = (
-            f"scan {scan.uri!r} was left, because {UNREACHED_IN_A_ROW} scans in a row before it could not be reached "
-            "or written."
-        )
-        yield failed(stage, scan, UNREACHED, sentence, time.monotonic())
+        yield failed(stage, scan, UNREACHED, left_sentence(scan.uri), time.monotonic())
 
 
 def threads(work: Callable[[ScanToDo], Record], num_threads: int) -> Worker:

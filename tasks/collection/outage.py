@@ -35,6 +35,14 @@ def try_again(operation: Callable[[], T]) -> T:
     return operation()
 
 
+def left_sentence(uri: str) -> str:
+    """What is said of a scan that is left because others before it could not be reached."""
+    return (
+        f"scan {uri!r} was left, because {UNREACHED_IN_A_ROW} scans in a row before it could not be reached or "
+        "written."
+    )
+
+
 class Outage:
     """Counts the scans in a row that could not be reached or written; for use by several threads."""
 

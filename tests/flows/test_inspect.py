@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,7 @@ import pytest
 
 from flows import inspect
 from flows.__main__ import main
-from pointcloud.quality.inspect import Inspection, inspect_scan
-from tests.support import broken_files
+from tests.support import broken_files, strange_inspections
 from tests.support.clouds import write_las
 
 
@@ -90,21 +87,24 @@ def test_a_crs_that_cannot_be_is_refused(
     assert option[1].split("=")[0] in capsys.readouterr().err
 
 
-def test_a_scan_that_fails_unexpectedly_does_not_hide_the_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("look", "said"),
+    [
+        (strange_inspections.fail, "failed unexpectedly (ZeroDivisionError: strange)"),
+        (strange_inspections.crash, "its decoder crashed (SIGSEGV)"),
+        (strange_inspections.devour, "more memory than the limit of 1500 MB"),
+    ],
+)
+def test_a_scan_whose_reading_goes_wrong_does_not_hide_the_others(
+    look: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in "ab":
+    for name in ("bad", "good"):
         write_las(tmp_path / f"{name}.las")
-
-    def inspect_some(uri: str, *rest: object) -> Inspection:
-        if uri.endswith("a.las"):
-            raise ZeroDivisionError("strange")
-        return inspect_scan(uri)
-
-    monkeypatch.setattr(inspect, "inspect_scan", inspect_some)
-    assert main(["inspect", str(tmp_path), "--json"]) == 1
+    monkeypatch.setattr(inspect, "inspect_scan", look)
+    assert main(["inspect", str(tmp_path), "--json", "--memory-mb", "1500"]) == 1
     bad, good = json.loads(capsys.readouterr().out)
-    assert "failed unexpectedly (ZeroDivisionError: strange)" in bad["error"]
+    assert said in bad["error"]
+    assert str(tmp_path / "bad.las") in bad["error"]
     assert good["points"] == 50
 
 
@@ -129,11 +129,7 @@ def test_nan_is_null(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_las(tmp_path / "a.las")
-
-    def inspect_nan(*arguments: Any) -> Inspection:
-        return replace(inspect_scan(*arguments), area_m2=math.nan, extent_m=(1.0, math.inf, 2.0))
-
-    monkeypatch.setattr(inspect, "inspect_scan", inspect_nan)
+    monkeypatch.setattr(inspect, "inspect_scan", strange_inspections.find_nan)
     with pytest.raises(SystemExit):
         main(["inspect", str(tmp_path), "--json"])
     (record,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
