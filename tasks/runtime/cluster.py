@@ -21,7 +21,7 @@ from tasks.runtime.ray_processes import own_process_groups
 
 # Items are paths and small records; blocks are read by the Ray workers themselves.
 _OBJECT_STORE_BYTES = 300_000_000
-# Only for a Ray on this machine: its C++ processes write messages to the terminal that the user of a flow need not read.
+# Only for a Ray on this machine: its C++ processes write messages to the terminal that a user need not read.
 _QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
 _DEFECTS = (
     TypeError,
