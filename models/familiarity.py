@@ -90,15 +90,19 @@ def learn_familiarity(checkpoint: Checkpoint, blocks: Iterable[Block]) -> Checkp
     if failed:  # features that never vary, as of a network that has hardly trained
         return checkpoint
     whitening = torch.linalg.inv(root).T
-    found = Familiarity(means=(means @ whitening).float(), whitening=whitening.float(), limit=float("inf"))
-    far = distances(of_points.float(), found).double()
+    familiarity = Familiarity(
+        means=(means @ whitening).float(), whitening=whitening.float(), limit=float("inf")
+    )
+    far = distances(of_points.float(), familiarity).double()
     of_blocks = torch.zeros(len(features), dtype=torch.float64).index_add_(0, of_block, far)
     of_blocks /= of_block.bincount()
     usual = float(of_blocks.mean())
     if not 0 < usual < float("inf"):
         return checkpoint
     limit = max(_LIMIT, float(of_blocks.quantile(1 - _SHARE_BEYOND)) / usual)
-    scaled = Familiarity(means=found.means / usual, whitening=found.whitening / usual, limit=limit)
+    scaled = Familiarity(
+        means=familiarity.means / usual, whitening=familiarity.whitening / usual, limit=limit
+    )
     return replace(checkpoint, familiarity=scaled)
 
 

@@ -145,8 +145,8 @@ class LabelScheme:
     @cached_property
     def sets(self) -> tuple[tuple[int, ...], ...]:
         """The sets of two or more classes that a code may allow, by class index; their labels begin at `FIRST_SET`."""
-        found = {self._indices_of(names) for names in self._named_sets()}
-        return tuple(sorted(indices for indices in found if len(indices) > 1))
+        index_sets = {self._indices_of(names) for names in self._named_sets()}
+        return tuple(sorted(indices for indices in index_sets if len(indices) > 1))
 
     def to_labels(self, codes: np.ndarray, scan: str = "") -> np.ndarray:
         """What is known of points with these source codes (P,): (P,) int8.

@@ -71,7 +71,7 @@ def from_reference_state(
     Raises:
         SchemaError: keys or shapes that are not the reference's, or norms before ReLU and after.
     """
-    places = {found[1] for key in state if (found := re.search(r"\.([12])\.running_mean$", key))}
+    places = {numbered[1] for key in state if (numbered := re.search(r"\.([12])\.running_mean$", key))}
     if len(places) > 1:
         raise SchemaError("batch norm must come either before every ReLU or after, found both in the keys.")
     weights = {_renamed(key): _squeezed(value) for key, value in state.items()}
@@ -151,11 +151,11 @@ def _squeezed(value: Tensor) -> Tensor:
 
 def _check(config: DeepGCNConfig, weights: Mapping[str, Tensor]) -> None:
     expected = {key: tuple(value.shape) for key, value in DeepGCN(config).state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in weights.items()}
-    for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key) != found.get(key):
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
+    for key in sorted(expected.keys() | shapes.keys()):
+        if expected.get(key) != shapes.get(key):
             raise SchemaError(
-                f"weight {key}: expected {expected.get(key, 'none')}, found {found.get(key, 'none')}."
+                f"weight {key}: expected {expected.get(key, 'none')}, found {shapes.get(key, 'none')}."
             )
 
 

@@ -167,16 +167,16 @@ def _by_strips(tiles: np.ndarray, counts: np.ndarray, rule: SplitRule) -> list[s
     total = counts.sum(axis=0)
     # With no label at all every strip is as good as another.
     counts, total = (counts[:, total > 0], total[total > 0]) if total.any() else (counts[:, :1], np.ones(1))
-    found = np.full(len(tiles), TRAIN, dtype=object)
+    splits = np.full(len(tiles), TRAIN, dtype=object)
     for split, fraction in ((TEST, rule.test_fraction), (VAL, rule.val_fraction)):
-        rest = np.flatnonzero(found == TRAIN)
+        rest = np.flatnonzero(splits == TRAIN)
         strips = _strips(tiles[rest]) if fraction else []
         if strips:
             # Whole counts are added, so the order of the tiles cannot tip the balance.
             shares = [counts[rest[strip]].sum(axis=0) / total for strip in strips]
             nearest = min(range(len(strips)), key=lambda n: float(np.abs(shares[n] - fraction).mean()))
-            found[rest[strips[nearest]]] = split
-    return found.tolist()
+            splits[rest[strips[nearest]]] = split
+    return splits.tolist()
 
 
 def _strips(tiles: np.ndarray) -> list[np.ndarray]:

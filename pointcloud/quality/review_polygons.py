@@ -169,7 +169,7 @@ def whole_scan(scan: str, reason: str, box: Sequence[float], crs: CRS | None) ->
     return pa.Table.from_pylist([row], _SCHEMA.with_metadata(geoparquet.metadata("footprint", crs)))
 
 
-def write(folder: str, found: Sequence[pa.Table]) -> list[str]:
+def write(folder: str, tables: Sequence[pa.Table]) -> list[str]:
     """Write rows to review as GeoPackage, and as GeoParquet, one file for each CRS; the files' URIs, in this order.
 
     The CRS with most rows comes first, in the GeoPackage as a layer. A review without rows is written too: it says that
@@ -179,7 +179,7 @@ def write(folder: str, found: Sequence[pa.Table]) -> list[str]:
         StorageError: the folder cannot be listed or written.
     """
     layers = []
-    for number, table in enumerate(_by_crs(found), 1):
+    for number, table in enumerate(_by_crs(tables), 1):
         layers.append((NAME if number == 1 else f"{NAME}-{number}", table))
     uris = [files.join(folder, f"{NAME}.gpkg")]
     geopackage.write(uris[0], layers)
@@ -194,13 +194,13 @@ def write(folder: str, found: Sequence[pa.Table]) -> list[str]:
     return uris
 
 
-def _by_crs(found: Sequence[pa.Table]) -> list[pa.Table]:
+def _by_crs(tables: Sequence[pa.Table]) -> list[pa.Table]:
     """Rows with one CRS as one table, an empty one where there are none.
 
     What is unlike the training comes first, then the most doubtful.
     """
     by_crs: dict[bytes, list[pa.Table]] = {}
-    for table in found:
+    for table in tables:
         by_crs.setdefault(table.schema.metadata[b"geo"], []).append(table)
     if not by_crs:
         return [_SCHEMA.with_metadata(geoparquet.metadata("footprint", None)).empty_table()]

@@ -52,13 +52,13 @@ def on_road(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def objects_near(terrain: Terrain, x0: float, y0: float, x1: float, y1: float) -> Objects:
     """All objects that reach into the box (metres), and some that do not."""
     reach = OBJECT_REACH_M
-    found = Objects()
+    objects = Objects()
     for column in range(int(np.floor((x0 - reach) / PLOT_M)), int(np.floor((x1 + reach) / PLOT_M)) + 1):
         for row in range(int(np.floor((y0 - reach) / PLOT_M)), int(np.floor((y1 + reach) / PLOT_M)) + 1):
             plot = _plot_objects(terrain, column, row)
-            found.buildings += plot.buildings
-            found.trees += plot.trees
-    return found
+            objects.buildings += plot.buildings
+            objects.trees += plot.trees
+    return objects
 
 
 def _plot_objects(terrain: Terrain, column: int, row: int) -> Objects:

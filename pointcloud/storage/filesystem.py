@@ -250,8 +250,8 @@ class PatientFile(io.RawIOBase):
 
 def entity_tag(file: pa.NativeFile) -> str | None:
     """The ETag an open object came with, where its service gives one; asks for nothing."""
-    found = {_text(name).lower(): _text(value) for name, value in (file.metadata() or {}).items()}
-    return found.get("etag", "").strip('"') or None
+    metadata = {_text(name).lower(): _text(value) for name, value in (file.metadata() or {}).items()}
+    return metadata.get("etag", "").strip('"') or None
 
 
 def _text(value: str | bytes) -> str:

@@ -76,8 +76,8 @@ def expand(patterns: list[str], suffixes: tuple[str, ...]) -> list[Source]:
     Raises:
         StorageError: nothing at a path, nothing matched, or two files with one name.
     """
-    found = [source for pattern in patterns for source in _expand_one(pattern, suffixes)]
-    return sorted(unique(found), key=lambda source: source.name)
+    sources = [source for pattern in patterns for source in _expand_one(pattern, suffixes)]
+    return sorted(unique(sources), key=lambda source: source.name)
 
 
 def unique(sources: Iterable[Source]) -> list[Source]:

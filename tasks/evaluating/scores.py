@@ -50,24 +50,24 @@ class ScanScores:
     num_changed: int
 
 
-def total(found: Sequence[ScanScores]) -> ScanScores:
+def total(scores: Sequence[ScanScores]) -> ScanScores:
     """Of all scans together."""
-    others = [each.against for each in found if each.against is not None]
+    others = [each.against for each in scores if each.against is not None]
     return ScanScores(
         ALL,
-        np.sum([each.confusion for each in found], axis=0),
+        np.sum([each.confusion for each in scores], axis=0),
         np.sum(others, axis=0) if others else None,
-        sum(each.num_points for each in found),
-        sum(each.num_changed for each in found),
+        sum(each.num_points for each in scores),
+        sum(each.num_changed for each in scores),
     )
 
 
-def tables(found: Sequence[ScanScores], names: Sequence[str]) -> list[Table]:
+def tables(scores: Sequence[ScanScores], names: Sequence[str]) -> list[Table]:
     """IoU, F1 and accuracy of each scan, and where there are two versions what the first gained or lost."""
-    whole = total(found)
-    several = [*found, whole] if len(found) > 1 else list(found)
+    whole = total(scores)
+    several = [*scores, whole] if len(scores) > 1 else list(scores)
     made = []
-    if len(found) > 1:
+    if len(scores) > 1:
         rows = [_row(each.scan, Scores.from_confusion(each.confusion, names)) for each in several]
         heads = (
             "scan",
@@ -111,9 +111,9 @@ def _difference(mine: float | None, theirs: float | None) -> str:
     return "–" if mine is None or theirs is None else f"{100 * (mine - theirs):+.1f}"
 
 
-def to_markdown(title: str, found: Sequence[ScanScores], names: Sequence[str]) -> str:
+def to_markdown(title: str, scores: Sequence[ScanScores], names: Sequence[str]) -> str:
     """The scores of all scans together by class, the confusion, then each scan's."""
-    whole = total(found)
+    whole = total(scores)
     lines = [
         f"# {title}",
         "",
@@ -128,17 +128,17 @@ def to_markdown(title: str, found: Sequence[ScanScores], names: Sequence[str]) -
         [(name, *(f"{count:,}" for count in row)) for name, row in counts],
         align="lr",
     )
-    for table in tables(found, names):
+    for table in tables(scores, names):
         lines += ["", f"## {table.title}", "", table.note, ""]
         lines += markdown.table(table.heads, table.rows, align="lr")
     return "\n".join(lines) + "\n"
 
 
-def write_parquet(uri: str, found: Sequence[ScanScores], names: Sequence[str]) -> None:
+def write_parquet(uri: str, scores: Sequence[ScanScores], names: Sequence[str]) -> None:
     """One row for each version, scan and class, all scans together last. Raises StorageError."""
     with files.staged(uri) as local_path:
         pq.write_table(
-            pa.Table.from_pylist(list(_records(found, names)), _SCORES), local_path, compression="zstd"
+            pa.Table.from_pylist(list(_records(scores, names)), _SCORES), local_path, compression="zstd"
         )
 
 

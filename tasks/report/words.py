@@ -20,29 +20,29 @@ class Tile:
 
 def tiles(report: Report, scores: Scores | None) -> list[Tile]:
     """The headline: the scores, if any, then what was labelled."""
-    found = []
+    tiles = []
     if scores is not None:
         present = [(v, n) for v, n in zip(scores.iou, scores.names, strict=True) if v is not None]
         absent = f", {len(scores.absent)} absent" if scores.absent else ""
-        found.append(
+        tiles.append(
             Tile(
                 "mIoU", per_cent(scores.miou), f"mean of {counted(len(present), 'class', 'classes')}{absent}"
             )
         )
         accuracy = per_cent(scores.overall_accuracy)
-        found.append(Tile("Overall accuracy", accuracy, f"of {grouped(scores.num_scored)} scored points"))
+        tiles.append(Tile("Overall accuracy", accuracy, f"of {grouped(scores.num_scored)} scored points"))
         if len(present) > 1:
             value, name = min(present)
-            found.append(Tile("Weakest class", per_cent(value), f"IoU of {name}"))
+            tiles.append(Tile("Weakest class", per_cent(value), f"IoU of {name}"))
     whole = sum((scan.counts() for scan in report.scans), ScanCounts())
     if whole.num_points:
         where = f"in {counted(len(report.scans), 'scan', 'scans')} on this page"
-        found.append(Tile("Points", grouped(whole.num_points), where))
-        found.append(_news(whole))
+        tiles.append(Tile("Points", grouped(whole.num_points), where))
+        tiles.append(_news(whole))
         if whole.num_sure:
             mean = per_cent(whole.confidence / whole.num_sure)
-            found.append(Tile("Mean confidence", mean, "of the labels given"))
-    return found
+            tiles.append(Tile("Mean confidence", mean, "of the labels given"))
+    return tiles
 
 
 def _news(whole: ScanCounts) -> Tile:

@@ -127,17 +127,17 @@ def _page(
     done = [r for r in records if r.state == ledger.DONE]
     bad = [r for r in records if r.state != ledger.DONE]
     names = job.record.label_scheme.names
-    found = _gather(done, job, options.below, names, salvage)
-    found.to_review += _whole_scans(records, boxes, collection.headers, salvage)
+    gathered = _gather(done, job, options.below, names, salvage)
+    gathered.to_review += _whole_scans(records, boxes, collection.headers, salvage)
     folder = files.join(job.out, "review")
     polygons = salvage.make(
-        "the polygons to review", lambda: review_polygons.write(folder, found.to_review), list[str]()
+        "the polygons to review", lambda: review_polygons.write(folder, gathered.to_review), list[str]()
     )
-    places = salvage.make("the most doubtful places", lambda: _worst_tiles(found, job), list[WorstTile]())
+    places = salvage.make("the most doubtful places", lambda: _worst_tiles(gathered, job), list[WorstTile]())
     todo = set(collection.plan.todo)
     now = [r for r in done if r.scan in todo]
     states = collection.states() | {r.scan: r.state for r in records if r.scan in todo or r in bad}
-    num_tiles = sum(len(table) for table in found.to_review)
+    num_tiles = sum(len(table) for table in gathered.to_review)
     figures = salvage.make(
         "the key figures",
         lambda: list(_figures(done, bad, now, options.price_per_hour, seconds, num_tiles)),
@@ -150,9 +150,9 @@ def _page(
         records=tuple(records),
         states=states,
         boxes=boxes,
-        tiles=tuple(found.tiles if len(found.tiles) <= _MOST_TILES else found.scans),
+        tiles=tuple(gathered.tiles if len(gathered.tiles) <= _MOST_TILES else gathered.scans),
         places=tuple(places),
-        crs=found.crs,
+        crs=gathered.crs,
         seen=job.record.seen,
         warnings=tuple(filter(None, [job.warning])),
         figures=tuple(figures),
@@ -194,27 +194,27 @@ def _gather(
         uri = job.tiles(record.scan)
         return salvage.make(f"the map of scan {record.scan!r}", lambda: _look(uri, below, class_names), None)
 
-    found = _Gathered([], [], [], [], {})
+    gathered = _Gathered([], [], [], [], {})
     with ThreadPoolExecutor(_READERS) as readers:
         for record, scan in zip(done, readers.map(look, done), strict=True):
             if scan is None:
                 continue
-            found.crs[record.scan] = scan.crs
-            found.to_review.append(scan.to_review)
-            found.worst += [(c, record.scan) for c in scan.worst]
+            gathered.crs[record.scan] = scan.crs
+            gathered.to_review.append(scan.to_review)
+            gathered.worst += [(c, record.scan) for c in scan.worst]
             low, high = scan.boxes[:, :2].min(axis=0), scan.boxes[:, 2:].max(axis=0)
             whole = (*low.tolist(), *high.tolist())
-            found.scans.append(Doubtful(whole, record.details["mean_confidence"], record.scan))
-            if len(found.tiles) <= _MOST_TILES:
+            gathered.scans.append(Doubtful(whole, record.details["mean_confidence"], record.scan))
+            if len(gathered.tiles) <= _MOST_TILES:
                 # One more than are drawn tells that there are too many.
-                some = slice(_MOST_TILES + 1 - len(found.tiles))
-                found.tiles += [
+                some = slice(_MOST_TILES + 1 - len(gathered.tiles))
+                gathered.tiles += [
                     Doubtful((x0, y0, x1, y1), sure, record.scan)
                     for (x0, y0, x1, y1), sure in zip(
                         scan.boxes[some].tolist(), scan.confidences[some].tolist(), strict=True
                     )
                 ]
-    return found
+    return gathered
 
 
 @dataclass(frozen=True)
@@ -251,8 +251,8 @@ def _look(uri: str, below: float, class_names: Sequence[str]) -> _Looked | None:
     )
 
 
-def _worst_tiles(found: _Gathered, job: SegmentJob) -> list[WorstTile]:
-    scans = {scan for _, scan in sorted(found.worst)[:_SHOWN_PLACES]}
+def _worst_tiles(gathered: _Gathered, job: SegmentJob) -> list[WorstTile]:
+    scans = {scan for _, scan in sorted(gathered.worst)[:_SHOWN_PLACES]}
     places = [place for scan in scans for place in read_worst_tiles(job.tiles(scan))]
     return sorted(places, key=lambda p: (p.confidence, p.scan, p.tile))[:_SHOWN_PLACES]
 
