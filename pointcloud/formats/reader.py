@@ -11,7 +11,7 @@ import numpy as np
 from pyproj import CRS
 
 from pointcloud.cloud import CHUNK_POINTS, WITHHELD, Cloud, Columns, ScanHeader
-from pointcloud.crs import metres_per_unit, name_of, unit_names
+from pointcloud.crs import is_local, metres_per_unit, name_of, unit_names
 from pointcloud.errors import ScanError
 from pointcloud.formats import arrays, columns, copc, e57, las, ply, s3dis
 from pointcloud.formats.las_bounds import are_alike, are_wide, distance_beyond
@@ -149,7 +149,9 @@ def iterate_clouds(
     seen, beyond, corners = 0, 0.0, np.empty((0, 3))
     try:
         metres_per_unit(header.crs)
-        if crs is None and header.bounds is not None:
+        # A local CRS is one that the user names, by the units.
+        may_be_degrees = crs is None or not is_local(crs)
+        if may_be_degrees and header.bounds is not None:
             _refuse_degrees(header.bounds, header.num_points or 0)
         chunks = _columns(header, window, report)
         for xyz, attributes in chunks:
@@ -173,7 +175,7 @@ def iterate_clouds(
                 cloud = cloud[np.flatnonzero(inside)]
             if len(cloud):
                 yield cloud
-        if crs is None and header.bounds is None and seen:
+        if may_be_degrees and header.bounds is None and seen:
             _refuse_degrees(corners, seen)
     except ScanError as error:
         raise error if repr(uri) in str(error) else ScanError(f"scan {uri!r}: {error}") from error

@@ -167,6 +167,8 @@ def test_degrees_are_refused_also_where_no_crs_says_so(tmp_path: Path, name: str
     with pytest.raises(ScanError, match="as coordinates in degrees do") as error:
         read_cloud(str(path))
     assert_one_sentence(error, str(path))
+    with pytest.raises(ScanError, match="as coordinates in degrees do"):
+        list(iterate_clouds(str(path), crs=CRS("EPSG:26915")))
     local = local_crs("site", METRE)
     assert sum(len(cloud) for cloud in iterate_clouds(str(path), crs=local)) == 200, "the user says metres"
 
