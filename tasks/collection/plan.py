@@ -19,6 +19,7 @@ from pointcloud.formats.reader import Window
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.storage import contents, inputs, ledger
 from pointcloud.storage.ledger import DONE, UNCHANGED, UNREACHED, WAITING
+from pointcloud.storage.letter_case import check_case
 from tasks.collection.examining import examine_all
 from tasks.runtime.isolation import IsolatedProcesses
 from tasks.runtime.stage import stage_task
@@ -142,8 +143,10 @@ def plan_collection(
 
     Raises:
         StorageError: the ledger cannot be reached.
-        PointloomError: `only` names what is not there, or nothing is in the window.
+        PointloomError: `only` names what is not there, nothing is in the window, or names differ in case alone and
+            `out` ignores it.
     """
+    check_case((source.name for source in sources), out)
     chosen = set(choose(sources, only))
     before = contents.read_contents(out, stage)
     known = {} if verify_content else before
