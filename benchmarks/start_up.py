@@ -45,11 +45,11 @@ def measure(folder: Path, checkpoint: str) -> dict[str, float]:
         "flows",
         "segment",
         "--scans",
-        "scans",
+        str(folder / "scans"),
         "--checkpoint",
         checkpoint,
         "--out",
-        out.name,
+        str(out),
     )
     environment = os.environ | {"PYTHONPATH": str(_PROJECT), "PYTHONUNBUFFERED": "1"}
     found, told, used = dict[str, float](), "", _cpu_s()
