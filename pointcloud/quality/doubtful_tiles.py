@@ -1,6 +1,6 @@
 """How sure labelling was, tile by tile, and what the most doubtful tiles look like: one small file per scan.
 
-A tile is divided into `CELLS` × `CELLS` cells, 2 m wide in a tile of 16 m. Where a tile as a whole is sure, its cells
+A tile is divided into square cells, 2 m wide in tiles of 16 m and more. Where a tile as a whole is sure, its cells
 still tell where doubtful points lie close together.
 """
 
@@ -24,7 +24,9 @@ NUM_WORST_TILES = 3
 """So many tiles of a scan, those with the lowest mean confidence, are kept with their points, to be drawn."""
 LEAST_POINTS = 30
 """A tile, or a cluster of doubtful points, with fewer is no place to send somebody to."""
-CELLS = 8
+LEAST_CELLS, _MOST_CELLS = 8, 128
+"""Cells along the edge of a tile."""
+_CELL_M = 2.0
 """Cells along a tile."""
 LEVELS = np.arange(1, 10) / 10
 """Confidences below which the points of a cell are counted."""
@@ -64,7 +66,7 @@ _SCHEMA = pa.schema(
         ),
         pa.field("footprint", pa.binary()),
         # The cells that hold points below the highest level; of n cells.
-        pa.field("cell", pa.list_(pa.int16()), metadata={"doc": "CELLS · row + column, (n,)"}),
+        pa.field("cell", pa.list_(pa.int16()), metadata={"doc": "cells along the edge · row + column, (n,)"}),
         pa.field("cell_points", pa.list_(pa.int64()), metadata={"doc": "all points of each, (n,)"}),
         pa.field(
             "cell_below", pa.list_(pa.int64()), metadata={"doc": "points below each of LEVELS, (n · 9,)"}
@@ -124,6 +126,8 @@ class TileDoubts:
         self.area_km2 = 0.0
         self._voxels_per_tile = config.voxels_per_tile
         self._tile_size = config.voxels_per_tile * Grid.of(config, crs).voxel_size[0]
+        along_edge = round(self._tile_size * self._metres / _CELL_M)
+        self._num_cells = min(max(along_edge, LEAST_CELLS), _MOST_CELLS)
         self._rows: list[dict[str, Any]] = []
         self._places: list[tuple[float, int, dict[str, np.ndarray]]] = []
 
@@ -205,8 +209,8 @@ class TileDoubts:
         self, place: np.ndarray, weight: np.ndarray, classes: np.ndarray, sure: np.ndarray
     ) -> dict[str, np.ndarray]:
         """The columns on the cells of one tile, from its voxels: place in it (V, 2), points, class, confidence."""
-        row, column = (place * CELLS // self._voxels_per_tile).T
-        cell, num_cells = row * CELLS + column, CELLS**2
+        row, column = (place * self._num_cells // self._voxels_per_tile).T
+        cell, num_cells = row * self._num_cells + column, self._num_cells**2
         level = np.searchsorted(LEVELS, sure, side="right")
         by_level = np.bincount(cell * 10 + level, weight, num_cells * 10).reshape(num_cells, 10)
         below = by_level.cumsum(axis=1)[:, :-1].astype(np.int64)
@@ -235,6 +239,7 @@ class TileDoubts:
             self._rows[row] |= {f"place_{name}": seen[name] for name in _PLACE}
         metadata = geoparquet.metadata("footprint", self._crs)
         metadata["tile_size"], metadata["metres_per_unit"] = repr(self._tile_size), repr(self._metres)
+        metadata["cells"] = repr(self._num_cells)
         schema = _SCHEMA.with_metadata(metadata)
         with files.staged(uri) as local_path:
             pq.write_table(pa.Table.from_pylist(self._rows, schema), local_path, compression="zstd")
@@ -243,7 +248,8 @@ class TileDoubts:
 def read_tiles(uri: str) -> pa.Table:
     """A scan's tiles, without the points of the doubtful ones.
 
-    The schema's metadata says the CRS, the edge of a tile in CRS units and the metres in such a unit.
+    The schema's metadata says the CRS, the edge of a tile in CRS units, the metres in such a unit, and how many cells
+    lie along the edge of a tile (8 where it does not say).
 
     Raises:
         StorageError: nothing there.

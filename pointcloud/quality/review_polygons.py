@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pyproj import CRS
 
 from pointcloud.crs import name_of
-from pointcloud.quality.doubtful_tiles import CELLS, LEAST_POINTS, LEVELS
+from pointcloud.quality.doubtful_tiles import LEAST_CELLS, LEAST_POINTS, LEVELS
 from pointcloud.storage import files, geopackage, geoparquet
 
 NAME = "review"
@@ -94,18 +94,24 @@ def clusters(tiles: pa.Table, below: float, class_names: Sequence[str]) -> pa.Ta
     rows: list[dict[str, Any]] = []
     if level >= 0 and "cell" in tiles.column_names:
         metadata = tiles.schema.metadata
-        size, metres = float(metadata[b"tile_size"]) / CELLS, float(metadata[b"metres_per_unit"])
+        num_cells = int(metadata.get(b"cells", LEAST_CELLS))
+        size, metres = float(metadata[b"tile_size"]) / num_cells, float(metadata[b"metres_per_unit"])
         sure = tiles.filter(pc.greater_equal(tiles["confidence"], below))
         for tile in sure.select([*_OF_TILE, *_OF_CELLS]).to_pylist():
-            rows += _clusters_of_tile(tile, level, size, metres, class_names)
+            rows += _clusters_of_tile(tile, level, num_cells, size, metres, class_names)
     rows = sorted(rows, key=lambda row: (-row["doubtful_points"], row["i"], row["j"]))[:MOST_CLUSTERS]
     return _table({name: [row.get(name) for row in rows] for name in _SCHEMA.names}, len(rows), tiles)
 
 
 def _clusters_of_tile(
-    tile: Mapping[str, Any], level: int, size: float, metres: float, class_names: Sequence[str]
+    tile: Mapping[str, Any],
+    level: int,
+    num_cells: int,
+    size: float,
+    metres: float,
+    class_names: Sequence[str],
 ) -> Iterator[dict[str, Any]]:
-    """The clusters of one tile; `size` is the edge of a cell in CRS units."""
+    """The clusters of one tile, with `num_cells` along its edge; `size` is the edge of a cell in CRS units."""
     points = np.array(tile["cell_points"], np.int64)
     below = np.array(tile["cell_below"], np.int64).reshape(len(points), len(LEVELS))[:, level]
     doubtful = np.flatnonzero((below > 0) & (2 * below >= points))
@@ -113,12 +119,14 @@ def _clusters_of_tile(
     confidence = np.array(tile["cell_confidence"], np.float64)
     classes = np.array(tile["cell_class"], np.int64)
     clipped = geoparquet.bounds([tile["footprint"]])[0]
-    for cluster in _touching(cells[doubtful]):
+    for cluster in _touching(cells[doubtful], num_cells):
         chosen = doubtful[cluster]
         num_doubtful = int(below[chosen].sum())
         if num_doubtful < LEAST_POINTS:
             continue
-        place = np.array([tile["i"], tile["j"]]) * CELLS + np.stack(divmod(cells[chosen], CELLS), axis=1)
+        place = np.array([tile["i"], tile["j"]]) * num_cells + np.stack(
+            divmod(cells[chosen], num_cells), axis=1
+        )
         low, high = place.min(axis=0) * size, (place.max(axis=0) + 1) * size
         box = *np.maximum(low, clipped[:2]).tolist(), *np.minimum(high, clipped[2:]).tolist()
         label = int(np.bincount(classes[chosen], below[chosen]).argmax())
@@ -136,17 +144,17 @@ def _clusters_of_tile(
         }  # fmt: skip
 
 
-def _touching(cells: np.ndarray) -> Iterator[list[int]]:
-    """Cells (n,), `CELLS` · row + column, in groups that touch at a side or a corner; positions in `cells`."""
+def _touching(cells: np.ndarray, num_cells: int) -> Iterator[list[int]]:
+    """Cells (n,), `num_cells` · row + column, in groups that touch at a side or a corner; positions in `cells`."""
     left = {int(cell): position for position, cell in enumerate(cells)}
     while left:
         cell, position = left.popitem()
         pending, group = [cell], [position]
         while pending:
-            row, column = divmod(pending.pop(), CELLS)
+            row, column = divmod(pending.pop(), num_cells)
             for i, j in product((row - 1, row, row + 1), (column - 1, column, column + 1)):
-                other = i * CELLS + j
-                if 0 <= j < CELLS and other in left:
+                other = i * num_cells + j
+                if 0 <= j < num_cells and other in left:
                     group.append(left.pop(other))
                     pending.append(other)
         yield sorted(group)

@@ -12,7 +12,6 @@ from pyproj import CRS
 
 from pointcloud.grid.block_config import BlockConfig
 from pointcloud.quality.doubtful_tiles import (
-    CELLS,
     LEAST_POINTS,
     LEVELS,
     NUM_WORST_TILES,
@@ -99,12 +98,13 @@ def test_cells_count_the_points_below_each_level(tmp_path: Path) -> None:
     tiles = read_tiles(uri)
     assert float(tiles.schema.metadata[b"tile_size"]) == 16
     west, east = tiles.to_pylist()
-    assert len(west["cell"]) == CELLS**2
-    assert set(east["cell"]) == {CELLS * i + j for i in (0, 1) for j in range(CELLS)}, "2 m wide, below 4 m"
+    assert tiles.schema.metadata[b"cells"] == b"8"
+    assert len(west["cell"]) == 8**2
+    assert set(east["cell"]) == {8 * i + j for i in (0, 1) for j in range(8)}, "2 m wide, below 4 m"
     for tile, corner in ((west, -16), (east, 0)):
         below = np.array(tile["cell_below"]).reshape(-1, len(LEVELS))
         for n, cell in enumerate(tile["cell"]):
-            i, j = divmod(cell, CELLS)
+            i, j = divmod(cell, 8)
             here = (np.floor((xyz[:, 0] - corner) / 2) == i) & (np.floor(xyz[:, 1] / 2) == j)
             sure = labels["confidence"][here]
             assert tile["cell_points"][n] == counts[here].sum()
@@ -114,3 +114,26 @@ def test_cells_count_the_points_below_each_level(tmp_path: Path) -> None:
             )
             of_class = np.bincount(labels["classes"][here], counts[here] * (sure < 0.9), 3)
             assert tile["cell_class"][n] == of_class.argmax()
+
+
+@pytest.mark.parametrize(("tile_m", "crs", "cells"), [(64, CRS_M, 32), (4, CRS_M, 8), (1000, CRS_M, 128)])
+def test_cells_are_two_metres_wide_whatever_the_tile(
+    tmp_path: Path, tile_m: float, crs: CRS, cells: int
+) -> None:
+    config = BlockConfig(tile_size_m=tile_m, halo_m=1, voxel_size_m=0.5)
+    doubts = TileDoubts("a.laz", config, crs, np.array([[0, 0, 0], [tile_m, tile_m, 5.0]]), 3)
+    # Forty points close together in the corner, and as many sure ones everywhere.
+    rng = np.random.default_rng(0)
+    xyz = np.concatenate(
+        [rng.uniform(0, (0.4, 0.4, 5), (40, 3)), rng.uniform(0, (tile_m, tile_m, 5), (40, 3))]
+    )
+    labels = {
+        "classes": np.zeros(80, np.uint8),
+        "confidence": np.repeat([0.5, 0.99], 40).astype(np.float32),
+    }
+    doubts.add(xyz, np.floor(xyz / 0.5).astype(np.int64), np.ones(80, np.int64), labels)
+    doubts.write(uri := str(tmp_path / "a.parquet"))
+    (tile,) = read_tiles(uri).to_pylist()
+    assert read_tiles(uri).schema.metadata[b"cells"] == str(cells).encode()
+    assert tile["cell"] == [0]
+    assert tile["cell_below"][5] == 40
