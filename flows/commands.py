@@ -40,7 +40,7 @@ def train(*, parameters: Annotated[TrainParameters, Parameter(name="*")]) -> Non
 
 
 def segment(*, parameters: Annotated[SegmentParameters, Parameter(name="*")]) -> None:
-    """Label scans with a checkpoint; the copies differ in classes and what is written beside them alone."""
+    """Label scans with a checkpoint; only the classes change, and the dimensions that you asked for are added."""
     from flows import segment as module
     from flows.embedded_server import run
     from tasks.report.salvage import page_line
@@ -75,7 +75,7 @@ def crossval(*, parameters: Annotated[CrossvalParameters, Parameter(name="*")]) 
 
 
 def ablate(*, parameters: Annotated[AblateParameters, Parameter(name="*")]) -> None:
-    """The paper's ablation table: dilation, graph, layers, k, depth, width, operator."""
+    """Make the paper's ablation table: dilation, graph, layers, k, depth, width, operator."""
     from flows import ablate as module
     from flows.embedded_server import run
 

@@ -35,8 +35,8 @@ class TrainConfig:
     accumulation: Annotated[
         int,
         Field(
-            description="Micro-batches in which a Ray worker's share of a step goes through the network one after the "
-            "other, for less memory; batch norm normalises each on its own."
+            description="Number of micro-batches that a Ray worker's share of a step is split into; they go through "
+            "the network one after the other, for less memory. Batch norm normalises each on its own."
         ),
     ] = 1
     optimizer: Annotated[
@@ -47,13 +47,13 @@ class TrainConfig:
         Field(description="one_cycle: warm-up and cosine decay; halving: half every halving_epochs."),
     ] = "one_cycle"
     learning_rate: Annotated[
-        float, Field(description="At the peak of one_cycle, at the start of halving.")
+        float, Field(description="Learning rate at the peak of one_cycle, or at the start of halving.")
     ] = 4e-3
     warm_up: Annotated[float, Field(description="Share of all steps until the peak of one_cycle.")] = 0.15
     halving_epochs: Annotated[
-        int, Field(description="Epochs until the learning rate is halved, with halving.")
+        int, Field(description="With the schedule halving: epochs until the learning rate is halved.")
     ] = 20
-    weight_decay: Annotated[float, Field(description="Of the optimizer.")] = 0.01
+    weight_decay: Annotated[float, Field(description="Weight decay of the optimizer.")] = 0.01
     loss: Annotated[
         Loss,
         Field(
@@ -62,13 +62,13 @@ class TrainConfig:
         ),
     ] = "cross_entropy"
     focal_gamma: Annotated[float, Field(description="γ of the focal loss; 0 is the cross-entropy.")] = 2.0
-    label_smoothing: Annotated[float, Field(description="Of the cross-entropy.")] = 0.1
+    label_smoothing: Annotated[float, Field(description="Label smoothing of the cross-entropy.")] = 0.1
     class_weights: Annotated[
         bool, Field(description="Weigh classes by 1 / sqrt(frequency) in the training split.")
     ] = True
-    clip_norm: Annotated[
-        float, Field(description="Gradients are clipped to this norm; 0 leaves them as they are.")
-    ] = 1.0
+    clip_norm: Annotated[float, Field(description="Gradients are clipped to this norm; 0: no clipping.")] = (
+        1.0
+    )
     augment: Annotated[
         bool,
         Field(
@@ -77,19 +77,22 @@ class TrainConfig:
         ),
     ] = True
     stretch: Annotated[
-        float, Field(description="Augmented heights are multiplied by 1 / stretch to stretch; 1 leaves them.")
+        float,
+        Field(
+            description="Augmented heights are multiplied by a factor from 1 / stretch to stretch; 1: no change."
+        ),
     ] = 1.5
     crop: Annotated[
         float,
         Field(
-            description="Augmented blocks lose up to this share of their points, those farthest from one of them."
+            description="Augmented blocks lose up to this share of their points: those farthest from a random point."
         ),
     ] = 0.0
     relief: Annotated[
         float,
         Field(
-            description="Augmented blocks lie on slopes, embankments and cuttings of up to this many metres a metre; "
-            "by the recipe modern 0.6 where scans have returns."
+            description="Augmented blocks are laid on slopes, embankments and cuttings that rise up to this many "
+            "metres in one metre; the recipe modern takes 0.6 where scans have returns."
         ),
     ] = 0.0
     rugged: Annotated[
@@ -102,7 +105,7 @@ class TrainConfig:
         float,
         Field(
             description="Half of the augmented blocks are thinned at random, by up to this factor, before their "
-            "features are made; 1 leaves them."
+            "features are made; 1: no change."
         ),
     ] = 1.0
     return_drop: Annotated[
@@ -123,8 +126,8 @@ class TrainConfig:
     ema_decay: Annotated[
         float,
         Field(
-            description="Of an exponential moving average of the weights, such as 0.99, which is then validated and "
-            "kept; it looks back about 1 / (1 − decay) steps. 0: none."
+            description="Decay of an exponential moving average of the weights, such as 0.99. The average is "
+            "validated and kept in place of the weights; it covers about the last 1 / (1 − decay) steps. 0: no average."
         ),
     ] = 0.0
     mixed_precision: Annotated[
@@ -137,7 +140,9 @@ class TrainConfig:
             "memory in deep networks."
         ),
     ] = False
-    seed: Annotated[int, Field(description="Of weights, order and augmentation.")] = 0
+    seed: Annotated[
+        int, Field(description="Seed of the first weights, the order of the blocks and the augmentation.")
+    ] = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulation", "halving_epochs"):

@@ -26,7 +26,10 @@ class AblateParameters(TrainParameters):
     num_layers: int = described(DeepGCNConfig, "num_layers")
     channels: int = described(DeepGCNConfig, "channels")
     fusion_channels: int = described(DeepGCNConfig, "fusion_channels")
-    recipe: RecipeName = Field("paper", description="How every row is trained. What follows changes it.")
+    recipe: RecipeName = Field(
+        "paper",
+        description="How every row is trained. The options that follow change single settings of the recipe.",
+    )
     trainings_at_once: int = Field(1, ge=1, description="Trainings that run on Ray at the same time.")
 
     def trainings(self) -> list[Training]:

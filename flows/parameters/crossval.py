@@ -23,13 +23,16 @@ class CrossvalParameters(TrainParameters):
         description="What a fold is made of: squares of ground, or areas, which are the first folders of the scans' "
         "names (Area_1 to Area_6 of S3DIS), or the scans themselves.",
     )
-    num_folds: int = Field(0, ge=0, description="Folds; 0: one for each area, or five of squares.")
+    num_folds: int = Field(0, ge=0, description="Number of folds; 0: one for each area, or five of squares.")
     area_size_m: float = Field(0.0, ge=0, description="Edge of a square; 0: four tiles.")
     val_fraction: float = Field(
         SplitRule.val_fraction,
-        description="Share of what does not test that validates: whole scans (areas), or squares.",
+        description="Of the part of each fold that does not test, the share that validates: whole scans (areas), or "
+        "squares.",
     )
-    split_seed: int = Field(SplitRule.seed, description="Another one makes other folds and validation.")
+    split_seed: int = Field(
+        SplitRule.seed, description="Seed that decides what is in each fold and what validates."
+    )
     only: list[str] = Field([], description="Names of the folds to train, such as Area_5; all where empty.")
     trainings_at_once: int = Field(1, ge=1, description="Trainings that run on Ray at the same time.")
 

@@ -15,8 +15,11 @@ class DemoParameters(FlowParameters):
     out: str = Field("pointloom-demo", description="Folder of everything the demo makes.")
     source: Literal["auto", "real", "simulated"] = Field(
         "auto",
-        description="Real LiDAR from PyPI, a simulated survey, or the first with the second to fall back on.",
+        description="real: LiDAR from PyPI; simulated: a simulated survey; auto: real, or simulated where PyPI "
+        "cannot be reached.",
     )
     epochs: int | None = Field(
-        None, ge=1, description="Fewer for a quick look; the demo's own number unless given."
+        None,
+        ge=1,
+        description="Number of epochs: fewer for a quick look; without this option the demo's own number.",
     )

@@ -22,16 +22,20 @@ class EvaluateParameters(FlowParameters):
         description="The same scans with their true classes, of any format that is read."
     )
     against: list[str] = Field(
-        [], description="The same scans labelled otherwise, to compare: another checkpoint's, or last year's."
+        [],
+        description="Another version of the labelled clouds to compare with, such as those of another checkpoint.",
     )
     out: str = Field(description="Folder or URI for report.html, scores.json, scores.md and scores.parquet.")
     label_scheme: str = Field(
         "asprs-basic", description=f"Which class codes mean what: {', '.join(PRESETS)}, or a JSON file."
     )
     delivered: list[str] = Field(
-        [], description="The scans as delivered, for the picture before; else the truth."
+        [],
+        description="The scans as delivered, for the picture before labelling; without them the truth is shown.",
     )
-    checkpoint: str | None = Field(None, description="Its training curves are shown in the report.")
+    checkpoint: str | None = Field(
+        None, description="Checkpoint whose training curves are shown in the report."
+    )
     crs: list[str] = Field([], description=CRS_HELP)
     units: list[str] = Field([], description=UNITS_HELP)
     title: str = Field("Labelled cloud against the truth", description="Headline of the report.")

@@ -35,7 +35,9 @@ class PreprocessParameters(FlowParameters):
     voxel_size_m: float = Field(
         BlockConfig.voxel_size_m, description="One point is kept per voxel of this edge."
     )
-    thin: bool = Field(BlockConfig.thin, description="Keep one point per voxel; off keeps all, as for rooms.")
+    thin: bool = Field(
+        BlockConfig.thin, description="Keep one point per voxel; off keeps all points, as is usual for rooms."
+    )
     overlap: int = Field(BlockConfig.overlap, description="2 adds grids shifted by half a tile: four views.")
     ground_window_m: float = Field(
         BlockConfig.ground_window_m, description="Heights count from the lowest point within this window."
@@ -45,7 +47,7 @@ class PreprocessParameters(FlowParameters):
     )
     across_scans: bool = Field(
         BlockConfig.across_scans,
-        description="Tiles and halos go on in neighbouring scans; off for scans of different times.",
+        description="Tiles and halos also take points of neighbouring scans; off for scans of different times.",
     )
     noise: Literal["exclude", "use"] = Field(
         "exclude",
@@ -53,7 +55,8 @@ class PreprocessParameters(FlowParameters):
         "above all others, are in no block; use: they are points like any other.",
     )
     features: list[str] = Field(
-        [], description=f"Features every scan must give, else it is quarantined: {', '.join(FEATURES)}."
+        [],
+        description=f"Features that every scan must give; scans that cannot are quarantined: {', '.join(FEATURES)}.",
     )
     sample_points: int = Field(
         0,
@@ -65,7 +68,7 @@ class PreprocessParameters(FlowParameters):
     )
     window: tuple[float, float, float, float] | None = Field(
         None,
-        description="x_min y_min x_max y_max in CRS units: only this ground; of COPC nothing else is decoded.",
+        description="Read only this ground: x_min y_min x_max y_max in CRS units. Of COPC nothing else is decoded.",
     )
     crs: list[str] = Field([], description=CRS_HELP)
     units: list[str] = Field([], description=UNITS_HELP)
@@ -73,27 +76,32 @@ class PreprocessParameters(FlowParameters):
         SplitRule.val_fraction, description="Share of the ground kept for validation."
     )
     val_scans: list[str] = Field(
-        [], description="Globs of scan names that are validation as a whole, instead of a share of each."
+        [],
+        description="Globs of the names of scans that validate as a whole, instead of a share of each scan.",
     )
-    test_fraction: float = Field(SplitRule.test_fraction, description="Share of the ground kept for a test.")
-    test_scans: list[str] = Field([], description="Globs of scan names that are the test, as 'Area_5/*'.")
+    test_fraction: float = Field(
+        SplitRule.test_fraction, description="Share of the ground kept for the test."
+    )
+    test_scans: list[str] = Field(
+        [], description="Globs of the names of scans that test as a whole, such as 'Area_5/*'."
+    )
     area_size_m: float = Field(
         SplitRule.area_size_m, description="Hold out squares of this edge; 0: a strip of each scan."
     )
     num_folds: int = Field(
-        SplitRule.num_folds, description="Cross-validation by squares: parts of the ground."
+        SplitRule.num_folds, description="Number of parts of the ground, for cross-validation by squares."
     )
-    fold: int = Field(SplitRule.fold, description="Which of them is the test, counted from 0.")
-    seed: int = Field(SplitRule.seed, description="Another one holds out other squares.")
+    fold: int = Field(SplitRule.fold, description="Which of these parts is the test, counted from 0.")
+    seed: int = Field(SplitRule.seed, description="Seed that decides which squares are held out.")
     processes: int = Field(2, ge=1, description="Scans read at the same time, each in a process of its own.")
     memory_mb: int = Field(
         3000, ge=500, description="A scan that needs more memory than this is quarantined."
     )
     time_limit_s: float = Field(3600, gt=0, description="A scan that takes longer than this is quarantined.")
-    retry_quarantined: bool = Field(True, description="Try again what could not be read, though unchanged.")
+    retry_quarantined: bool = Field(True, description="Try quarantined scans again, also unchanged ones.")
     verify_content: bool = Field(False, description=VERIFY_CONTENT_HELP)
     max_quarantined: int = Field(
-        0, ge=0, description="The flow fails when more scans than this are unreadable."
+        0, ge=0, description="The flow fails when more scans than this are quarantined."
     )
     wait_s: float = Field(0, ge=0, description="How long to wait for another run that writes this dataset.")
     dry_run: bool = Field(False, description="Only say what would be done.")

@@ -25,19 +25,25 @@ class SegmentParameters(FlowParameters):
     checkpoint: str = Field(description="Folder or URI of a checkpoint.")
     out: str = Field(description="Folder or URI of the labelled clouds, which keep the names of their scans.")
     overlap: int | None = Field(
-        None, ge=1, description="Shifted grids whose logits are averaged; as in training unless given."
+        None,
+        ge=1,
+        description="2 adds grids shifted by half a tile: the logits of four views of each place are averaged; as in "
+        "training unless given.",
     )
     rotations: int = Field(
         1,
         ge=1,
-        description="Turns of each block about the vertical whose logits are averaged; costs as often.",
+        description="Each block is labelled at this many angles about the vertical, and the logits are averaged; the "
+        "time grows by the same factor.",
     )
     smoothing: int = Field(
         0,
         ge=0,
-        description="Nearest points, itself among them, whose logits are averaged for each point's; 0: none.",
+        description="Each point gets the mean logits of this many nearest points, itself included; 0: no smoothing.",
     )
-    min_confidence: float = Field(0, ge=0, le=1, description="Points below it become unclassified (code 1).")
+    min_confidence: float = Field(
+        0, ge=0, le=1, description="Points with a smaller confidence become unclassified (code 1)."
+    )
     preserve: list[int] = Field([], description="Class codes of the scans that never change.")
     only_unclassified: bool = Field(False, description="Change only points whose code is 0 or 1.")
     keep_original: bool = Field(
@@ -47,20 +53,21 @@ class SegmentParameters(FlowParameters):
         False, description="Write the entropy of the probabilities, 0 to 1, as extra dimension."
     )
     probabilities: bool = Field(
-        False, description="Write the probability of each class as extra dimension, p_ and its name."
+        False, description="Write the probability of each class as extra dimension, named p_ and the class."
     )
     codes: list[str] = Field(
         [],
-        description="name=code, as vegetation=4,water=9: class codes to write instead of the checkpoint's.",
+        description="Class codes to write instead of the checkpoint's, as vegetation=4,water=9.",
     )
     format: Literal["same", "las", "laz", "ply", "parquet"] = Field(
         "same",
-        description="Of the labelled clouds: the scan's (PLY where that is neither LAS nor PLY), the other LAS, or all "
-        "points with all dimensions and the CRS.",
+        description="Format of the labelled clouds. same: that of the scan, or PLY where the scan is neither LAS, "
+        "LAZ nor PLY. las, laz: only for scans that are LAS or LAZ. ply, parquet: all points with all dimensions and "
+        "the CRS.",
     )
     upgrade_format: bool = Field(
         False,
-        description="Where a class code above 31 needs it, point formats 0 to 5 become 6 to 10, in LAS 1.4.",
+        description="Where a class code is above 31, write point formats 0 to 5 as 6 to 10, in LAS 1.4.",
     )
     noise: Literal["exclude", "use"] | None = Field(
         None,
@@ -69,13 +76,24 @@ class SegmentParameters(FlowParameters):
         "in training unless given.",
     )
     noise_code: int | None = Field(
-        None, ge=0, le=31, description="Class code written for isolated points that were found, as 7."
+        None,
+        ge=0,
+        le=31,
+        description="Class code to write for the isolated points that were found, such as 7.",
     )
-    num_actors: int = Field(1, ge=1, description="Ray actors, each with the network and one scan at a time.")
-    cpus_per_actor: int = Field(0, ge=0, description="CPUs of each; 0 shares out what this machine has.")
+    num_actors: int = Field(
+        1,
+        ge=1,
+        description="Ray actors. Each holds the network and works on two scans at once: one is in the network while "
+        "the other is read or written.",
+    )
+    cpus_per_actor: int = Field(
+        0, ge=0, description="CPUs of each actor; 0: the CPUs of this machine are shared out."
+    )
     gpu: bool = Field(
         False,
-        description="Each actor has a GPU of its own; without it several actors use none, a single one any there is.",
+        description="Give each actor a GPU of its own. Without this option a single actor uses a GPU where there is "
+        "one, and several actors use none.",
     )
     memory_mb: int = Field(
         3000, ge=500, description="A scan whose decoding needs more memory than this is quarantined."
@@ -85,29 +103,32 @@ class SegmentParameters(FlowParameters):
     )
     drift: Literal["warn", "quarantine"] = Field(
         "warn",
-        description="What becomes of a scan unlike the training: in density, height, intensity, returns, colours.",
+        description="What to do with a scan unlike the training in density, height, intensity, returns or colours: "
+        "label it and warn, or set it aside.",
     )
-    retry_quarantined: bool = Field(True, description="Try again what could not be read, though unchanged.")
+    retry_quarantined: bool = Field(True, description="Try quarantined scans again, also unchanged ones.")
     crs: list[str] = Field([], description=CRS_HELP)
     units: list[str] = Field([], description=UNITS_HELP)
     verify_content: bool = Field(False, description=VERIFY_CONTENT_HELP)
     only: list[str] = Field(
         [],
-        description="Names or globs of those of the scans to work on, quarantined ones too; the others stay, as "
-        "neighbours and in the report.",
+        description="Names or globs of the scans to work on, quarantined ones too. The other scans stay in the "
+        "report and give context to their neighbours.",
     )
     max_quarantined: int = Field(
-        0, ge=0, description="The flow fails when more scans than this are unreadable."
+        0, ge=0, description="The flow fails when more scans than this are quarantined."
     )
     review_below: float = Field(
         0.6,
         ge=0,
         le=1,
-        description="Tiles with a smaller mean confidence, and places where points with a smaller one lie close "
-        "together, are polygons in review/review.gpkg.",
+        description="Tiles with a smaller mean confidence, and places where points with a smaller confidence lie close "
+        "together, become polygons in review/review.gpkg.",
     )
     price_per_hour: float = Field(
-        0, ge=0, description="Of all machines together, for the report's cost per km²; 0: not known."
+        0,
+        ge=0,
+        description="Price of all machines together, for the cost per km² in the report; 0: not known.",
     )
     wait_s: float = Field(
         0, ge=0, description="How long to wait for another run that writes into this folder."
@@ -117,8 +138,8 @@ class SegmentParameters(FlowParameters):
     )
     dry_run: bool = Field(
         False,
-        description="Only say what would be done, and how long it would take: where this checkpoint and these "
-        "settings have labelled nothing yet, by labelling a sample for some 20 s.",
+        description="Only say what would be done and how long it would take. Where this checkpoint with these settings "
+        "has labelled nothing yet, a sample is labelled for some 20 s.",
     )
 
     def job(self) -> SegmentJob:

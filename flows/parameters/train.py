@@ -26,8 +26,8 @@ class NetworkParameters(FlowParameters):
     out: str = Field(description="Folder or URI of the checkpoint.")
     features: list[str] = Field(
         [],
-        description="Channels of the network, xyz first; none: those that suit the dataset, returns and the shape of "
-        f"surroundings as dense as it is. Any of {', '.join(FEATURES)}.",
+        description="Channels of the network, xyz first. Without this option those that suit the dataset: among others "
+        f"returns and the shape of surroundings, in radii that suit its voxels. Any of {', '.join(FEATURES)}.",
     )
     num_layers: int = described(DeepGCNConfig, "num_layers", 7)
     channels: int = described(DeepGCNConfig, "channels", 32)
@@ -38,11 +38,12 @@ class NetworkParameters(FlowParameters):
         DeepGCNConfig,
         "fusion_channels",
         None,
-        f"By the recipe modern 0 on sparse surveys; elsewhere {_FUSION_CHANNELS} unless given.",
+        f"Unless given, {_FUSION_CHANNELS}; with the recipe modern 0 on sparse surveys.",
     )
     recipe: RecipeName = Field(
         "modern",
-        description="How it is trained: modern, or paper, exactly as published. What follows changes it.",
+        description="How the network is trained: modern, or paper, exactly as published. The options that follow "
+        "change single settings of the recipe.",
     )
 
 
@@ -62,20 +63,23 @@ else:
 class TrainParameters(RecipeParameters):
     """Which blocks, which network, how it is trained, and on how many Ray workers."""
 
-    num_workers: int = Field(1, ge=1, description="Ray workers.")
+    num_workers: int = Field(1, ge=1, description="Number of Ray workers.")
     min_workers: int = Field(
         0,
         ge=0,
         description="Fewest Ray workers to go on with when nodes are lost or not there yet; 0: all of num_workers.",
     )
     gpu: bool = Field(False, description="Each Ray worker trains on a GPU of its own (NCCL).")
-    cpus_per_worker: int = Field(0, ge=0, description="CPUs of each; 0 shares out what this machine has.")
+    cpus_per_worker: int = Field(
+        0, ge=0, description="CPUs of each Ray worker; 0: the CPUs of this machine are shared out."
+    )
     wait_s: float = Field(
         120.0, ge=0, description="Seconds a Ray cluster may take until it has room for all Ray workers."
     )
     fresh: bool = Field(
         False,
-        description="Train anew, also where a finished training is found; interrupted, this goes on too.",
+        description="Train anew, also where a finished training is found. If this training is interrupted, the same "
+        "command continues it.",
     )
 
     def job(self) -> TrainJob:

@@ -55,15 +55,19 @@ class Checkpoint:
 
     Attributes:
         network: the architecture.
-        state: its weights, name -> tensor; empty when only the record was read.
-        block_config, label_scheme, features, statistics: how scans become its input and what its classes are.
+        state: the weights, name -> tensor; empty when only the record was read.
+        block_config: the sizes of the blocks that it learnt from.
+        label_scheme: its classes.
+        features: its input channels, by name.
+        statistics: mean and standard deviation that standardise the input.
         metrics: validation scores of these weights.
         history: one record per epoch of training.
         provenance: dataset, settings, versions.
         seen: what the training blocks look like; None where it is not known.
-        familiarity: what they look like to the network; None where it is not known.
-        temperature: logits are divided by it, so that confidences are shares of right points (Guo et al., "On
-            Calibration of Modern Neural Networks", ICML 2017).
+        familiarity: where the points of the training lie in the last features of the network; None where it is not
+            known.
+        temperature: logits are divided by it, so that a confidence is the share of points that are right (Guo et al.,
+            "On Calibration of Modern Neural Networks", ICML 2017).
 
     Raises:
         SchemaError: features, statistics, classes and network that do not fit each other.

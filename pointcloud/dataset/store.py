@@ -94,13 +94,15 @@ class Manifest:
     """What a blocks dataset is. Written last, so a dataset without it does not exist.
 
     Attributes:
-        block_config, label_scheme, split_rule: how it was made.
-        shards: its files.
-        statistics: of the standardised channels over the training split.
+        block_config: the sizes of the blocks.
+        label_scheme: the classes.
+        split_rule: how the ground was divided into training, validation and test.
+        shards: the files, one for each scan.
+        statistics: mean and standard deviation of the standardised channels over the training split.
         class_counts: split -> labelled core points by class.
-        attributes: those that its blocks give.
-        filled: of these the ones that some scans lack -> what their blocks give instead (`pointcloud.dataset.filling`).
-        quarantined: scan -> why it is not in here.
+        attributes: the attributes that the blocks give.
+        filled: attribute that some scans lack -> value that their blocks give instead (`pointcloud.dataset.filling`).
+        quarantined: scan -> why it is not in the dataset.
     """
 
     block_config: BlockConfig

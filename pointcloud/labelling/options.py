@@ -28,12 +28,13 @@ class LabelOptions:
     Attributes:
         overlap: shifted grids whose logits are averaged; None: as in training.
         rotations: turns of each block about the vertical, by 360° / rotations, whose logits are averaged.
-        smoothing: nearest points, itself among them, whose logits are averaged for each point's; 0: none.
+        smoothing: each point gets the mean logits of this many nearest points, itself included; 0: no smoothing.
         min_confidence: points below it become `UNCLASSIFIED`; compared as it is written, in steps of 0.01.
         preserve: class codes of the scan that never change.
         only_unclassified: change only points whose code is 0 or 1.
         keep_original: keep the delivered classification in an extra dimension.
-        entropy, probabilities: write them as extra dimensions.
+        entropy: write it as an extra dimension.
+        probabilities: write them as extra dimensions.
         codes: (class name, code written for it), instead of the label scheme's.
         format: of the labelled clouds, one of `FORMATS`.
         upgrade: a scan of point format 0 to 5 becomes 6 to 10 where its codes do not fit.

@@ -32,14 +32,17 @@ class Record:
     """What happened to one scan in one stage.
 
     Attributes:
-        stage, scan: which.
-        key: hash of everything the outcome depends on (input, config, checkpoint).
+        stage: name of the stage, such as `segment`.
+        scan: name of the scan.
+        key: hash of everything that the outcome depends on: input, settings, checkpoint.
         state: `DONE` or `QUARANTINED`.
-        points_in, points_out: points read, points (or voxels) written.
+        points_in: points read.
+        points_out: points (or voxels) written.
         seconds: wall time.
-        error: why it is quarantined, one sentence.
-        path: of what was written, below the folder that the ledger lies in, with plain names and "/"; empty: nothing.
-        details: what the stage wants to remember, JSON-able.
+        error: why the scan is quarantined, one sentence; else empty.
+        path: path of what was written, from the folder that holds the ledger, with plain names and "/"; empty where
+            nothing was written.
+        details: further figures of the stage, of types that JSON has.
     """
 
     stage: str
