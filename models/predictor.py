@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -26,12 +27,16 @@ _Item = TypeVar("_Item")
 _BATCH_POINTS = 16_384  # enough to fill two cores; more only needs more memory
 
 
-class Predictor:
-    """Runs the network of a checkpoint on blocks.
+@dataclass(slots=True)
+class Stopwatch:
+    """Wall time, in seconds, in the network and its graph, and waiting until other blocks have left it."""
 
-    Attributes:
-        network_seconds: wall time spent inside the network and its graph so far.
-    """
+    network: float = 0.0
+    waiting: float = 0.0
+
+
+class Predictor:
+    """Runs the network of a checkpoint on blocks; threads that share it take turns in the network."""
 
     def __init__(
         self,
@@ -57,7 +62,7 @@ class Predictor:
         self._last = LastFeatures(self.network) if checkpoint.familiarity is not None else None
         self._rotations, self._smoothing = rotations, smoothing
         self._batch_points = batch_points or _BATCH_POINTS
-        self.network_seconds = 0.0
+        self._in_use = threading.Lock()
 
     def warm_up(self) -> None:
         """Run the network on points of no scan: what is loaded on first use is then no part of a scan's time."""
@@ -66,11 +71,13 @@ class Predictor:
         config = self.checkpoint.block_config
         for _ in self.logits(iterate_blocks("none", cloud, thin(cloud, config), config, None)):
             pass
-        self.network_seconds = 0.0
 
     @torch.inference_mode()
     def logits(
-        self, blocks: Iterable[Block], look: Callable[[Block, np.ndarray], None] | None = None
+        self,
+        blocks: Iterable[Block],
+        look: Callable[[Block, np.ndarray], None] | None = None,
+        watch: Stopwatch | None = None,
     ) -> Iterator[tuple[Block, np.ndarray]]:
         """Each block with its (N, C) logits, the mean over the rotations and the nearest points, by the temperature.
 
@@ -78,15 +85,18 @@ class Predictor:
             blocks: from one scan or many.
             look: called, before the block is given back, with it and how far each of its points is from what the
                 training was like, (N,) float32 (`models.familiarity`); not called where the checkpoint does not know.
+            watch: is added to.
         """
+        watch = watch or Stopwatch()
         for group, batch in _one_ahead(map(self._with_features, _grouped(blocks, self._batch_points))):
-            sizes = batch.ptr.diff().tolist()
-            began = time.perf_counter()
-            logits = self._turned(batch).float().cpu().split(sizes)
-            far = None
-            if look is not None and self._last is not None and self.checkpoint.familiarity is not None:
-                far = distances(self._last.values, self.checkpoint.familiarity).cpu().split(sizes)
-            self.network_seconds += time.perf_counter() - began
+            sizes, far, asked = batch.ptr.diff().tolist(), None, time.perf_counter()
+            with self._in_use:
+                began = time.perf_counter()
+                logits = self._turned(batch).float().cpu().split(sizes)
+                if look is not None and self._last is not None and self.checkpoint.familiarity is not None:
+                    far = distances(self._last.values, self.checkpoint.familiarity).cpu().split(sizes)
+                watch.network += time.perf_counter() - began
+            watch.waiting += began - asked
             for number, block in enumerate(group):
                 if look is not None and far is not None:
                     look(block, far[number].numpy())

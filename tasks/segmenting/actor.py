@@ -70,7 +70,7 @@ class ScanSegmenter:
 
     def _label(self, scan: ScanToDo, folder: Path) -> ledger.Record:
         """Raises ScanError, StorageError."""
-        from tasks.segmenting.labeller import Stopwatch
+        from models.predictor import Stopwatch
 
         uri, name, began = scan.uri, scan.name, time.monotonic()
         labeller, output = self._labeller, self._job.output(name)

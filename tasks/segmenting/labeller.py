@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from pyproj import CRS
 
-from models.predictor import Predictor
+from models.predictor import Predictor, Stopwatch
 from models.weights.checkpoint import read_checkpoint
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.decoded import DecodedScan
@@ -39,19 +37,11 @@ from tasks.segmenting.rehearsal import write_scan
 _IMPORT_SECONDS = 30.0  # to wait for what takes one or two; the first scan waits for the rest
 
 
-@dataclass(slots=True)
-class Stopwatch:
-    """Seconds of one scan: in the network, and waiting for another scan to leave it."""
-
-    network: float = 0.0
-    waiting: float = 0.0
-
-
 class ScanLabeller:
     """Keeps the network of a job; decodes scans, labels their points and writes their labelled clouds.
 
     The network runs in this process, decoding and writing in others, where a decoder may crash. Several threads may
-    use it, a scan each: the network takes the blocks of one region of one scan after the other.
+    use it, a scan each.
 
     Args:
         job: its checkpoint is read here, and must still be the one that the job was planned with.
@@ -69,7 +59,6 @@ class ScanLabeller:
 
     def __init__(self, job: SegmentJob, num_scans: int = 1, device: torch.device | None = None) -> None:
         self._job = job
-        self._network = threading.Lock()
         self._isolated = IsolatedProcesses(num_scans, job.memory_mb, job.time_limit_s)
         importing = self._isolated.prepare(decode_for_labels.__module__)
         try:
@@ -143,7 +132,7 @@ class ScanLabeller:
         doubts: TileDoubts | None = None,
         watch: Stopwatch | None = None,
     ) -> Iterator[tuple[Block, np.ndarray]]:
-        """Each block with its (N, C) logits, once no other scan is in the network.
+        """Each block with its (N, C) logits.
 
         The sampler looks at the blocks on their way, and the doubts at how far they are from the training.
         """
@@ -153,12 +142,8 @@ class ScanLabeller:
                 sampler.add(block)
                 yield block
 
-        watch, began = watch or Stopwatch(), time.monotonic()
-        with self._network:
-            watch.waiting += time.monotonic() - began
-            before = self.predictor.network_seconds
-            yield from self.predictor.logits(looked_at(), None if doubts is None else doubts.add_distances)
-            watch.network += self.predictor.network_seconds - before
+        look = None if doubts is None else doubts.add_distances
+        yield from self.predictor.logits(looked_at(), look, watch)
 
     def label(
         self,
@@ -212,4 +197,3 @@ class ScanLabeller:
             self.label(decoded, [], self.predictor.logits, folder)
             output = folder / "labelled" / output_name(scan.name, self._job.options.format)
             self.write(str(scan), str(output), folder)
-        self.predictor.network_seconds = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from models.data.dataset import to_data
+from models.familiarity import learn_familiarity
 from models.network.configurations import DeepGCNConfig
 from models.network.deepgcn import DeepGCN
-from models.predictor import Predictor
+from models.predictor import Predictor, Stopwatch
 from models.weights.checkpoint import Checkpoint
 from pointcloud.blocks.block import Block
 from pointcloud.blocks.features import FeatureStatistics
@@ -174,10 +176,37 @@ def test_smoothing_averages_the_logits_of_the_nearest_points_of_a_block() -> Non
     assert np.ptp(np.concatenate(smooth), axis=0).max() < np.ptp(np.concatenate(rough), axis=0).max()
 
 
-def test_warming_up_loads_what_labelling_needs_and_counts_for_nothing() -> None:
+def test_warming_up_changes_nothing() -> None:
     cold, warm = make_predictor(), make_predictor()
     warm.warm_up()
-    assert warm.network_seconds == 0
     for one, other in zip(label_cloud(cold, "a", CLOUD), label_cloud(warm, "a", CLOUD), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert warm.network_seconds > 0
+
+
+def test_threads_share_a_predictor_and_each_has_its_own_results_and_times() -> None:
+    blocks = [block for seed in range(6) for block in cut(make_cloud(900, seed=seed))]
+    clouds = [make_cloud(1200, seed=seed, corner=(652_000.0, 6_600_000.0, 40.0)) for seed in (2, 3)]
+    checkpoint = learn_familiarity(make_predictor().checkpoint, blocks)
+    assert checkpoint.familiarity is not None
+
+    def labelled(predictor: Predictor, cloud: Cloud) -> tuple[np.ndarray, np.ndarray, Stopwatch]:
+        far: list[np.ndarray] = []
+        watch = Stopwatch()
+        logits = [
+            logits
+            for _ in range(5)
+            for _, logits in predictor.logits(cut(cloud), lambda _, distance: far.append(distance), watch)
+        ]
+        return np.concatenate(logits), np.concatenate(far), watch
+
+    shared = Predictor(checkpoint, batch_points=64)
+    with ThreadPoolExecutor(2) as pool:
+        began = time.perf_counter()
+        together = list(pool.map(lambda cloud: labelled(shared, cloud), clouds))
+        elapsed = time.perf_counter() - began
+    for cloud, (logits, far, _) in zip(clouds, together, strict=True):
+        alone = labelled(Predictor(checkpoint, batch_points=64), cloud)
+        np.testing.assert_array_equal(logits, alone[0])
+        np.testing.assert_array_equal(far, alone[1])
+        assert alone[2].waiting < alone[2].network
+    assert sum(watch.network for *_, watch in together) <= elapsed, "one at a time"
