@@ -31,8 +31,8 @@ from tasks.runtime.environment import PREFECT, THREADS, set_defaults, without_pr
 
 _HELP = """Pointloom: scans in, labelled clouds out.
 
-Each command runs one flow here and now, on an embedded Prefect server unless PREFECT_API_URL names one, and on a
-Ray cluster on this machine unless RAY_ADDRESS names one; inspect only looks, and needs neither. `--parameters FILE`
+Each command runs one flow at once, on an embedded Prefect server unless PREFECT_API_URL names one, and on a
+Ray cluster on this machine unless RAY_ADDRESS names one; inspect needs neither. `--parameters FILE`
 takes the options from a JSON or YAML file; what is also given on the command line wins. The exit status is 0 when
 all went well, not 0 otherwise.
 """

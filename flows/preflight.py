@@ -188,9 +188,7 @@ def check_server(api_url: str) -> None:
     if status == 404 or status >= 500:
         raise PointloomError(f"no Prefect server answers at {api_url!r} (HTTP status {status}); {advice}")
     if status == 200 and answer.headers.get("content-type", "").startswith("text/html"):
-        raise PointloomError(
-            f"no Prefect server answers at {api_url!r}, but another one with a page; {advice}"
-        )
+        raise PointloomError(f"no Prefect server answers at {api_url!r}, but a web page does; {advice}")
 
 
 def _is_web_address(url: str) -> bool:

@@ -44,7 +44,7 @@ def _end_with_stdin(server: object) -> None:
     if words != ALL_IS_WELL:
         print(
             "error: the flow's process ended before its flow: it was killed, or Ray's object store on this machine was "
-            "(is there memory enough?); run the same command again, it goes on from what is done.",
+            "(is there enough memory?); run the same command again, it goes on from what is done.",
             file=sys.stderr,
             flush=True,
         )

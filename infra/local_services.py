@@ -241,7 +241,7 @@ def _say_dead(state: State) -> list[str]:
     """Say what was started and has died; its names."""
     dead = [service for service in state.services if not processes.running(service)]
     for service in dead:
-        print(f"{service.name}: has ended by itself; see {service.log}")
+        print(f"{service.name}: has ended; see {service.log}")
     return [service.name for service in dead]
 
 

@@ -221,7 +221,7 @@ def _read(uri: str, weights: bool) -> Checkpoint:
             file = record["weights"]
             if not _WEIGHTS.fullmatch(file):
                 raise SchemaError(
-                    f"checkpoint {uri!r} names weights {file!r}, which is no weights file of its own."
+                    f"checkpoint {uri!r} names weights {file!r}, which is not the name of a weights file."
                 )
             content = files.read_bytes(files.join(uri, file))
             if _file_name(content) != file:

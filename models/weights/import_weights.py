@@ -210,7 +210,7 @@ def import_weights(
         )
     if config.in_channels not in FEATURES or config.num_classes != len(PRESETS["s3dis"]):
         raise SchemaError(
-            f"{file} takes {config.in_channels} channels and tells {config.num_classes} classes; expected "
+            f"{file} takes {config.in_channels} channels and has {config.num_classes} classes; expected "
             f"{' or '.join(map(str, FEATURES))} channels and the {len(PRESETS['s3dis'])} classes of S3DIS."
         )
     if coordinates is None:

@@ -79,7 +79,7 @@ def from_tensorflow_variables(variables: Mapping[str, np.ndarray]) -> dict[str, 
         for pattern, replacement in _SCOPES:
             key = re.sub(pattern, replacement, key)
         if "/" in key or not key.startswith(("head.", "backbone.", "fusion.", "prediction.")):
-            raise SchemaError(f"variable {variable!r} is none of the TensorFlow DeepGCN's.")
+            raise SchemaError(f"variable {variable!r} is not one of the TensorFlow DeepGCN's.")
         if value.ndim == 4 and value.shape[:2] == (1, 1):
             value = value[0, 0].T
         weights[key] = torch.from_numpy(np.array(value, np.float32, order="C"))

@@ -170,7 +170,7 @@ def kept_apart(headers: Mapping[str, ScanHeader], config: BlockConfig) -> str:
         return ""
     more = f" and {len(pairs) - _NAMED} more" if len(pairs) > _NAMED else ""
     return (
-        f"scans in different CRSs lie side by side and are cut each for itself, as {', '.join(pairs[:_NAMED])}{more}; "
+        f"scans in different CRSs lie side by side and are not joined, as {', '.join(pairs[:_NAMED])}{more}; "
         "give one CRS as crs, or units, where they are the same."
     )
 

@@ -64,9 +64,7 @@ def iterate_classified(uri: str, crs: CRS | None = None) -> Iterator[Cloud]:
     """
     for cloud in _iterate_parquet(uri, crs) if _is_parquet(uri) else reader.iterate_clouds(uri, crs=crs):
         if "classification" not in cloud.attributes:
-            raise ScanError(
-                f"cloud {uri!r} has no classification, which is what is scored; give one that has."
-            )
+            raise ScanError(f"cloud {uri!r} has no classification to score; give a cloud that has one.")
         yield cloud
 
 

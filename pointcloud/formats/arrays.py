@@ -97,7 +97,7 @@ def read_header(uri: str) -> ScanHeader:
     left_out = sorted(set(layout.arrays) - {place.array for place in layout.places.values()})
     notes = []
     if left_out:
-        notes.append(f"arrays that are no attribute of its points are left out: {', '.join(left_out)}.")
+        notes.append(f"arrays that are not attributes of its points are left out: {', '.join(left_out)}.")
     return ScanHeader(
         uri=uri,
         format=uri[-3:].upper(),
@@ -108,7 +108,7 @@ def read_header(uri: str) -> ScanHeader:
         resolution=None,
         dimensions=tuple(dimensions),
         notes=tuple(notes),
-        crs_notes=("NumPy files name no CRS; metres are assumed.",),
+        crs_notes=("NumPy files hold no CRS; metres are assumed.",),
     )
 
 
@@ -219,7 +219,7 @@ def _places_by_name(
     """The arrays of an NPZ file, those of its points with the points first, and what is where in them.
 
     Raises:
-        ScanError: an array that is called like an attribute, and has several numbers per point.
+        ScanError: an array that has the name of an attribute, and several numbers per point.
     """
     shown = dict(arrays)
     places: dict[str, _Column] = {}

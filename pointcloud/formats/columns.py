@@ -100,7 +100,7 @@ def iterate_columns(
     if "intensity" in ranges:
         low, factor = _stretch(*ranges["intensity"])
         if (low, factor) != (0, 1):
-            report(f"its intensities count from {low:g} and are multiplied by {factor:g}, to be 16 bits.")
+            report(f"its intensities begin at {low:g} and are multiplied by {factor:g}, to be 16 bits.")
     for table in tables():
         xyz = np.stack([table[axis] for axis in AXES], axis=1).astype(np.float64)
         if coarse and len(xyz):

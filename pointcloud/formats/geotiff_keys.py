@@ -136,7 +136,7 @@ def _unit(keys: Keys, notes: list[str]) -> LengthUnit | None:
         return None
     if not _SHORTEST_UNIT_M <= metres <= _LONGEST_UNIT_M:
         notes.append(
-            f"its key {_UNIT_METRES} names a unit of {metres:g} m, which cannot be, and is not used."
+            f"its key {_UNIT_METRES} names a unit of {metres:g} m, which is not possible; it is not used."
         )
         return None
     return unit_of_length(metres)

@@ -65,8 +65,8 @@ class GivenCrs:
             for glob in globs:
                 if not any(_fits(name, glob) for name in names):
                     raise PointloomError(
-                        f"{option} is given for {glob!r}, and none of the {len(names)} scans, such as {names[0]!r}, is "
-                        "called like that; give a glob of their names."
+                        f"{option} is given for {glob!r}, and none of the {len(names)} scans, such as {names[0]!r}, "
+                        "has such a name; give a glob of their names."
                     )
 
     def of(self, scan: str, own: CRS | None) -> CRS | None:

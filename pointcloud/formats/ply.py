@@ -72,7 +72,7 @@ def read_header(uri: str) -> ScanHeader:
         attributes=columns.attributes_of(columns.match_names(names)),
         resolution=None,
         dimensions=names,
-        crs_notes=() if header.crs is not None else ("PLY names no CRS; metres are assumed.",),
+        crs_notes=() if header.crs is not None else ("PLY files hold no CRS; metres are assumed.",),
     )
 
 

@@ -276,7 +276,7 @@ def never_filled(largest: Mapping[str, int], wrong_returns: float = 0.0) -> froz
 
 _MOST_WRONG_RETURNS = 0.5
 SINGLE_RETURNS = "every point counts as a single return."
-NO_RETURNS = f"its return numbers are all 0: it carries none, and {SINGLE_RETURNS}"
+NO_RETURNS = f"its return numbers are all 0: they count as absent, and {SINGLE_RETURNS}"
 
 
 def about_returns(largest: Mapping[str, int], wrong_returns: float) -> list[str]:

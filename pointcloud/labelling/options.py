@@ -74,7 +74,7 @@ class LabelOptions:
             code for code in (*self.preserve, *(code for _, code in self.codes)) if not 0 <= code <= 255
         ]
         if beyond:
-            raise PointloomError(f"class code {beyond[0]} cannot be, expected codes from 0 to 255.")
+            raise PointloomError(f"class code {beyond[0]} is out of range, expected codes from 0 to 255.")
         names = [name for name, _ in self.codes]
         if len(set(names)) < len(names):
             raise PointloomError("codes name a class twice; give each class one code.")

@@ -191,9 +191,9 @@ def inspect_scan(uri: str, read: bool = False, given: GivenCrs | None = None, na
 def _further_notes(unfilled: frozenset[str], config: BlockConfig | None) -> Iterator[str]:
     """What is remarkable of a scan besides what its reader says."""
     if config is None:
-        yield "its points are too few or too far apart to choose block sizes; a few stray points do that."
+        yield "its points are too few or too far apart to choose block sizes; a few stray points can be the reason."
     if not unfilled.isdisjoint(COLOURS):
-        yield "its colours are all 0: it carries none."
+        yield "its colours are all 0: they count as absent."
 
 
 class _Sums:

@@ -72,7 +72,7 @@ def write_tile(config: SurveyConfig, i: int, j: int, folder: Path, suffix: str =
         os.replace(partial, path)
     except OSError as error:
         raise StorageError(
-            f"simulated survey: cannot write {path} ({error.strerror}); choose a folder you may write to."
+            f"simulated survey: cannot write {path} ({error.strerror}); choose a folder that you can write to."
         ) from error
     finally:
         # Where the folder could not be made there is nothing to remove, and no second error to raise.

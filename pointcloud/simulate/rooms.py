@@ -127,7 +127,7 @@ def _write_room(config: RoomsConfig, area: int, number: int, folder: Path) -> Pa
         os.replace(partial, path)
     except OSError as error:
         raise StorageError(
-            f"simulated rooms: cannot write {path} ({error.strerror}); choose a folder you may write to."
+            f"simulated rooms: cannot write {path} ({error.strerror}); choose a folder that you can write to."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -88,7 +88,7 @@ class SurveyConfig:
             ) from error
         if not crs.is_projected or any(axis.unit_name != "metre" for axis in crs.axis_info):
             raise PointloomError(
-                f"simulated survey: EPSG:{self.epsg} ({crs.name}) is not projected in metres; name one so."
+                f"simulated survey: EPSG:{self.epsg} ({crs.name}) is not projected in metres; name one that is."
             )
         return crs
 

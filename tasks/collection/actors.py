@@ -201,8 +201,8 @@ def _kill(actor: Any) -> None:
 
 def _ended_actors(scan: ScanToDo) -> str:
     return (
-        f"scan {scan.uri!r}: {_LIVES} processes ended without a word while they worked on it, as they do when memory "
-        "runs out; leave it out, cut it in pieces, or give the machine more memory."
+        f"scan {scan.uri!r}: {_LIVES} processes ended without an error message while they worked on it, as they do "
+        "when memory runs out; leave it out, cut it in pieces, or give the machine more memory."
     )
 
 

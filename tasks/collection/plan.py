@@ -158,7 +158,9 @@ def plan_collection(
     if window is not None:
         examined = {scan: one for scan, one in examined.items() if _meets(one.header, window)}
         if not examined and not unreached:
-            raise PointloomError(f"no scan has ground in the window {window}; it counts in the scans' CRS.")
+            raise PointloomError(
+                f"no scan has ground in the window {window}; give its corners in the scans' CRS."
+            )
     headers = {scan: one.header for scan, one in examined.items() if one.header is not None}
     neighbours = find_neighbours(headers, config)
     keys = {
@@ -200,7 +202,7 @@ def choose(sources: Sequence[inputs.Source], only: Sequence[str]) -> list[str]:
     """The names of the scans that names and globs mean, a `*` being also a slash; all where there are none.
 
     Raises:
-        PointloomError: no scan is called like one of them.
+        PointloomError: one of them is the name of no scan.
     """
     names = [source.name for source in sources]
     if not only:
@@ -211,8 +213,8 @@ def choose(sources: Sequence[inputs.Source], only: Sequence[str]) -> list[str]:
         meant = {name for name in names if name == called or fnmatch.fnmatchcase(name, called)}
         if not meant:
             raise PointloomError(
-                f"only names {pattern!r}, and none of the {len(names)} scans, such as {names[0]!r}, is called like "
-                "that; give names or globs of scans as the ledger has them."
+                f"only names {pattern!r}, and none of the {len(names)} scans, such as {names[0]!r}, has such a "
+                "name; give names or globs of scans as the ledger has them."
             )
         chosen |= meant
     return sorted(chosen)

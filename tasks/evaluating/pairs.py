@@ -74,7 +74,7 @@ def _partner(source: inputs.Source, what: str, among: dict[str, list[inputs.Sour
     if not found:
         raise PointloomError(
             f"no {what} for {source.uri!r}: expected a file named {stem_of(source.name)!r}, in any format, among "
-            f"{sorted(among)[:5]}; name both alike."
+            f"{sorted(among)[:5]}; give both the same name."
         )
     if len(found) == 1:
         return found[0].uri

@@ -71,7 +71,7 @@ def caveats(report: Report, scores: Scores | None) -> list[str]:
             if given and not support
         ]
         if invented:
-            said.append(f"Given but never true, so counted with an IoU of 0: {', '.join(invented)}.")
+            said.append(f"Predicted but never true, so counted with an IoU of 0: {', '.join(invented)}.")
         if scores.num_other:
             points = counted(scores.num_other, "scored point was", "scored points were")
             said.append(f"{points} given no class of the scheme; they count as errors (column “other”).")

@@ -89,7 +89,7 @@ def _start(num_cpus: int) -> None:
         raise
     except Exception as error:  # a node that does not start in time is a bare one
         raise PointloomError(
-            f"Ray did not start on this machine ({one_line(error)}); end what else keeps it busy, and run again."
+            f"Ray did not start on this machine ({one_line(error)}); end other work that keeps it busy, and run again."
         ) from error
 
 

@@ -58,4 +58,4 @@ def _why_no_ray(host: str, port: int) -> str:
     except OSError as error:
         return error.strerror or str(error) or type(error).__name__
     is_grpc = len(answer) >= _FRAME_BYTES and answer[3] == _SETTINGS
-    return "" if is_grpc else "what listens there is something other than Ray"
+    return "" if is_grpc else "a program other than Ray listens there"

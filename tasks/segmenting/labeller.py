@@ -123,7 +123,7 @@ class ScanLabeller:
             or any(note.endswith(SINGLE_RETURNS) for note in decoded.notes)
         ):
             return []
-        return [f"it carries no return numbers, which the network looks at: {SINGLE_RETURNS}"]
+        return [f"it has no return numbers, which the network uses: {SINGLE_RETURNS}"]
 
     def logits(
         self,

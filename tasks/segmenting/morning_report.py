@@ -88,7 +88,7 @@ def write_report(
     uri = files.join(job.out, REPORT)
     of = kept_report.identity(records, job, options, collection.remarks)
     if not collection.plan.todo and (text := kept_report.kept(job.out, of)):
-        get_run_logger().info("report: %s, as it was, since nothing has changed", uri)
+        get_run_logger().info("report: %s, left as it was, since nothing has changed", uri)
         _show(salvage, job.out, text)
         return uri
     page = salvage.make(

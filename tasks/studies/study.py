@@ -115,8 +115,8 @@ def run_study(
     if failed:
         raise PointloomError(
             f"{len(failed)} of {len(outcomes)} trainings failed ({', '.join(o.training.name for o in failed)}), the "
-            f"first because {failed[0].error.rstrip('.')}; the others are in {files.join(out, TABLE)!r}, and run "
-            "again the study goes on with those that failed."
+            f"first because {failed[0].error.rstrip('.')}; the others are in {files.join(out, TABLE)!r}; run "
+            "the study again, it trains those that failed."
         )
     return outcomes
 

@@ -54,7 +54,7 @@ def fit_to_end(job: TrainJob, run: TrainRun, relay: Relay, logger: Any, lock: Lo
         if lost > _MAX_LOST:
             raise PointloomError(
                 f"Ray workers were lost {lost} times in epoch {done + 1} of the training of {job.out!r}, the last time "
-                f"because {failure.reason}; mend that and run again, it goes on from there."
+                f"because {failure.reason}; correct that and run again, it goes on from there."
             )
         logger.warning(
             "a Ray worker was lost in epoch %d (%s); another takes its place", done + 1, failure.reason

@@ -79,7 +79,7 @@ class Recorder:
             return
         except Exception as error:  # whatever its server or client is about, the training needs neither  # noqa: BLE001
             self._logger.warning(
-                "nothing is recorded in %s: it takes no run (%s)", self._kind.called, _line(error)
+                "nothing is recorded in %s: it accepts no run (%s)", self._kind.called, _line(error)
             )
             return
         last = False

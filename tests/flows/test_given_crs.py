@@ -96,7 +96,7 @@ def test_scans_in_two_crss_side_by_side_are_named(survey: Path, tmp_path: Path) 
     resaved(first, first, *geo_key_records({1024: 1, 3072: 32767, 3076: 9001, 3080: 3.0}))
     plan = preprocess(preprocessing([folder], tmp_path / "blocks", dry_run=True))
     assert f"'{first.name}' (user-defined projection)" in plan
-    assert "lie side by side and are cut each for itself" in plan
+    assert "lie side by side and are not joined" in plan
 
 
 @pytest.mark.usefixtures("ray_cluster")

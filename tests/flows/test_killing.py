@@ -119,7 +119,7 @@ def test_a_scan_that_kills_every_actor_is_quarantined_and_the_others_are_labelle
     (victim,) = {scan.name for scan in scans} - run.done().keys()
     record = ledger.read_all(run.out, "segment")[victim]
     assert record.state == ledger.QUARANTINED
-    assert "3 processes ended without a word" in record.error
+    assert "3 processes ended without an error message" in record.error
     assert (tmp_path / "out" / "report.html").exists()
 
 

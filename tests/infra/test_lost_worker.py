@@ -114,7 +114,7 @@ class Training:
         assert services(self.project, "status").returncode == 1
         up = services(self.project, "up", "--port", str(BASE_PORT))
         assert up.returncode == 0, up.stdout + up.stderr
-        assert up.stdout.startswith("Prefect worker: has ended by itself; see ")
+        assert up.stdout.startswith("Prefect worker: has ended; see ")
         after = state_of_services(self.project)
         assert (after.api_url, after.services[0]) == (before.api_url, before.services[0]), "the server stayed"
         assert all(running(service) for service in after.services)

@@ -126,7 +126,7 @@ def test_status_names_what_has_died(
     service_state.write_state(tmp_path, State(started.mark, 1, [started], ready=True))
     processes.end(started, 5)
     assert local_services.status(tmp_path) == 1
-    assert "sleeper: has ended by itself; see" in capsys.readouterr().out
+    assert "sleeper: has ended; see" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -149,9 +149,7 @@ def test_up_starts_a_dead_worker_again_beside_the_server(
     monkeypatch.setattr(prefect_api, "worker_is_online", lambda *asked: True)
     assert local_services.up(tmp_path) == 0
     said = capsys.readouterr().out
-    assert said.startswith(
-        "Prefect worker: has ended by itself; see log of the worker\nStarting the Prefect worker"
-    )
+    assert said.startswith("Prefect worker: has ended; see log of the worker\nStarting the Prefect worker")
     after = service_state.read_state(tmp_path)
     assert after is not None
     server, worker = after.services

@@ -201,7 +201,7 @@ def test_weights_outside_the_folder_are_not_read(folder: Path) -> None:
     weights_of(folder).rename(elsewhere)
     for path in (f"../{elsewhere.name}", str(elsewhere)):
         edit(folder, weights=path)
-        with pytest.raises(SchemaError, match="no weights file of its own") as error:
+        with pytest.raises(SchemaError, match="not the name of a weights file") as error:
             read_checkpoint(str(folder))
         assert_one_sentence(error, str(folder))
 

@@ -195,7 +195,7 @@ def test_what_is_not_the_originals_is_named(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="either before every ReLU or after"):
         import_weights(tmp_path / "mixed.pth", "out", k=K, layer=None, convolution=None)
     for unknown in ("conv1/weights", "adj_conv_1/bn/moving_mean", "bias"):
-        with pytest.raises(SchemaError, match=f"variable '{unknown}' is none of the TensorFlow DeepGCN's"):
+        with pytest.raises(SchemaError, match=f"variable '{unknown}' is not one of the TensorFlow DeepGCN's"):
             from_tensorflow_variables(made_variables() | {unknown: np.zeros(3)})
     partial = made_variables()
     del partial["adj_conv_final/biases"]

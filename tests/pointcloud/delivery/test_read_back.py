@@ -63,7 +63,7 @@ def test_truth_of_any_format_is_read(tmp_path: Path, make) -> None:
 
 @pytest.mark.parametrize("make", [structured, scanned])
 def test_a_scan_without_classes_is_no_truth(tmp_path: Path, make) -> None:
-    with pytest.raises(ScanError, match="has no classification, which is what is scored"):
+    with pytest.raises(ScanError, match="has no classification to score"):
         next(iterate_classified(str(make(tmp_path))))
 
 

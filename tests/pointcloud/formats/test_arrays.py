@@ -74,7 +74,7 @@ def test_arrays_by_name(tmp_path: Path, names: tuple[str, str, str], save: Any) 
     )
     header, cloud = read_header(str(path)), read_cloud(str(path))
     assert header.num_points == 30
-    assert header.notes[0] == "arrays that are no attribute of its points are left out: note."
+    assert header.notes[0] == "arrays that are not attributes of its points are left out: note."
     np.testing.assert_array_equal(cloud.xyz, XYZ)
     np.testing.assert_array_equal(cloud.attributes["blue"], RGB[:, 2] * 257)
     np.testing.assert_array_equal(cloud.attributes["classification"], LABEL)

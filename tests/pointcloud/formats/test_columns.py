@@ -66,7 +66,7 @@ def test_intensity(values: np.ndarray, expected: list[int]) -> None:
 def test_a_stretched_intensity_is_reported() -> None:
     notes: list[str] = []
     convert(notes, intensity=np.array([-0.5, 0.0, 0.5]))
-    assert "count from -0.5 and are multiplied by 65535" in notes[0]
+    assert "begin at -0.5 and are multiplied by 65535" in notes[0]
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_blocks_of_the_chosen_sizes_have_about_4096_points(tmp_path: Path) -> No
 def test_unfilled_colours_and_stray_points_are_noted(tmp_path: Path) -> None:
     found = inspect_scan(grid(tmp_path / "a.las", red=0, green=0, blue=0))
     assert "red" not in found.attributes
-    assert "its colours are all 0: it carries none." in found.notes
+    assert "its colours are all 0: they count as absent." in found.notes
     assert "red" in inspect_scan(grid(tmp_path / "b.las")).attributes
     far = inspect_scan(str(broken_files.huge_extent(tmp_path)))
     assert far.config is None

@@ -21,7 +21,7 @@ STAGE = "segment"
 
 
 class Worker:
-    """Notes each scan that it begins with; ends without a word over some."""
+    """Notes each scan that it begins with; ends without an error message over some."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -96,7 +96,7 @@ def test_scans_outlive_actors(cluster: None, tmp_path: Path) -> None:
     assert records.keys() == set(names)
     assert {name for name, record in records.items() if record.state != DONE} == {"poison"}
     assert (begun(tmp_path, "once"), begun(tmp_path, "poison")) == (2, 3)
-    assert "scan '/poison': 3 processes ended without a word" in records["poison"].error
+    assert "scan '/poison': 3 processes ended without an error message" in records["poison"].error
     assert ledger.read_all(str(tmp_path), STAGE) == {"poison": records["poison"]}
     assert records["poison"].state == QUARANTINED
 

@@ -49,6 +49,6 @@ def test_rooms_are_meant_by_name_and_by_glob(sources: list[Source], only: str, m
     "nobody", ["office_1", "Area_1/Office_*", "area_1/*", "Area_3/*", "Area_1/office_1/Annotations", "/"]
 )
 def test_who_is_not_there_is_named(sources: list[Source], nobody: str) -> None:
-    with pytest.raises(PointloomError, match="is called like that") as error:
+    with pytest.raises(PointloomError, match="has such a name") as error:
         choose(sources, ["a.las", nobody])
     assert_one_sentence(error, repr(nobody))

@@ -41,7 +41,7 @@ def taken() -> Iterator[dict[str, int]]:
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 @pytest.mark.parametrize(
     ("who", "said"),
-    [("free", "refused"), ("web", "something other than Ray"), ("mute", "something other than Ray")],
+    [("free", "refused"), ("web", "a program other than Ray"), ("mute", "a program other than Ray")],
 )
 def test_what_is_no_ray_is_one_sentence(taken: dict[str, int], scheme: str, who: str, said: str) -> None:
     address = f"{scheme}127.0.0.1:{taken[who]}"

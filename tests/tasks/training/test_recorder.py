@@ -215,7 +215,7 @@ def test_a_server_that_is_down_from_the_start_is_named_and_left_out(
     recorder = to_mlflow()
     recorder.record(EPOCHS[:1])
     finish(recorder)
-    assert warnings(caplog) == ["nothing is recorded in MLflow: it takes no run (connection refused)"]
+    assert warnings(caplog) == ["nothing is recorded in MLflow: it accepts no run (connection refused)"]
     assert server.calls == []
 
 
