@@ -1,1 +1,1 @@
-"""When and where: the Prefect flows and the command line."""
+"""The Prefect flows and the command line."""

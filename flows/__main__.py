@@ -1,4 +1,4 @@
-"""The command line, thin over the flows: `pointloom COMMAND`, the same as `python -m flows COMMAND`."""
+"""The command line: `pointloom COMMAND`, the same as `python -m flows COMMAND`."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def run() -> NoReturn:
 
 
 def _sentence(error: CycloptsError) -> str:
-    """What is wrong with an option; one from a file is called what it is called there."""
+    """What is wrong with an option; an option from a parameter file has the name that the file gives it."""
     from pydantic import ValidationError  # here: `--help` comes quickly
 
     if isinstance(error, UnknownOptionError) and error.token.source != "cli" and error.token.keyword:

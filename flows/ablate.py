@@ -17,7 +17,7 @@ from tasks.training.train import check_splits
 
 
 def check(parameters: AblateParameters) -> None:
-    """What can be told before work starts. Raises PointloomError."""
+    """Check what can be checked before work starts. Raises PointloomError."""
     parameters.trainings()
     check_splits(open_blocks(parameters.dataset))
 

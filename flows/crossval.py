@@ -17,7 +17,7 @@ from tasks.studies.study import TABLE, Training, run_study
 
 
 def check(parameters: CrossvalParameters) -> None:
-    """What can be told before work starts. Raises PointloomError."""
+    """Check what can be checked before work starts. Raises PointloomError."""
     parameters.job_of_any_split()
     parameters.folds()
 

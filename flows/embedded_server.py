@@ -1,4 +1,4 @@
-"""Running a flow here and now, as the command line and the demo do."""
+"""Running a flow at once in this process, as the command line and the demo do."""
 
 from __future__ import annotations
 

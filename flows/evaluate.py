@@ -11,7 +11,7 @@ from tasks.evaluating.evaluate import evaluate_pairs
 
 
 def check(parameters: EvaluateParameters) -> None:
-    """What can be told before work starts. Raises PointloomError."""
+    """Check what can be checked before work starts. Raises PointloomError."""
     parameters.job()
 
 

@@ -106,7 +106,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def _printable(text: str) -> str:
-    """Text that every terminal takes: bytes of file names that are no UTF-8 become escapes."""
+    """Text that every terminal can show: bytes of file names that are not UTF-8 become escapes."""
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 

@@ -1,4 +1,4 @@
-"""The database of the embedded Prefect server, asked for a sign of life before the server starts.
+"""Whether the database of the embedded Prefect server answers, checked before the server starts.
 
 Prefect starts a server whose database fails again and again, with a traceback each time.
 """

@@ -1,4 +1,4 @@
-"""What this machine must give before a flow starts, each checked at once: one sentence and the remedy."""
+"""Checks of this machine before a flow starts; each failure is one sentence with the remedy."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _why_not_writable(folder: Path) -> str:
 
 
 def check_server(api_url: str) -> None:
-    """Ask the Prefect server that runs are reported to for a sign of life.
+    """Check that the Prefect server that runs are reported to answers.
 
     Any answer is one, also that of a server which asks who we are.
 

@@ -32,7 +32,7 @@ class PreprocessInputs:
 
     @staticmethod
     def of(parameters: PreprocessParameters) -> PreprocessInputs:
-        """Look for them. Raises PointloomError for what can be told before work starts."""
+        """Find the scans. Raises PointloomError for what can be checked before work starts."""
         config, given = parameters.config(), parameters.given_crs()
         resolve(parameters.out)
         sources = find_scans(parameters.scans)
@@ -41,7 +41,7 @@ class PreprocessInputs:
 
 
 def check(parameters: PreprocessParameters) -> None:
-    """What can be told before work starts. Raises PointloomError."""
+    """Check what can be checked before work starts. Raises PointloomError."""
     parameters.hand_on(PreprocessInputs.of(parameters))
 
 

@@ -44,7 +44,7 @@ class SegmentInputs:
 
     @staticmethod
     def of(parameters: SegmentParameters) -> SegmentInputs:
-        """Look for them. Raises PointloomError for what can be told before work starts."""
+        """Find the scans and the checkpoint. Raises PointloomError for what can be checked before work starts."""
         job, left_out = parameters.job(), list[str]()
         sources = find_scans(parameters.scans, parameters.out, parameters.format, left_out.append)
         choose(sources, parameters.only)
@@ -53,13 +53,13 @@ class SegmentInputs:
 
 
 def check(parameters: SegmentParameters) -> None:
-    """What can be told before work starts. Raises PointloomError."""
+    """Check what can be checked before work starts. Raises PointloomError."""
     parameters.hand_on(SegmentInputs.of(parameters))
 
 
 @contextmanager
 def prepared(parameters: SegmentParameters) -> Iterator[None]:
-    """Ray and its actors, where no scan was labelled before; else the flow sees whether it needs it.
+    """Ray and its actors, where no scan was labelled before; else the flow starts them where it needs them.
 
     Raises:
         PointloomError: Ray does not start, or the cluster does not answer.
@@ -76,7 +76,7 @@ def prepared(parameters: SegmentParameters) -> Iterator[None]:
 
 @flow(name="segment")
 def segment(parameters: SegmentParameters) -> list[str]:
-    """Label every point of every scan and write copies that differ in what labelling may change alone.
+    """Label every point of every scan and write copies that differ only in what labelling may change.
 
     Scans already labelled by this checkpoint are kept, and so are the labelled clouds of scans that are no longer
     among the inputs. A page about all of them and what to look at is written beside them. Returns the URIs of the

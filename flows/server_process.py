@@ -21,7 +21,7 @@ _HEARD_BY_THE_FLOW = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 def main() -> None:
-    """Serve until stdin ends; unless it says ALL_IS_WELL before that, the user is told what has happened."""
+    """Serve until stdin ends; unless ALL_IS_WELL was read before that, print what has happened."""
     # Ctrl-C reaches all processes of a terminal, and `timeout` and Slurm end all that they have started: the flow has
     # yet to report its end to this server. Threads that are started from here on block these signals too.
     signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD_BY_THE_FLOW)

@@ -12,7 +12,7 @@ from tasks.training.train import train_network
 
 
 def check(parameters: TrainParameters) -> None:
-    """What can be told before work starts. Raises PointloomError."""
+    """Check what can be checked before work starts. Raises PointloomError."""
     parameters.job()
 
 

@@ -13,7 +13,7 @@ from prefect.logging.handlers import PrefectConsoleHandler
 
 
 class LastingConsole(PrefectConsoleHandler):
-    """Prefect's console, named in `infra.environment`; it falls silent when nobody reads it any more."""
+    """Prefect's console, named in `infra.environment`; it prints nothing when the other end is closed."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record; quiet once the pipe is closed."""

@@ -19,7 +19,7 @@ ENVIRONMENT = {
 
 
 def environment(folder: Path, project: Path, api_url: str) -> dict[str, str]:
-    """Of the services and the flow runs: the user's, without the Prefect server it may point at."""
+    """The environment of the services and the flow runs: the user's, without a Prefect server named there."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return {
         "RAY_AUTH_MODE": RAY["RAY_AUTH_MODE"],  # the user's own mode wins where RAY_ADDRESS names a cluster

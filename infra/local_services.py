@@ -185,7 +185,7 @@ def _start_worker(folder: Path, project: Path, state: State) -> None:
 
 
 def _start_worker_again(folder: Path, project: Path, state: State) -> None:
-    """Beside the server and the flow runs, which go on whatever becomes of this."""
+    """Start the worker again beside the server and the flow runs, which go on even if this fails."""
     state.services = [service for service in state.services if service.name != _WORKER]
     others = len(state.services)
     try:

@@ -1,7 +1,7 @@
-"""Processes that outlive the command that started them, and are found again without mistake.
+"""Processes that outlive the command that started them, and how they are found again.
 
 A service is known by its pid, its creation time and a mark in its environment. A pid alone is not enough:
-after a reboot or a crash it belongs to somebody else. The mark also finds what a service has left behind.
+after a reboot or a crash it may belong to another process. The mark also finds what a service has left behind.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Predictor:
         self._in_use = threading.Lock()
 
     def warm_up(self) -> None:
-        """Run the network on points of no scan: what is loaded on first use is then no part of a scan's time."""
+        """Run the network on random points, so that loading on first use is no part of a scan's time."""
         xyz = np.random.default_rng(0).uniform(0, 4, (512, 3))
         cloud = Cloud(xyz, {name: np.ones(len(xyz), np.uint8) for name in ATTRIBUTES})
         config = self.checkpoint.block_config

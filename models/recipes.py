@@ -186,7 +186,7 @@ class TrainConfig:
         return replace(self, epochs=epochs, halving_epochs=halving)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """A dictionary that JSON can hold."""
         return asdict(self)
 
 

@@ -78,7 +78,7 @@ Columns = tuple[np.ndarray, dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class ScanHeader:
-    """What a file says of itself; it may lie, as the reader finds out only while it decodes the points.
+    """What a file says of itself. It may be wrong; the reader notices that only while it decodes the points.
 
     Attributes:
         uri: the scan.

@@ -89,12 +89,12 @@ def counts_in_degrees(crs: CRS) -> bool:
 
 
 def name_of(crs: CRS | None) -> str:
-    """What a person calls a CRS of any kind, also one without a name."""
+    """A readable name of a CRS of any kind, also of one without a name."""
     return (crs.name or crs.type_name) if crs is not None else "no CRS"
 
 
 def is_local(crs: CRS) -> bool:
-    """Whether a CRS is nowhere on earth: of a site, a building, or of a projection that is not known."""
+    """Whether a CRS has no known place on earth: that of a site, a building, or an unknown projection."""
     return horizontal_part(crs).is_engineering
 
 
@@ -117,7 +117,7 @@ def vertical_part(crs: CRS) -> CRS | None:
 
 
 def is_same_ground(one: CRS, other: CRS) -> bool:
-    """Whether equal numbers are one place in two CRSs, whatever words they are defined in; heights do not count.
+    """Whether equal coordinates are one place in two CRSs, whatever their notation; heights do not count.
 
     The order of axes does not count either: x of a point cloud is the easting. A datum that is only called unknown, as
     in PROJ strings and in WKT of older software, is taken for that of the other CRS where the ellipsoids are the same.

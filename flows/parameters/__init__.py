@@ -1,1 +1,1 @@
-"""The parameters of each flow: what its form on a Prefect page and its command have in common."""
+"""The parameters of each flow, shared by its form in the Prefect UI and its command."""

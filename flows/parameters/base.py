@@ -16,7 +16,7 @@ class FlowParameters(BaseModel):
     """The parameters of a flow; the flow's one argument, `parameters`, is a model derived from this one.
 
     The JSON schema that a deployment gives to the Prefect server says `additionalProperties: false`, so the server
-    refuses a misspelt name when a run is asked for; a run that comes past this check fails with one sentence.
+    refuses a misspelt name when a run is requested; a run that passes this check fails with one sentence.
 
     Raises:
         PointloomError: a name that is none of the fields. (Not a ValueError, so pydantic passes it on as it is.)
@@ -67,7 +67,7 @@ _FROM_DATACLASS = object()
 
 
 def described(config: type, name: str, default: Any = _FROM_DATACLASS, note: str = "") -> Any:
-    """A field of a flow's model that a dataclass of another package has too: what it means is said there.
+    """A field of a flow's model that a dataclass of another package also has, with the description given there.
 
     Args:
         config: the dataclass; its fields are `Annotated[…, Field(description=…)]`.

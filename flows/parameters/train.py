@@ -92,7 +92,7 @@ class TrainParameters(RecipeParameters):
         return job
 
     def job_of_any_split(self, at_once: int = 1) -> TrainJob:
-        """The job, whatever the dataset holds out; its Ray workers share this machine with those of `at_once` such.
+        """The job, whatever the split of the dataset; `at_once` such jobs share the CPUs of this machine.
 
         Raises:
             PointloomError: parameters that do not fit together.

@@ -1,9 +1,9 @@
-"""What a survey may look like as well: other sizes, ground, density and noise, turned, mirrored, channels missing.
+"""Random changes of training blocks: turned, mirrored, of other sizes, ground, density and noise, channels missing.
 
 A block is deformed before its features are computed, so that the shape of its surroundings
-(`pointcloud.blocks.surroundings`) is that of the deformed block. With few training scans it is this that counts:
-heights stretched by up to a half keep a network from learning that what is tall is a building, and channels missing now
-and then from leaning on one of them.
+(`pointcloud.blocks.surroundings`) is that of the deformed block. With few training scans this matters most:
+heights stretched by up to a half keep a network from learning that all tall things are buildings, and missing channels
+keep it from depending on a single channel.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Augmentation:
         return block[np.sort(np.argpartition(distance, kept - 1)[:kept])]
 
     def _thinned(self, block: Block) -> Block:
-        """A share of the points drawn at random; all of them where none that is left would teach anything."""
+        """A share of the points drawn at random; all of them where no labelled point would be left."""
         if self.thinning == 1 or torch.rand(()).item() < 0.5:
             return block
         share = self.thinning ** -torch.rand(()).item()

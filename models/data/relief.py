@@ -1,7 +1,7 @@
 """Random ground to lay augmented blocks on: slopes, embankments, cuttings, cliffs, terraces, rock, scree.
 
 A network whose training scans are flat takes the flat top of a dam, with its banks, for a roof, and a hillside for
-what stands on the ground. What stands on augmented ground stays upright, as it does on real one.
+an object on the ground. Objects on augmented ground stay upright, as on real ground.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""In which order the blocks are taken, and how the workers of one training share them: each once per epoch."""
+"""The order of the blocks in an epoch, and how the workers of one training share them: each once per epoch."""
 
 from __future__ import annotations
 

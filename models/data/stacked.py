@@ -50,7 +50,7 @@ class StackedBlocks:
 
 
 def name_of(block: Block) -> str:
-    """What people are told of a block: scan and tile."""
+    """The name of a block in messages: scan and tile."""
     return f"scan {block.scan!r} tile {block.tile[0]}, {block.tile[1]}"
 
 

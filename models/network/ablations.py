@@ -2,7 +2,7 @@
 
 Sources: the ICCV paper's table 1 (dilation, stochastic dilation, fixed graph, connections, k, depth, width) and the
 TPAMI paper's operators, see `models.network.configurations`. With the paper's reference, ResGCN-28, the rows are
-theirs; `no-fusion` is ours.
+theirs; `no-fusion` is an addition.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ends a training; without torch, so that whoever only reports it starts quickly."""
+"""Errors that end a training; without torch, so that a process that only reports them starts quickly."""
 
 from __future__ import annotations
 

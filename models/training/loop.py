@@ -118,7 +118,7 @@ def fit(
     on_epoch: Callable[[TrainState], None],
     sets: torch.Tensor | None = None,
 ) -> None:
-    """Train from where `state` stands to the last epoch; after each, `on_epoch` may save what it wants.
+    """Train from where `state` stands to the last epoch; after each, `on_epoch` may save the state.
 
     `best` follows the mean IoU on the validation split, never on anything that is later scored as a test.
 

@@ -1,6 +1,6 @@
 """Checkpoints: a folder with safetensors weights and one JSON that says all that segmenting needs to know.
 
-torch comes with the weights: who reads the record alone, as a flow that hands the work to others, does without.
+torch is imported with the weights only: a flow that hands the work to actors reads the record alone, without torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which scans are in one CRS, whatever words their files say it in, and which lie side by side in different ones."""
+"""Which scans are in one CRS, whatever the notation, and which lie side by side in different ones."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _is_same_grid(one: CRS | None, other: CRS | None) -> bool:
 
 
 def _by_heights(group: list[tuple[CRS | None, list[str]]]) -> list[CommonCrs]:
-    """Scans of one horizontal CRS by what their heights count from; those that do not say it join the only others."""
+    """Scans of one horizontal CRS by vertical CRS; those without one join the others where these have only one."""
     found: list[tuple[CRS, list[tuple[CRS, list[str]]]]] = []
     without: list[tuple[CRS | None, list[str]]] = []
     for crs, scans in group:
@@ -151,7 +151,7 @@ def adopt_crs(headers: Mapping[str, ScanHeader], config: BlockConfig) -> tuple[d
 
 
 def kept_apart(headers: Mapping[str, ScanHeader], config: BlockConfig) -> str:
-    """One sentence on scans that lie side by side and are no neighbours for their CRSs; empty where there are none.
+    """One sentence on scans that lie side by side and are not joined because of their CRSs; empty without any.
 
     Args:
         headers: by name, with the CRSs that the scans are read in.

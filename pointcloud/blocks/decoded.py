@@ -1,4 +1,4 @@
-"""A scan decoded once: its thinned points on local disk, by region, and what must be known of it to cut tiles.
+"""A scan decoded once: its thinned points on local disk, by region, and the figures that are needed to cut tiles.
 
 A decoded scan is an Arrow file; each of its record batches holds the points of one chunk of the scan that one region
 needs. It is deleted when the run no longer needs it; the format may change at any time.
@@ -74,7 +74,7 @@ class DecodedScan:
     single_returns: bool = False
 
     def batches_of(self, region: tuple[int, int]) -> list[int]:
-        """Numbers of the record batches that hold points of a region."""
+        """Indices of the record batches that hold points of a region."""
         return np.flatnonzero((self.regions == region).all(axis=1)).tolist()
 
 

@@ -55,7 +55,7 @@ class FeatureStatistics:
     std: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """A dictionary that JSON can hold."""
         return asdict(self)
 
     @staticmethod

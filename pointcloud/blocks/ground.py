@@ -1,4 +1,4 @@
-"""What several decoded scans tell together of the ground below them: its lowest points, and the isolated points."""
+"""The ground below several decoded scans together: its lowest points, and the isolated points."""
 
 from __future__ import annotations
 

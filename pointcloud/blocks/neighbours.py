@@ -1,4 +1,4 @@
-"""Which scans lie side by side, as their headers tell it, and in which order they are best read."""
+"""Which scans lie side by side, by their headers, and in which order they are best read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pointcloud.grid.block_config import BlockConfig
 def find_neighbours(headers: Mapping[str, ScanHeader], config: BlockConfig) -> dict[str, list[str]]:
     """Scan -> the scans in the same CRS that may have points in its tiles or around them, sorted.
 
-    Scans whose headers tell no bounds (rooms) have none: they are cut each for itself.
+    Scans whose headers hold no bounds (rooms) have no neighbours: each is cut alone.
 
     Args:
         headers: of the scans that can be read, by name.

@@ -139,7 +139,7 @@ def _read(decoded: DecodedScan, region: tuple[int, int]) -> Iterator[dict[str, n
 
 
 def _joined(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """Columns one after the other; a single one as it is, which many a region has."""
+    """Columns one after the other; a single one is not copied."""
     return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
 

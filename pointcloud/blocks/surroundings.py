@@ -48,7 +48,7 @@ def shape(position: np.ndarray, radius_m: float) -> np.ndarray:
 def shape_and_echoes(
     position: np.ndarray, return_number: np.ndarray, number_of_returns: np.ndarray, radius_m: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`shape`, and how often the laser went through the surroundings: foliage lets it, a roof does not.
+    """`shape`, and how often the laser went through the surroundings: foliage lets it through, a roof does not.
 
     Args:
         position: (N, 3) metres, z upwards.

@@ -1,4 +1,4 @@
-"""Attributes that only some scans of a dataset have: its blocks give them all, a plain value where there is none."""
+"""Attributes that only some scans of a dataset have: blocks of the other scans get a fixed value for them."""
 
 from __future__ import annotations
 

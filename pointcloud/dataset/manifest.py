@@ -1,4 +1,4 @@
-"""From the ledger's records of scans to the manifest of their dataset: sums, and nothing is read or written."""
+"""From the ledger's records of scans to the manifest of their dataset, by sums; no file is read or written."""
 
 from __future__ import annotations
 

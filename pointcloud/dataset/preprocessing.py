@@ -52,7 +52,7 @@ class PreprocessConfig:
     window: Window | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """A dictionary that JSON can hold."""
         return {
             "config": self.block_config.to_dict(),
             "scheme": self.scheme.to_dict(),

@@ -49,7 +49,7 @@ class ShardSums:
                 self.moments[name] = self.moments.get(name, 0) + np.array(moments(values))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """A dictionary that JSON can hold."""
         return {
             "num_blocks": dict(sorted(self.num_blocks.items())),
             "class_counts": {split: counts.tolist() for split, counts in sorted(self.class_counts.items())},

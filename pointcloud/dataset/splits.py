@@ -1,4 +1,4 @@
-"""Train, validation and test by area, never by random points: neighbours of training points test nothing.
+"""Training, validation and test by area, never by random points, whose neighbours would be training points.
 
 Ground is parted in whole tiles of the base grid. A tile of a shifted grid trains where it covers training
 ground alone, and is left unused elsewhere, so no point is the core of both a training and a held-out block.
@@ -78,7 +78,7 @@ class SplitRule:
             raise PointloomError("num_folds parts squares of ground: set area_size_m, and no test_fraction.")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """A dictionary that JSON can hold."""
         return asdict(self)
 
 

@@ -1,4 +1,4 @@
-"""The blocks dataset: one Parquet shard per scan, one row per block, and a manifest that makes it exist."""
+"""The blocks dataset: one Parquet shard per scan, one row per block, and a manifest, which is written last."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ _KINDS: dict[str, TypeAdapter[Any]] = {
 class ShardWriter:
     """Writes one scan's blocks, some at a time, as GeoParquet 1.1 (WKB footprints, PROJJSON).
 
-    Used with `with`; the file appears under its name when the block ends without an error. Equal blocks written
+    Used with `with`; the file appears under its name when the `with` body ends without an error. Equal blocks written
     in equal portions give equal bytes.
     """
 

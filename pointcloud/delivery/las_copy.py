@@ -158,7 +158,7 @@ def write_labelled(
 
 @contextmanager
 def _writing(scan_uri: str) -> Iterator[None]:
-    """What a LAS writer refuses is no defect of the scan, which could be read."""
+    """Turn an error of the LAS writer into a sentence that does not blame the scan, which could be read."""
     try:
         yield
     except PointloomError:

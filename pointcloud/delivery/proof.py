@@ -47,7 +47,7 @@ HEADER_FIELDS = ("global_encoding", *_STORED_FIELDS, *_PARSED_FIELDS, "bounds", 
 
 
 class DifferenceError(PointloomError):
-    """A copy that is not its scan; the text names what differs."""
+    """A copy that differs from its scan; the text names what differs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +74,7 @@ class Proof:
     content: str
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, for the ledger."""
+        """A dictionary that JSON can hold, for the ledger."""
         return asdict(self) | {
             "dimensions": list(self.dimensions),
             "header_fields": list(self.header_fields),

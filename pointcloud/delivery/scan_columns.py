@@ -164,4 +164,4 @@ def _colour_divisor(header: ScanHeader) -> np.uint16 | None:
 
 
 def _say_nothing(note: str) -> None:
-    """The notes were reported when the scan was decoded for its labels."""
+    """Take a note and drop it: it was reported when the scan was decoded for its labels."""

@@ -1,4 +1,4 @@
-"""Clouds of the same points in the same order, read side by side: as many points of each at a time, of any format."""
+"""Clouds of any format that hold the same points in the same order, read side by side in chunks of equal length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From columns that PLY, NumPy and E57 files name and type as they like to the columns of a cloud.
+"""From the columns of PLY, NumPy and E57 files, whose names and types vary, to the columns of a cloud.
 
 Names: small and capital letters are the same, as are names with and without underscores, and the prefix `scalar_` of
 CloudCompare is left out. Types:
@@ -56,7 +56,7 @@ def plain_name(name: str) -> str:
 def match_names(names: Collection[str]) -> dict[str, str]:
     """Which of a file's names stands for which axis or attribute: axis or attribute -> the file's name.
 
-    Colours come all three or not at all.
+    Colours are matched only if all three are there.
     """
     at: dict[str, str] = {}
     for name in names:

@@ -31,7 +31,7 @@ _ATTRIBUTES |= {"return_number": "returnIndex", "number_of_returns": "returnCoun
 
 
 def read_header(uri: str) -> ScanHeader:
-    """What an E57 file says of its scans. No bounds: writers differ in whether those count before or after the pose.
+    """What an E57 file says of its scans. No bounds: some writers give them before the pose, some after.
 
     Raises:
         ScanError: unreadable, or pye57 is not installed.

@@ -1,4 +1,4 @@
-"""Reading LAS and LAZ through laspy, in chunks, after a look at what the header promises."""
+"""Reading LAS and LAZ through laspy, in chunks, after a check of the header against the size of the file."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def _attributes(point_format: laspy.PointFormat) -> tuple[str, ...]:
 def iterate_columns(header: ScanHeader) -> Iterator[Columns]:
     """The points of a scan in the order of the file, chunk after chunk, colours as they are stored.
 
-    Damage in what a cloud cannot carry goes unseen: it does no harm here.
+    Damage in dimensions that a cloud does not hold is not noticed; it does no harm here.
 
     Raises:
         ScanError: as `iterate_chunks`.

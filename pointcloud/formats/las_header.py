@@ -1,4 +1,4 @@
-"""The header of a LAS file as laspy can take it.
+"""The header of a LAS file in a form that laspy can read.
 
 laspy refuses names of records that are not UTF-8, and descriptions of extra bytes that it does not expect. It is shown
 the file with those names blanked; afterwards its header gets the records and dimensions as the file has them.

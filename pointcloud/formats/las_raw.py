@@ -249,7 +249,7 @@ def waveform_file(uri: str) -> str:
 
 @contextmanager
 def staged_waveforms(scan_uri: str, out_uri: str) -> Iterator[str | None]:
-    """Copy the file of waveform packets beside a scan; it takes its name when the block ends without error.
+    """Copy the file of waveform packets beside a scan; it takes its name when the `with` body ends without error.
 
     Yields:
         The URI of the copy; None where there is nothing to copy.

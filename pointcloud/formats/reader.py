@@ -240,8 +240,8 @@ def _columns(header: ScanHeader, window: Window | None, report: Callable[[str], 
 def colour_scale(largest: int) -> int | None:
     """What the colours of a whole scan are multiplied with to be 16 bits as LAS wants them.
 
-    A property of the whole scan, not of a chunk: who reads chunks keeps the largest value of red, green and blue
-    over all of them, and settles it in the end.
+    A property of the whole scan, not of a chunk: a caller that reads chunks keeps the largest value of red, green
+    and blue over all of them, and scales at the end.
 
     Args:
         largest: the largest value of any colour of any point of the scan.
@@ -256,7 +256,7 @@ def colour_scale(largest: int) -> int | None:
 
 
 def never_filled(largest: Mapping[str, int], wrong_returns: float = 0.0) -> frozenset[str]:
-    """Attributes that a file has room for and that nobody filled: colours that are all 0, and return numbers.
+    """Attributes that a file has room for but that were never filled: colours that are all 0, and return numbers.
 
     A property of the whole scan, as `colour_scale` is.
 

@@ -80,7 +80,7 @@ class BlockConfig:
         return self.noise == "exclude"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """A dictionary that JSON can hold."""
         return asdict(self)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""From voxels to points: the logits of a point are those of the three nearest voxels, the nearer the heavier."""
+"""From voxels to points: the logits of a point are those of the three nearest voxels; nearer ones count more."""
 
 from __future__ import annotations
 

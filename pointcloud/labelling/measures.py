@@ -1,4 +1,4 @@
-"""What logits say of each point or voxel: its class, how sure that is, and the probabilities of the others."""
+"""From the logits of each point or voxel to its class, its confidence, and the probabilities of all classes."""
 
 from __future__ import annotations
 

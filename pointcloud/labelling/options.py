@@ -125,7 +125,7 @@ class LabelOptions:
         return np.where(may_change, new, codes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """A dictionary that JSON can hold."""
         return asdict(self)
 
 

@@ -1,1 +1,1 @@
-"""What a person should look at: a scan before the work, doubtful places after it."""
+"""What the user should look at: scans before the work, doubtful places after it."""

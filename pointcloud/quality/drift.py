@@ -1,7 +1,7 @@
 """What a training has seen of scans, and what of another scan is unlike it: density, heights, intensities, colours.
 
-A network answers for any input. Where a scan is thinner than all that it was trained on, or its intensities are on
-another scale, the answers are guesses, and no confidence says so.
+A network labels any input. Where a scan is sparser than all scans of the training, or its intensities are on another
+scale, the labels are guesses, and the confidence does not show it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Seen:
     delivered: Range | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """A dictionary that JSON can hold."""
         return asdict(self)
 
     def in_words(self) -> dict[str, Range]:
@@ -91,7 +91,7 @@ class Seen:
 
 
 class Sampler:
-    """Looks at blocks as they come and keeps a few values of each, however many there are.
+    """Takes blocks one after the other and keeps a few values of each, in bounded memory.
 
     Attributes:
         num_kept: core points of the unshifted blocks so far that are of the blocks' own scans.
@@ -202,7 +202,7 @@ def seen_in(blocks: Iterable[Block], tile_size_m: float, dataset: str) -> Seen |
 
 
 def unlike_tiles(share: float) -> list[str]:
-    """What it means that a share of a scan's tiles is unlike the training to the network: a sentence, or none."""
+    """A sentence on the share of a scan's tiles that the network finds unlike its training, or none."""
     if share <= _UNLIKE:
         return []
     return [

@@ -88,7 +88,7 @@ class Inspection:
         return names[code] if code < len(names) else "reserved or user-defined"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """A dictionary that JSON can hold."""
         header, crs = self.header, self.header.crs
         horizontal, vertical = unit_names(crs)
         return {
@@ -189,7 +189,7 @@ def inspect_scan(uri: str, read: bool = False, given: GivenCrs | None = None, na
 
 
 def _further_notes(unfilled: frozenset[str], config: BlockConfig | None) -> Iterator[str]:
-    """What is remarkable of a scan besides what its reader says."""
+    """Sentences on a scan besides those of its reader."""
     if config is None:
         yield "its points are too few or too far apart to choose block sizes; a few stray points can be the reason."
     if not unfilled.isdisjoint(COLOURS):

@@ -1,4 +1,4 @@
-"""The places that a person should look at, as polygons that a GIS opens.
+"""The places that the user should look at, as polygons that a GIS opens.
 
 They are tiles with a low mean confidence, clusters of doubtful points, and whole scans that were not labelled or are
 unlike the training.
@@ -224,7 +224,7 @@ def _by_crs(tables: Sequence[pa.Table]) -> list[pa.Table]:
 
 
 def crs_name(tiles: pa.Table) -> str:
-    """What a person calls the CRS of a table of polygons."""
+    """A readable name of the CRS of a table of polygons."""
     geo: Mapping[str, Any] = json.loads(tiles.schema.metadata[b"geo"])
     crs = geo["columns"]["footprint"]["crs"]
     # A CRS bound to another by a shift (TOWGS84) has no name of its own in PROJJSON.

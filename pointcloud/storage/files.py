@@ -171,7 +171,7 @@ def open_input(uri: str) -> pa.NativeFile:
 
 
 def read_bytes(uri: str) -> bytes:
-    """The content of a file, of one moment: never half of it, nor of two that were written one after the other."""
+    """The content of a file at one moment: never a part of it, nor parts of two versions."""
     filesystem, path = resolve(uri)
 
     def read() -> bytes:
@@ -227,7 +227,7 @@ def fingerprint(uri: str) -> str:
 
 @contextmanager
 def staged(uri: str) -> Iterator[Path]:
-    """A local path to write to; what is there when the block ends without error becomes `uri`, at once.
+    """A local path to write to; what is there when the `with` body ends without error becomes `uri`, at once.
 
     Raises:
         StorageError: the place cannot be written. Nothing is left under the final name then.
@@ -258,10 +258,10 @@ def staged(uri: str) -> Iterator[Path]:
 
 
 def _no_room(error: BaseException | None, unfinished: Path) -> OSError | None:
-    """Why a file in the making could not grow, where that is what an encoder failed of, whatever it calls it.
+    """Why a file that is being written could not grow, where this is why an encoder failed, whatever its message.
 
-    A LAZ encoder tells no more of a full disk than "Failed to call flush", and who reads a scan meanwhile may
-    take that for a defect of the scan: so what led to the error is looked at, then whether the file takes more.
+    Of a full disk a LAZ encoder says only "Failed to call flush", and the caller, which also reads a scan, may take
+    that for a defect of the scan. So the cause of the error is looked at, then whether the file can still grow.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
@@ -278,7 +278,7 @@ def _no_room(error: BaseException | None, unfinished: Path) -> OSError | None:
 
 
 def remove_unfinished(folder: str, idle_s: float) -> list[str]:
-    """Remove what killed writers left below a local folder: files in the making that nobody wrote to for so long.
+    """Remove unfinished files that killed writers left below a local folder and that have not grown for so long.
 
     In a bucket there is nothing to remove: objects are made elsewhere first. Returns their names.
     """
@@ -319,7 +319,7 @@ def write_json(uri: str, record: Any) -> None:
 
 
 def touch(uri: str) -> None:
-    """Make a file's time of writing now, by the clock of the storage.
+    """Set a file's time of writing to now, by the clock of the storage.
 
     Raises:
         StorageError: nothing there, or not to be written.

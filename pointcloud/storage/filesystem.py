@@ -1,8 +1,8 @@
-"""From a URI to a filesystem, and patience with one that is away for a moment.
+"""From a URI to a filesystem, and new tries where storage does not answer for a while.
 
-A bucket's server restarts, a network drops: what can be done again is done again, for up to a minute, on top
-of the seconds that the client library tries by itself (about 6 s where nobody answers, up to 100 s where a
-connection stands and nothing comes). A wrong secret is not waited for.
+A bucket's server may restart or a network drop: operations that can be repeated are tried for up to a minute, on
+top of the seconds that the client library tries itself (about 6 s where nothing answers, up to 100 s where a
+connection stands and no data come). A wrong secret is an error at once.
 
 Credentials come from the environment or the files of the cloud's own tools, never from a URI: those are
 written into manifests, ledgers, logs and the Prefect server.

@@ -1,4 +1,4 @@
-"""What a user means by paths, folders and globs: the inputs of a run, each with the name that its outputs get."""
+"""From paths, folders and globs to the inputs of a run, each with the name that its outputs get."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _expand_one(pattern: str, suffixes: tuple[str, ...]) -> list[Source]:
 
 
 def _expand_strange(path: str, suffixes: tuple[str, ...]) -> list[Source]:
-    """What a path that is not UTF-8 means, each set aside: shells expand a glob to such names too."""
+    """The inputs at a path that is not UTF-8, each set aside: shells expand a glob to such names too."""
     if os.path.isfile(path):
         return [source_of(path, os.path.basename(path))]
     names = [file.name for file in list_files(path) if file.name.lower().endswith(suffixes)]

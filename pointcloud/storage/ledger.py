@@ -85,7 +85,7 @@ def discard(root: str, record: Record) -> None:
 
 
 def read_all(root: str, stage: str) -> dict[str, Record]:
-    """Scan -> record of every scan of a stage, from one listing. A damaged record is as good as none.
+    """Scan -> record of every scan of a stage, from one listing. A damaged record counts as none.
 
     Raises:
         StorageError: the ledger cannot be listed.

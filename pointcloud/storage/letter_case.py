@@ -13,7 +13,7 @@ from pointcloud.storage import files
 def ignores_case(uri: str) -> bool:
     """Whether a folder, or what it will be made in, ignores the case of names; nothing is written to find out.
 
-    Buckets tell them apart. A folder of this machine whose own name has no letter is taken for one that does too.
+    Buckets tell the names apart. So does a folder of this machine whose path has no letter, as is assumed.
     """
     if not files.is_local(uri):
         return False
@@ -31,7 +31,7 @@ def ignores_case(uri: str) -> bool:
 
 
 def check_case(names: Iterable[str], uri: str) -> None:
-    """Look whether what is written of scans can lie side by side in a folder.
+    """Check that the outputs of scans can lie side by side in a folder.
 
     Raises:
         PointloomError: two names differ in case alone, and the folder ignores it.

@@ -1,6 +1,6 @@
-"""One writer at a time for a dataset, wherever it lies: two runs on the same one do not mix their files.
+"""A lock with which only one run at a time writes to a dataset, on a disk or in a bucket.
 
-How it works: who wants the lock writes a claim, a file of its own in `.lock` below the dataset, and then lists
+How it works: a run that wants the lock writes a claim, a file of its own in `.lock` below the dataset, and then lists
 the claims. When there is no other it has the lock, and keeps it until it removes the claim; when there is
 another it removes its own, waits a random while and tries again. Of two claims, one is written first, so the
 other's list must show it: both can fail, never can both succeed. This needs a storage that lists what was
@@ -12,7 +12,7 @@ From another machine that cannot be seen, so the owner renews its claim every 10
 the last time; ages are differences of two times of the storage, so the clocks of the machines may differ.
 
 How strong it is: a run that was frozen for longer than that (a suspended machine, an outage) may find its
-claim fallen and somebody else at work. `Lock.check` says so; every flow calls it before it publishes: a manifest, a
+claim fallen and another run at work. `Lock.check` says so; every flow calls it before it publishes: a manifest, a
 labelled cloud, a checkpoint. Between that call and the write a moment remains that no lock without help of the storage
 closes.
 """
@@ -92,7 +92,7 @@ class Lock:
 
 @contextmanager
 def held(dataset: str, wait_s: float = 0.0) -> Iterator[Lock]:
-    """Hold the lock on a dataset while the block runs. It is not re-entrant: a second `held` inside waits.
+    """Hold the lock on a dataset while the `with` body runs. It is not re-entrant: a second `held` inside waits.
 
     Files that a killed run left half-written are removed first.
 

@@ -1,4 +1,4 @@
-"""Ray actors that work on scans, some at a time each; a scan outlives the actor and the node that worked on it."""
+"""Ray actors that each work on several scans at once; when an actor or its node is lost, its scans go to another."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def actors(
 def actors_ahead(
     kind: type, arguments: tuple[Any, ...], num_actors: int, options: dict[str, Any], scans_at_once: int = 1
 ) -> list[Any]:
-    """Actors that start while their flow is not there yet, for `actors`; arguments as there."""
+    """Actors that start before their flow does, to be handed to `actors`, which has the same arguments."""
     remote = _remote(kind, options, scans_at_once)
     return [remote.remote(*arguments) for _ in range(num_actors)]
 
@@ -170,7 +170,7 @@ class _Actors:
             self._work(_Actor(handle))
 
     def _end_work(self, call: Any) -> Iterator[Record]:
-        """The record of the scan, if it has one; whether more is to do is asked when that record has been looked at."""
+        """The record of the scan, if it has one; more work is handed out after that record has been looked at."""
         actor = self._working.pop(call)
         scan = actor.scans.pop(call)
         try:

@@ -1,8 +1,8 @@
-"""Work on many scans: one outcome for one kind of fault, whatever the work is and wherever it runs.
+"""Work on many scans: the same kind of fault has the same outcome in every flow and in every process.
 
 A scan is done, quarantined (it cannot be read, and that is a fault of the scan) or unreached (storage does not give or
 take it, after a second attempt; the next run takes it up again). After several unreached scans in a row the rest is
-left. What is done is in the ledger at once, so a run that ends in any way goes on where it was.
+left. What is done is in the ledger at once, so the next run goes on from there, however this one ends.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Before it begins with a scan it asks whether the rest is to be left.
 
 
 def outcome(stage: str, scan: ScanToDo, work: Callable[[], Record], keep: Callable[[Record], None]) -> Record:
-    """The record of one scan, whatever becomes of it; called where the work is done.
+    """Work on one scan and return its record, done or not; called in the process that does the work.
 
     Args:
         stage: of the ledger.
@@ -109,7 +109,7 @@ def work_through(
     logger: Logger,
     tell: Callable[[Record], None],
 ) -> dict[str, Record]:
-    """Let a worker work on scans, and show how it goes; scan -> record of each.
+    """Let a worker work on scans and show the progress; returns scan -> record.
 
     Args:
         stage: of the ledger.

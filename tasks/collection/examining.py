@@ -1,4 +1,4 @@
-"""Looking at many scans from outside, each where a header that lies can end nothing but its own process."""
+"""Reading the headers of many scans, each in an isolated process, since a false header may crash its reader."""
 
 from __future__ import annotations
 

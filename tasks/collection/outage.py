@@ -1,4 +1,4 @@
-"""What every flow does when storage does not answer: once more, then the scan is left, and after five in a row the run.
+"""What every flow does when storage does not answer: try the scan again, leave it, and after five in a row end the run.
 
 `pointcloud.storage.filesystem` has waited for a minute by then. A scan that cannot be reached or written is no fault of
 the scan: its ledger says nothing, so that the next run takes it up again, and `check_quarantine` fails the flow at its
@@ -36,7 +36,7 @@ def try_again(operation: Callable[[], T]) -> T:
 
 
 def left_sentence(uri: str) -> str:
-    """What is said of a scan that is left because others before it could not be reached."""
+    """The sentence on a scan that is left because others before it could not be reached."""
     return (
         f"scan {uri!r} was left, because {UNREACHED_IN_A_ROW} scans in a row before it could not be reached or "
         "written."
@@ -50,7 +50,7 @@ class Outage:
         self._lock, self._in_a_row = threading.Lock(), 0
 
     def note(self, unreached: bool) -> None:
-        """One scan more has ended."""
+        """Note how the next scan has ended."""
         with self._lock:
             # Once the run has ended, a scan that was still under way does not begin it again.
             if not self.ends_the_run:

@@ -1,4 +1,4 @@
-"""One plan of a collection of scans, made once for a run: which they are, who lies beside whom, what is to do."""
+"""The plan of a collection of scans, made once for a run: the scans, their neighbours, and what is to do."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Key = Callable[[str, Sequence[tuple[str, str]]], str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScanToDo:
-    """What the process that works on a scan is told: the same for one among ten and among ten thousand.
+    """What the process that works on a scan needs to know; its size does not grow with the collection.
 
     Attributes:
-        name, uri: which.
+        name, uri: of the scan.
         key: hash of all that its outcome depends on.
         error: why it is quarantined without being read, as for a header that cannot be true; empty: it is read.
         neighbours: scans whose points its tiles and halos may reach -> their URIs.
@@ -80,7 +80,7 @@ class Collection:
     remarks: tuple[str, ...] = ()
 
     def to_do(self, scan: str) -> ScanToDo:
-        """What the process that works on a scan is told."""
+        """What the process that works on a scan needs to know."""
         beside = self.neighbours.get(scan, [])
         return ScanToDo(
             name=scan,
@@ -199,7 +199,7 @@ examine_scans = stage_task("examine scans")(plan_collection)
 
 
 def choose(sources: Sequence[inputs.Source], only: Sequence[str]) -> list[str]:
-    """The names of the scans that names and globs mean, a `*` being also a slash; all where there are none.
+    """The names of the scans that match names or globs, in which `*` also matches a slash; all without any.
 
     Raises:
         PointloomError: one of them is the name of no scan.
@@ -223,7 +223,7 @@ def choose(sources: Sequence[inputs.Source], only: Sequence[str]) -> list[str]:
 def _note(
     out: str, stage: str, before: Mapping[str, contents.Contents], now: Mapping[str, contents.Contents]
 ) -> None:
-    """Note what the files held, for the next run; a disk that takes no note fails the run where it takes no scan."""
+    """Note what the files held, for the next run; where the disk is full, this note may be missing."""
     certain = {scan: {name: one for name, one in of.items() if one.stamp} for scan, of in now.items()}
     certain = {scan: of for scan, of in certain.items() if of}
     if certain != before:
@@ -232,7 +232,7 @@ def _note(
 
 
 def _meets(header: ScanHeader | None, window: Window) -> bool:
-    """Whether a scan may have points in the window; what cannot be told may."""
+    """Whether a scan may have points in the window; True where its header does not tell."""
     if header is None or header.bounds is None or not np.isfinite(header.bounds).all():
         return True
     low, high = header.bounds[:, :2]

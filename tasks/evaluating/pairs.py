@@ -29,7 +29,7 @@ def find_pairs(
 ) -> tuple[Pair, ...]:
     """Pair labelled clouds with truth, and with the delivered scans and another version if given, by name.
 
-    The format is no part of a name. Of several with one name that of the same format is taken.
+    The format is not part of the name. Of several files with one name the one of the same format is taken.
 
     Raises:
         StorageError: nothing at a path.

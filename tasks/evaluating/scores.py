@@ -51,7 +51,7 @@ class ScanScores:
 
 
 def total(scores: Sequence[ScanScores]) -> ScanScores:
-    """Of all scans together."""
+    """The sum over all scans."""
     others = [each.against for each in scores if each.against is not None]
     return ScanScores(
         ALL,

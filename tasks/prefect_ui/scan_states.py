@@ -44,7 +44,7 @@ class Progress:
         )
 
     def step(self, done: int | None = None) -> None:
-        """One step more, or `done` steps in all."""
+        """Count one step more, or set the count to `done`."""
         self._done = self._done + 1 if done is None else done
         is_due = time.monotonic() - self._shown >= _PROGRESS_SECONDS or self._done >= self._total
         if self._id is not None and is_due:
@@ -93,7 +93,7 @@ class ScanStates:
         )
 
     def set(self, scan: str, state: str, record: Record | None = None, tiles: TileRuns | None = None) -> None:
-        """A scan has got into another state; with a record it is finished, with tiles the map can show them."""
+        """Set the state of a scan; a record says that it is finished, tiles let the map show them."""
         with self._lock:
             self._states[scan] = state
             if tiles is not None:
@@ -126,7 +126,7 @@ class ScanStates:
         return as_data_uri(draw_map(self._boxes, self._states, self._tiles))
 
     def _rows(self) -> list[dict[str, Any]]:
-        """What needs a look first, then what is at work, then the rest; sums where there are many."""
+        """Rows of scans that need a look, then of those at work, then the rest; sums where there are many."""
         rank = {QUARANTINED: 0, UNREACHED: 0, CUTTING: 1, READING: 1}
         scans = sorted(self._states, key=lambda scan: (rank.get(self._states[scan], 2), scan))
         rows = [_row(scan, self._states[scan], self._records.get(scan)) for scan in scans[:_SHOWN_ROWS]]
@@ -137,7 +137,7 @@ class ScanStates:
 
 
 def _shown(show: Callable[[], _T]) -> _T | None:
-    """What `show` returns; None where it fails, which is said: no run fails for a table or a picture in the UI."""
+    """What `show` returns; None where it fails, which is logged: a failing table or picture does not fail the run."""
     try:
         return show()
     except Exception as error:  # noqa: BLE001  # of Prefect's client, of the server, of drawing

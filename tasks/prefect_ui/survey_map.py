@@ -1,4 +1,4 @@
-"""A map of scans and their tiles by state, as lidR's catalogue draws it: one picture, no library, no browser needed."""
+"""A map of scans and their tiles by state, as lidR's catalogue draws it, written as SVG without a library."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TileRuns:
 
     @staticmethod
     def of(tiles: np.ndarray, size: float) -> TileRuns:
-        """Of tiles (T, 2), T ≥ 1, (i, j) each, in any order and as often as wished."""
+        """Make runs of tiles (T, 2), T ≥ 1, (i, j) each, in any order; repeated tiles count once."""
         j, i = np.unique(tiles[:, ::-1], axis=0).astype(int).T
         breaks = np.flatnonzero((np.diff(j) != 0) | (np.diff(i) != 1))
         first, last = np.append(0, breaks + 1), np.append(breaks, len(i) - 1)
@@ -57,7 +57,7 @@ class TileRuns:
                 yield i * self.size, j * self.size, (end + 1) * self.size, (j + 1) * self.size
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The runs as types that JSON has."""
         return asdict(self)
 
     @staticmethod
@@ -67,7 +67,7 @@ class TileRuns:
 
 
 def boxes_of(headers: Mapping[str, ScanHeader]) -> dict[str, Box]:
-    """Where scans lie, of those whose headers tell."""
+    """Bounds of the scans whose headers hold them."""
     found = {}
     for scan, header in headers.items():
         if header.bounds is not None and np.isfinite(header.bounds).all():
@@ -102,7 +102,7 @@ def draw_map(
 
 
 def _gathered(boxes: Mapping[str, Box], states: Mapping[str, str]) -> tuple[dict[str, Box], dict[str, str]]:
-    """Scans that lie close together as one each, in the state of the one that most needs a look."""
+    """Scans that lie close together joined into one, in the state of the one that most needs a look."""
     side = int(_MOST_SHAPES**0.5)
     ground = np.array(list(boxes.values())).reshape(-1, 2, 2)
     centres = ground.mean(axis=1)
@@ -155,5 +155,5 @@ def draw_boxes(boxes: Sequence[tuple[Box, str, str]], legend: Sequence[tuple[str
 
 
 def as_data_uri(svg: str) -> str:
-    """A picture as an address, so that it needs no place to be kept."""
+    """A picture as a data URI, so that it need not be stored elsewhere."""
     return f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}"

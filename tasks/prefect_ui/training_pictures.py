@@ -28,7 +28,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves over one pair of axes; `high` is the upper end, None that of the values."""
+    """Curves over one pair of axes; `high` is the upper end, None for the largest value."""
 
     title: str
     lines: Sequence[Line]

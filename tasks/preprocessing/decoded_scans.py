@@ -1,4 +1,4 @@
-"""The scans that a run has decoded: each once, shared by those that need it, deleted when none does."""
+"""The scans that a run has decoded: each once, shared by all scans that need it, deleted when no scan does."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class DecodedScans:
         return own, [decoded for decoded in found.values() if isinstance(decoded, DecodedScan)]
 
     def release(self, scan: str) -> None:
-        """A scan is cut, or cannot be: decoded scans that no other waits for are removed."""
+        """Note that a scan is cut, or cannot be; decoded scans that no other scan waits for are removed."""
         with self._lock:
             self._users.subtract(self._needed[scan])
             unused = [each for each in self._needed[scan] if self._users[each] == 0 and each in self._found]

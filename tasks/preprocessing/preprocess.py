@@ -1,4 +1,4 @@
-"""Scans to a blocks dataset: one Prefect task cuts all scans that are to do, then one makes the dataset exist."""
+"""Scans to a blocks dataset: one Prefect task cuts all scans that are to do, then another writes the manifest."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STAGE = "preprocess"
 
 
 def key_for(config: PreprocessConfig) -> Key:
-    """What gives the hash of all that a scan's blocks depend on."""
+    """A function that gives the hash of all that a scan's blocks depend on."""
     settings = config.to_dict()
 
     def key(content: str, neighbours: Sequence[tuple[str, str]]) -> str:
@@ -139,7 +139,7 @@ def _cut(
 
 
 def _tiles(decoded: DecodedScan, config: PreprocessConfig) -> TileRuns:
-    """Where a scan has points; the tiles at its edge it may share with its neighbours."""
+    """The tiles in which a scan has points; those at its edge may be shared with its neighbours."""
     size = config.block_config.tile_size_m / metres_per_unit(decoded.crs)[0]
     return TileRuns.of(decoded.cells[:, :2] // config.block_config.overlap, size)
 
@@ -151,7 +151,7 @@ def write_manifest(
     config: PreprocessConfig,
     gone: Mapping[str, ledger.Record],
 ) -> store.Manifest:
-    """Make the dataset exist, from the records of its scans; what is left of scans that are gone is removed.
+    """Write the manifest from the records of the scans, and remove the shards of scans that are gone.
 
     Raises:
         PointloomError: not one scan could be read; nothing is written then.

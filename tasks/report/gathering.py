@@ -14,7 +14,7 @@ class GatheredView:
     """Takes a scan chunk by chunk, and keeps at most `max_points` of its points.
 
     Every point is drawn a number with a fixed seed, and those with the lowest numbers are kept, in the order of the
-    scan. So each point has the same chance wherever it lies, nobody needs to know beforehand how many there are, and
+    scan. So each point has the same chance wherever it lies, the number of points need not be known beforehand, and
     the sample is the same on every call, however the chunks are cut. Every n-th point would follow the scan lines.
     """
 

@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML text that never asks the network for anything."""
+"""The page: one HTML text with all it needs, which makes no request to the network."""
 
 from __future__ import annotations
 

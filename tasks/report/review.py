@@ -1,4 +1,4 @@
-"""The page of a segment run, for the morning after: what was labelled, how sure, and where somebody should look."""
+"""The page about a segment run: what was labelled, how sure the labels are, and which places to look at."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def render(review: Review, salvage: Salvage) -> str:
 
 
 def compare(record: Record, training: Seen | None) -> list[tuple[str, str, str]]:
-    """What it is, what the training saw, what a scan is: a row for each that both know."""
+    """Rows of quantity, range of the training, range of a scan; one for each quantity that both have."""
     try:
         here = Seen.from_dict(record.details["seen"])
     except (KeyError, TypeError, SchemaError):  # of a Pointloom before this one

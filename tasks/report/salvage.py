@@ -1,4 +1,4 @@
-"""A page whose pieces may fail: what fails is said, the rest is there, and no run fails for it."""
+"""A page whose parts may fail: a sentence names the part that fails, the others are shown, and the run goes on."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Salvage:
 
 
 def page_line(uri: str) -> str:
-    """What the command line says last of a page that `Salvage.page` was to write."""
+    """The last line of the command on a page that `Salvage.page` was to write."""
     try:
         written = files.exists(uri)
     except StorageError:

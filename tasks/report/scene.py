@@ -1,4 +1,4 @@
-"""The scan in three dimensions: a thinned cloud one can turn, coloured in several ways."""
+"""The 3-D view of a scan: a thinned cloud that can be turned and coloured in several ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page says in words: key figures as tiles, and plainly what is not scored or not there."""
+"""The words of the page: key figures as tiles, and sentences on what is not scored or missing."""
 
 from __future__ import annotations
 

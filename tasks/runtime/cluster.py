@@ -97,7 +97,7 @@ _POLL_SECONDS = 1.0
 
 
 def await_room(num_workers: int, resources: dict[str, int], limit_s: float) -> None:
-    """Wait until the cluster that Ray is connected to has what is needed, an autoscaled one being asked to grow.
+    """Wait until the connected Ray cluster has the resources needed; an autoscaled one is asked to grow.
 
     CPUs and GPUs that others use now count as room: Ray Train waits for them.
 

@@ -1,4 +1,4 @@
-"""The settings of Prefect, Ray and OpenMP that every process of Pointloom runs with, said once.
+"""The settings of Prefect, Ray and OpenMP that every process of Pointloom runs with, in one place.
 
 What the user has set wins, but for the proxy: it never sees requests to this machine. Set them before Prefect, Ray or
 torch is imported, which read some of them then.
@@ -49,7 +49,7 @@ def set_defaults(*settings: Mapping[str, str]) -> None:
 
 
 def names_of_this_machine() -> list[str]:
-    """The names and addresses under which this machine's own servers are asked: Ray uses those of its network too."""
+    """The names and addresses by which servers on this machine are reached; Ray also uses those of its network."""
     families = (socket.AF_INET, socket.AF_INET6)
     found = [
         a.address for addresses in psutil.net_if_addrs().values() for a in addresses if a.family in families
@@ -59,7 +59,7 @@ def names_of_this_machine() -> list[str]:
 
 
 def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """NO_PROXY in both spellings: what an environment already says, and the names of this machine."""
+    """NO_PROXY and no_proxy: what an environment already holds, and the names of this machine."""
     named = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
     hosts = [host for host in (part.strip() for part in named.split(",")) if host]
     value = ",".join(dict.fromkeys([*hosts, *names_of_this_machine()]))

@@ -1,4 +1,4 @@
-"""Processes that may die: what decodes files of unknown origin runs in one, under a limit of memory and of time.
+"""Isolated processes in which files of unknown origin are decoded, under limits of memory and of time.
 
 A decoder can panic, abort, run for ever or ask for all the memory there is. In a process of its own that ends
 the call it happened in and nothing else; the next call gets a new process.
@@ -36,7 +36,7 @@ _ENDING_SECONDS = 5.0
 
 
 class IsolatedProcesses:
-    """Some processes that calls are made in, each in one at a time; for use by several threads.
+    """A pool of processes, each of which runs one call at a time; for use by several threads.
 
     Args:
         num_processes: calls that can run at once.
@@ -80,7 +80,7 @@ class IsolatedProcesses:
         return result
 
     def prepare(self, module: str) -> threading.Thread:
-        """Let a process begin to import what calls will need; the thread that ends when it has."""
+        """Let a process import what calls will need; returns a thread that ends when it has."""
 
         def begin() -> None:
             with suppress(PointloomError):  # the first call that matters says what is wrong
@@ -189,7 +189,7 @@ class _Process:
 
 
 def scratch_sentence(error: OSError) -> str:
-    """What to do about a disk for temporary files that fails."""
+    """The sentence on a disk for temporary files that fails."""
     reason = first_line(error)
     return (
         f"this machine's temporary files cannot be kept in {tempfile.gettempdir()!r}: {reason}; make room there, or "
@@ -224,7 +224,7 @@ def _end_with_the_other_side(handle: int) -> None:
 
 
 def serve(handle: int, memory_mb: int, threads: int | None) -> None:
-    """What a process does: calls, one after the other, until nobody listens."""
+    """The loop of a process: it runs calls one after the other, until the process that sends them has ended."""
     _end_with_the_other_side(handle)
     if threads is not None:
         _bound_threads(threads)

@@ -1,4 +1,4 @@
-"""Whether a Ray cluster answers where RAY_ADDRESS says, asked before Ray is: Ray itself tries for minutes."""
+"""Whether a Ray cluster answers at RAY_ADDRESS; asked before Ray connects, since Ray itself tries for minutes."""
 
 from __future__ import annotations
 

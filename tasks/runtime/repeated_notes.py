@@ -1,4 +1,4 @@
-"""Notes on scans that many scans of a collection have in common, as where all came from one program."""
+"""Notes that many scans of a collection share, for instance because all come from one program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class RepeatedNotes:
         self._num_scans: Counter[str] = Counter()
 
     def say(self, logger: logging.Logger | logging.LoggerAdapter[Any], scan: str, note: str) -> None:
-        """Log what is noted of a scan, unless it was noted of another before."""
+        """Log a note on a scan, unless it was logged for another scan before."""
         self._num_scans[note] += 1
         if self._num_scans[note] == 1:
             logger.info("%s: %s", scan, note)

@@ -41,7 +41,7 @@ class Sample:
     Attributes:
         scan: its name.
         points: labelled, those of whole blocks.
-        seconds: that they took, with their share of decoding; what is written, and start-up, are no part of it.
+        seconds: that they took, with their share of decoding, without writing and start-up.
         device: "CPUs" or "GPU" of this machine.
     """
 
@@ -156,7 +156,7 @@ def _duration(seconds: float) -> str:
 
 
 class _Enough(Exception):
-    """Long enough was measured."""
+    """Raised when the measurement has taken long enough."""
 
 
 def _measure(labeller: ScanLabeller, sample: ScanToDo, config: BlockConfig) -> Sample:

@@ -1,4 +1,4 @@
-"""What the report of the last run was made from: where nothing has changed since, ten thousand maps are not read again.
+"""What the report of the last run was made from: where nothing has changed, the maps of all scans are not read again.
 
 It lies beside the ledger, `<folder>/ledger/segment.report.json`, and is no more than a hint: without it, or where it is
 damaged, the report is made.

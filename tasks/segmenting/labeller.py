@@ -1,4 +1,4 @@
-"""One scan from its file to its labelled cloud: what an actor and the measuring of a sample have in common."""
+"""From the file of a scan to its labelled cloud; used by the actors and by the estimate, which measures a sample."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class ScanLabeller:
         return decoded, neighbours
 
     def assumed(self, decoded: DecodedScan) -> list[str]:
-        """What a scan does not carry, and the network is shown all the same, a sentence each."""
+        """Sentences on attributes that a scan lacks and that are assumed for the network."""
         needed = {name for feature in self.predictor.checkpoint.features for name in FEATURES[feature][0]}
         if (
             needed.isdisjoint(RETURNS)
@@ -183,9 +183,9 @@ class ScanLabeller:
         return {"seen": None if seen is None else seen.to_dict(), "drift": drift}
 
     def rehearse(self) -> None:
-        """Label a small scan and forget it: what is loaded on first use is then no part of the first scan's time.
+        """Label a small scan and discard it, so that loading on first use does not count in the time of the first scan.
 
-        What is wrong with it, as on a full disk, the first scan will say.
+        An error, as on a full disk, is left to the first scan to report.
         """
         with (
             suppress(PointloomError, OSError),

@@ -1,4 +1,4 @@
-"""In the morning: one page about a segment run, and the polygons of what somebody should look at."""
+"""One page about a segment run, and polygons of the places to look at."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _READERS = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewOptions:
-    """What is worth a look, and what the machines cost.
+    """Which places are worth a look, and what the machines cost.
 
     Attributes:
         below: tiles with a smaller mean confidence are among the polygons to review.
@@ -71,7 +71,7 @@ class _Gathered:
 def write_report(
     collection: Collection, records: Sequence[ledger.Record], job: SegmentJob, options: ReviewOptions, seconds: float
 ) -> str:  # fmt: skip
-    """Write report.html and the polygons to review beside the labelled clouds, and show the short of it in Prefect.
+    """Write report.html and the polygons to review beside the labelled clouds, and show a summary in Prefect.
 
     Args:
         collection: of the run, as it was planned.
@@ -172,7 +172,7 @@ def _page(
 def _whole_scans(
     records: Sequence[ledger.Record], boxes: Mapping[str, Box], headers: Mapping[str, ScanHeader], salvage: Salvage
 ) -> list[pa.Table]:  # fmt: skip
-    """Those to review as a whole: not labelled, or unlike the training, and known where they lie."""
+    """Scans to review as a whole: not labelled, or unlike the training; only those whose place is known."""
     tables = []
     for record in records:
         why = record.error or " ".join(record.details.get("drift", []))
@@ -282,7 +282,7 @@ def _figures(
 
 
 def _stages(now: Sequence[ledger.Record]) -> str:
-    """Where the actors' time went, in words."""
+    """How long each stage of the actors took, in words."""
     stages: dict[str, float] = {}
     for record in now:
         for stage, seconds in record.details.get("stages", {}).items():

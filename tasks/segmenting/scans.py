@@ -1,4 +1,4 @@
-"""Which scans a run of segment works on: its own labelled clouds are none."""
+"""Which scans a run of segment works on; its own labelled clouds are left out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def find_scans(
     cloud_format: str = "same",
     report: Callable[[str], None] = lambda _: None,
 ) -> list[inputs.Source]:
-    """The scans of any format that paths, folders and globs mean, but those of an out folder within such a folder.
+    """The scans that match paths, folders and globs, without those of an out folder that lies in such a folder.
 
     Args:
         cloud_format: of the labelled clouds, one of `pointcloud.labelling.options.FORMATS`.

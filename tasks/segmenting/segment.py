@@ -92,7 +92,7 @@ def _check_doubtful(scheme: LabelScheme, options: LabelOptions) -> None:
 
 
 def foresee(collection: Collection, job: SegmentJob) -> str:
-    """What the headers tell of scans that cannot be labelled with these codes, a sentence; empty when all can."""
+    """A sentence on scans that, by their headers, cannot be labelled with these codes; empty when all can."""
     scheme = job.options.scheme(job.record.label_scheme)
     headers = [collection.headers[scan] for scan in collection.plan.todo if scan in collection.headers]
     small = [header.uri for header in headers if not fits(header.dimensions, scheme, job.options)]
@@ -106,7 +106,7 @@ def foresee(collection: Collection, job: SegmentJob) -> str:
 
 
 def _ray_options(job: SegmentJob, num_actors: int) -> dict[str, Any]:
-    """What Ray is told of each actor."""
+    """Ray's options for each actor."""
     return {
         "num_cpus": job.cpus_per_actor,
         "num_gpus": int(job.gpu),
@@ -133,7 +133,7 @@ def actors_prepared(job: SegmentJob, num_scans: int) -> Iterator[list[Any]]:
 
 @stage_task("segment scans")
 def segment_scans(collection: Collection, job: SegmentJob, ahead: Sequence[Any] = ()) -> list[ledger.Record]:
-    """Label every scan that the plan names; the record of each scan there is, bad ones quarantined.
+    """Label every scan that the plan names; returns the records of all scans, bad ones as quarantined.
 
     Args:
         collection: with the plan.

@@ -1,4 +1,4 @@
-"""Studies: many trainings on Ray, some at a time, each kept when it is finished, and one table of them all."""
+"""Studies: many trainings on Ray, several at once, each kept when it is finished, and one table of them all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Training:
     Attributes:
         name: of the row.
         group: rows of a group are compared with each other.
-        about: what is special about it, for people.
+        about: what is special about it, in words.
         job: the training.
     """
 

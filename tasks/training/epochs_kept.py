@@ -73,7 +73,7 @@ class TrainRun:
         return next(filter(_is_complete, reversed(self._epochs())), None)
 
     def epochs_done(self) -> int:
-        """How many epochs the training has behind it, by its newest complete one."""
+        """How many epochs of the training are done, by its newest complete one."""
         newest = self.newest()
         return 0 if newest is None else _number(newest)
 

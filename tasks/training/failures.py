@@ -22,7 +22,7 @@ _MAX_LENGTH = 300
 
 
 class Stopped(PointloomError):
-    """A training that another try cannot save."""
+    """A failure that would happen again on another try."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Brings epochs to the trackers, each in a thread of its own: one that is slow or gone delays nothing else."""
+"""Sends epochs to the trackers, each from a thread of its own: a slow or lost tracker delays nothing else."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Recorder:
         self._news.set()
 
     def end(self, failed: bool) -> None:
-        """No epoch follows; returns at once."""
+        """Note that no epoch follows; returns at once."""
         self._failed, self._ended = failed, True
         self._news.set()
 
@@ -122,7 +122,7 @@ class Recorder:
 def recorders(
     uri: str, name: str, settings: dict[str, Any], names: Sequence[str], logger: Any
 ) -> list[Recorder]:
-    """What records a training beside Prefect; what cannot be had is named in the log, and the training goes on.
+    """The recorders of a training beside Prefect; those that cannot be used are named in the log.
 
     Args:
         uri: for TensorBoard files.

@@ -64,7 +64,7 @@ class Relay:
         self._watch, self._progress, self._recorders = watch, progress, recorders
 
     def run(self, ended: threading.Event) -> None:
-        """Take what comes until `ended` is set and nothing is left."""
+        """Pass on what arrives until `ended` is set and the queue is empty."""
         while True:
             last = ended.is_set()
             try:

@@ -28,7 +28,7 @@ from tasks.training.result import checkpoint_of, finished_checkpoint, keep_best_
 
 
 def check_dataset(dataset: str, features: tuple[str, ...]) -> tuple[store.Manifest, tuple[str, ...]]:
-    """The manifest, once its scans are seen to give the features, and these; none: those that suit the dataset.
+    """The manifest, and the features, which its scans can give; without any, those that suit the dataset.
 
     Raises:
         PointloomError: no dataset there; a feature its scans lack.
