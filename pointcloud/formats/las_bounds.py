@@ -67,7 +67,7 @@ def distance_beyond(bounds: np.ndarray, points: np.ndarray) -> float:
     """How far points (n, 3) lie outside of bounds (2, 3), CRS units; 0 where it is no more than rounding explains."""
     beyond = np.maximum(bounds[0] - points, points - bounds[1]).max(axis=0, initial=0.0)
     tolerance = np.maximum(_TOLERANCE * (bounds[1] - bounds[0]), _TOLERANCE_UNITS)
-    # NaN coordinates are found, and said, by whoever reads the points.
+    # NaN coordinates are found and reported where the points are read.
     return float(np.where(beyond > tolerance, beyond, 0.0).max())
 
 

@@ -33,7 +33,7 @@ _REPORTED_LINES = 10  # per file: a file that is no S3DIS file at all must not f
 
 def is_room(uri: str) -> bool:
     """Whether a folder looks like an S3DIS room: it has a folder `Annotations`."""
-    # Below a glob there is nothing, and to look there would name a place that nobody gave.
+    # Nothing lies below a glob, and an error would name a place that the user did not give.
     return not inputs.is_glob(uri) and storage.exists(storage.join(uri, _ANNOTATIONS))
 
 

@@ -40,7 +40,7 @@ from pointcloud.storage import files
 FOLDER = ".lock"
 _BEAT_SECONDS = 10.0
 _STALE_SECONDS = 60.0
-# A claim this young may be that of somebody who is only looking; older ones have the lock.
+# A claim this young may be that of a run that is still trying; older ones have the lock.
 _LOOKING_SECONDS = 3.0
 _POLL_SECONDS = (0.3, 1.2)
 _LOG = logging.getLogger(__name__)

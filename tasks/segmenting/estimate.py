@@ -103,7 +103,7 @@ def measure_sample(collection: Collection, job: SegmentJob) -> Sample | str:
     from tasks.segmenting.labeller import ScanLabeller
 
     logger, threads, sizes = get_run_logger(), torch.get_num_threads(), _sizes(collection)
-    # The smallest that says something; of smaller ones the largest says most.
+    # The smallest scan that is large enough for a measurement; if all are smaller, the largest.
     order = sorted(sizes, key=lambda scan: (sizes[scan] < _ENOUGH_POINTS, abs(sizes[scan] - _ENOUGH_POINTS)))
     why = "no scan has a header that tells its points."
     logger.info("No scan is labelled yet with this checkpoint and these settings: a sample is measured.")
