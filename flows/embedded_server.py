@@ -52,9 +52,9 @@ def run(
     starts, so that a wrong path or a server that does not answer is one sentence at once.
 
     Args:
-        check: of the parameters. Raises PointloomError.
-        flow: that is run with them.
-        parameters: of the flow.
+        check: checks the parameters. Raises PointloomError.
+        flow: the flow to run.
+        parameters: the parameters of the flow.
         prepared: what the flow needs besides, entered while the embedded server starts; it ends after the flow.
 
     Raises:

@@ -45,7 +45,7 @@ class Augmentation:
         thinning: half of the blocks lose points at random, of up to so many one is left.
         return_drop: the probability that of each pulse the first return and the last are left, or the first alone, as
             other scanners record them.
-        ground_window_m: that heights are counted in.
+        ground_window_m: window in which heights count from the lowest point, metres.
         colour_drop: the probability that a block loses its colours, where rgb is a feature (PointNeXt, 2022).
         channel_drop: the probability of every other channel but xyz to be 0 in a block.
     """

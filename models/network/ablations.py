@@ -21,8 +21,8 @@ class Row:
 
     Attributes:
         name: to choose it by.
-        group: what it is compared within.
-        about: what is changed, for people.
+        group: group of rows that it is compared with.
+        about: what is changed, in words.
         change: the reference network -> this row's.
     """
 

@@ -82,7 +82,7 @@ def nearest_points(coordinates: Tensor, bounds: list[int], reach: int) -> Tensor
     Args:
         coordinates: (P, D) of all blocks' points, block after block.
         bounds: (B + 1) first row of every block, and P.
-        reach: how many.
+        reach: number of nearest points, R.
 
     Returns:
         (P, R) int32 rows of coordinates, nearest first; in blocks of fewer points the last is repeated.

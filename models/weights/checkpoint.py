@@ -57,8 +57,8 @@ class Checkpoint:
         network: the architecture.
         state: the weights, name -> tensor; empty when only the record was read.
         block_config: the sizes of the blocks that it learnt from.
-        label_scheme: its classes.
-        features: its input channels, by name.
+        label_scheme: the classes of the network.
+        features: the input channels of the network, by name.
         statistics: mean and standard deviation that standardise the input.
         metrics: validation scores of these weights.
         history: one record per epoch of training.

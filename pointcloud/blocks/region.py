@@ -66,8 +66,8 @@ def read_region(
         region: place on the grid.
         decoded_scans: the scan and its neighbours, in the order of their names: the same points for every reader.
         ground: of these scans.
-        scan: whose tiles are to be cut.
-        scheme: of the labels, None for none.
+        scan: the scan whose tiles are to be cut.
+        scheme: label scheme of the labels; None: no labels are read.
     """
     own = next(n for n, decoded in enumerate(decoded_scans) if decoded.scan == scan)
     grid = Grid.of(config, decoded_scans[own].crs)

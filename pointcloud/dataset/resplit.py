@@ -39,7 +39,7 @@ class PlaceSums:
     """What adds up over the blocks of one place.
 
     Attributes:
-        num_blocks: how many.
+        num_blocks: number of blocks.
         class_counts: (C,) int64, labelled core points by class.
         moments: standardised column -> number, sum and sum of squares over all points, halo included.
         scans: with points in the core; more than one where the tile crosses from one scan into another.

@@ -51,7 +51,7 @@ def find_array(uri: str, open_stream: Callable[[], IO[bytes]], size: int, expect
     Args:
         uri: the file, for the message.
         open_stream: opens the array's bytes.
-        size: how many there are.
+        size: number of these bytes.
         expected: what a sound file is, for the message.
 
     Raises:

@@ -201,7 +201,7 @@ class _Sums:
 
     Attributes:
         corners: (2, 3) smallest and largest coordinates of the points read, CRS units.
-        num_read: how many they are.
+        num_read: number of points read.
         num_wrong_returns: how many of them have return numbers that cannot be.
         largest: attribute -> its largest value, of those that may be there and never filled.
         ground: that they cover; None where only a sample is read, or the header has no bounds.

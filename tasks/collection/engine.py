@@ -40,7 +40,7 @@ def outcome(stage: str, scan: ScanToDo, work: Callable[[], Record], keep: Callab
 
     Args:
         stage: of the ledger.
-        scan: which.
+        scan: the scan to work on.
         work: the record of the scan when it is done. Raises ScanError where it cannot be read, and StorageError.
         keep: puts a record into the ledger. Raises StorageError.
     """

@@ -155,7 +155,9 @@ def confidence_panel(scan: ScanView, grid: Grid, unit: str) -> Panel | None:
         return None
     colours = colouring.of_confidence()
     figure = _figure(grid, grid.raster_of_means(scan.confidence), colours, unit)
-    return Panel("Confidence from above", "Mean of a cell's points; bright is doubt.", figure, colours)
+    return Panel(
+        "Confidence from above", "Mean of a cell's points; bright places are doubtful.", figure, colours
+    )
 
 
 def _round_side(side: float) -> float:

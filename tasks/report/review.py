@@ -176,7 +176,7 @@ def _in_figures(found: Range) -> str:
 
 
 def doubt_colours(confidences: np.ndarray) -> list[str]:
-    """Colours of mean confidences: bright is doubt."""
+    """Colours of mean confidences: bright places are doubtful."""
     doubt = (1 - np.asarray(confidences, np.float64)) / (1 - _CALM_CONFIDENCE)
     return list(sample_colorscale(sequential.Cividis, doubt.clip(0, 1).tolist()))
 

@@ -29,7 +29,8 @@ class SegmentJob:
         identity: `models.weights.checkpoint.fingerprint` of it when the run was planned: no other is used.
         record: what it says of itself, without weights.
         out: folder or URI of the labelled clouds.
-        num_actors, cpus_per_actor: how many, and the CPUs of each.
+        num_actors: number of actors.
+        cpus_per_actor: CPUs of each actor.
         memory_mb, time_limit_s: what decoding a scan may take, see `tasks.runtime.isolation`.
         config: how blocks are cut, as the checkpoint and the options say.
         options: how points are voted on, which may change, what is written.

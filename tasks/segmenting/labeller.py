@@ -45,7 +45,7 @@ class ScanLabeller:
 
     Args:
         job: its checkpoint is read here, and must still be the one that the job was planned with.
-        num_scans: that are worked on at once, at most.
+        num_scans: largest number of scans that are worked on at once.
         device: where the network runs; None: a GPU where there is one.
 
     Attributes:

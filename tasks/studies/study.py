@@ -35,7 +35,7 @@ class Training:
     """One row of a study.
 
     Attributes:
-        name: of the row.
+        name: name of the row.
         group: rows of a group are compared with each other.
         about: what is special about it, in words.
         job: the training.

@@ -18,9 +18,11 @@ class TrainJob:
     Attributes:
         dataset: folder or URI of the blocks.
         out: folder or URI of the checkpoint.
-        network, features, training: what is trained, on which channels of a point, and how.
-        num_workers: Ray workers.
-        cpus_per_worker: CPUs of each.
+        network: the network that is trained.
+        features: its input channels, by name.
+        training: how it is trained.
+        num_workers: number of Ray workers.
+        cpus_per_worker: CPUs of each Ray worker.
         wait_s: how long a Ray cluster may take until it has room for them, or for `min_workers` of them.
         fresh: train anew, also where a finished training with these settings is found.
         split_file: URI of another split of the blocks than their own (`pointcloud.dataset.resplit`).
