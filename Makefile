@@ -78,7 +78,7 @@ demo: $(STAMP)  ## preprocess, train, segment and evaluate a real scan; a few mi
 S3DIS ?= Stanford3dDataset_v1.2
 TABLE1 ?= table1
 TABLE1_ARGS ?=
-table1: $(STAMP)  ## the paper's ablation table, for who owns S3DIS: make table1 S3DIS=Stanford3dDataset_v1.2
+table1: $(STAMP)  ## the paper's ablation table, with the S3DIS dataset: make table1 S3DIS=Stanford3dDataset_v1.2
 	@mkdir -p "$(PREFECT_HOME)"
 	@$(PY) -m flows preprocess --scans "$(S3DIS)" --out "$(TABLE1)/blocks" --label-scheme s3dis --tile-size-m 1 \
 		--halo-m 0 --overlap 2 --no-thin --max-points 1000000 --sample-points 4096 --min-points 100 \
@@ -131,7 +131,7 @@ up: $(STAMP)  ## start a Prefect server, a process worker and the deployments of
 down: $(STAMP)  ## end what `make up` started, and nothing else
 	@$(PY) -m infra.local_services down
 
-status: $(STAMP)  ## what of it is running
+status: $(STAMP)  ## which of these services run
 	@$(PY) -m infra.local_services status
 
 clean:  ## remove .venv, .pointloom and the tools' caches; results of the demo are kept

@@ -1,4 +1,4 @@
-"""Where the project's figures come from: each module is a command that prints its figures and ends with JSON."""
+"""The programs that measure the project's figures: each module is a command that prints figures and ends with JSON."""
 
 import os
 

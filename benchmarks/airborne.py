@@ -1,4 +1,4 @@
-"""What the ready-made network for airborne scans is made of, and how it is trained: said once, for all benchmarks."""
+"""The ready-made network for airborne scans and how it is trained, in one place for all benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Right on places that no training saw? Leaves places out, trains on the others, and labels those that were left out.
+"""Scores on places that no training saw: leaves places out, trains on the others, and labels those left out.
 
     python -m benchmarks.by_place --data FOLDER --cache FOLDER [--folds 4 --steps 1500 --minutes 8 …]
 

@@ -1,4 +1,4 @@
-"""What a scan costs among few and among many: `python -m benchmarks.collection --scans 500 2000 10000`.
+"""What a scan costs in small and in large collections: `python -m benchmarks.collection --scans 500 2000 10000`.
 
 Makes collections of so many tiny scans, side by side on the ground, and runs the commands on them, each in a process
 of its own with an embedded Prefect server: preprocess, preprocess again with nothing to do, segment with a small

@@ -1,4 +1,4 @@
-"""What survey teams use today: a random forest on the eigenvalue features of each point's surroundings.
+"""The baseline, which many survey teams use: a random forest on the eigenvalue features of each point's surroundings.
 
 Features of Weinmann, Jutzi and Mallet, "Semantic 3D scene interpretation" (ISPRS Annals, 2014), computed by
 jakteristics in spheres of several radii around every point of the full cloud, and beside them the height above

@@ -1,4 +1,4 @@
-"""Does a checkpoint hold in hills? A labelled scan, scored as it is and laid on random hills, on every point.
+"""Scores of a checkpoint on hills: a labelled scan as it is and laid on random hills, on every point.
 
     python -m benchmarks.hills --checkpoint FOLDER --scan FILE.laz [--slopes 0.1 0.2 0.4]
 

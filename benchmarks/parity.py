@@ -1,4 +1,4 @@
-"""The reference's own logits against ours, with the graph forced to the neighbours the reference used.
+"""Logits of the public reference against those of Pointloom, on the graph that the reference used.
 
     python -m benchmarks.parity FILE.safetensors…
 

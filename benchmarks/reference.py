@@ -1,4 +1,4 @@
-"""DeepGCN as the papers define it, nothing rearranged: what the network is measured against and tested with.
+"""DeepGCN as the papers write it, without rearranged formulas; the network is measured and tested against it.
 
 Written from the definition (ICCV paper) in the layout of the published code: (B, C, N)
 features, the full N × N distance matrix, a sorted top-k, edge features for every one of the N·k edges and

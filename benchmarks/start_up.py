@@ -1,4 +1,4 @@
-"""From Enter to the first point labelled: `python -m benchmarks.start_up --rounds 3`.
+"""From the start of the command to the first point labelled: `python -m benchmarks.start_up --rounds 3`.
 
 Runs `python -m flows segment` on one small simulated scan, each time into an empty folder, and prints one JSON line:
 the seconds from the start of the command to each milestone in the round whose points were labelled first, and the

@@ -1,4 +1,4 @@
-"""Does a network know what it does not know? On the places that `benchmarks.by_place --out` left out.
+"""Whether confidence and review list find the errors, on the places that `benchmarks.by_place --out` left out.
 
     python -m benchmarks.by_place --data FOLDER --cache FOLDER --out RUNS --folds 4
     python -m benchmarks.trust --runs RUNS --data FOLDER --cache FOLDER
