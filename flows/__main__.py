@@ -66,7 +66,7 @@ COMMANDS = {
     "demo": _Command(help="Do all of it on a real scan, in minutes."),
 }
 
-# One package of each extra that nothing else brings: where it is missing, the extra is.
+# One package of each extra that no other extra installs: if it is missing, the extra is not installed.
 _PACKAGES = {
     "orchestration": ("prefect", "ray", "plotly"),
     "train": ("torch", "torch_geometric", "safetensors"),
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
         _check_extras(arguments)
         app.config = parameters_from_file(arguments)
         if _starts_a_flow(arguments):
-            # What is mistyped is said before Prefect is looked at, which takes seconds to import.
+            # Mistyped options are reported before Prefect is imported, which takes seconds.
             app.parse_args(arguments, exit_on_error=False, print_error=False)
             check_proxies()
             check_caches()

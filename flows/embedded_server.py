@@ -70,7 +70,7 @@ def run(
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_traceback)
     if not PREFECT_API_URL.value():
-        _embedded_server()  # it starts in a process of its own, beside what is prepared
+        _embedded_server()  # it starts in a process of its own, while `prepared` is entered
     with prepared(parameters), prefect_api():
         return flow(parameters)
 
@@ -193,7 +193,7 @@ class EmbeddedServer:
             [sys.executable, "-P", server_process.__file__, str(self._socket.fileno())],
             env={**PREFECT, **os.environ},
             stdin=subprocess.PIPE,
-            bufsize=0,  # closing has nothing left to write
+            bufsize=0,  # closing must not write again
             pass_fds=[self._socket.fileno()],
         )
 

@@ -30,7 +30,7 @@ def check_database(connection_url: str) -> None:
     try:
         url = urlsplit(connection_url)
         port = url.port or _POSTGRES_PORT
-    except ValueError as error:  # as a port that is no number
+    except ValueError as error:  # such as a port that is not a number
         raise PointloomError(f"Prefect's database has no URL that can be read; {_ADVICE}") from error
     if not url.scheme:
         raise PointloomError(f"Prefect's database has no URL that can be read; {_ADVICE}")
@@ -52,6 +52,6 @@ def _open_sqlite(url: SplitResult) -> None:
     if not path or path.startswith(("file:", ":memory:")) or not Path(path).exists():
         return
     with closing(sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)) as database:
-        database.execute("BEGIN IMMEDIATE")  # where the file is read-only or locked for long, this says so
+        database.execute("BEGIN IMMEDIATE")  # fails where the file is read-only or locked for long
         database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         database.execute("ROLLBACK")

@@ -172,7 +172,7 @@ def check_server(api_url: str) -> None:
     Raises:
         PointloomError: nothing answers at the URL, or something other than a Prefect server.
     """
-    import httpx  # with Prefect, which `inspect` does without
+    import httpx  # imports Prefect, which `inspect` does not need
 
     advice = "start that server, correct PREFECT_API_URL, or unset it for a server of the run's own."
     if not _is_web_address(api_url):
@@ -194,6 +194,6 @@ def check_server(api_url: str) -> None:
 def _is_web_address(url: str) -> bool:
     try:
         address = urlsplit(url)
-    except ValueError:  # as brackets that do not close
+    except ValueError:  # such as brackets that do not close
         return False
     return address.scheme in ("http", "https") and bool(address.hostname)

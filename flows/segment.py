@@ -129,7 +129,7 @@ def segment(parameters: SegmentParameters) -> list[str]:
                 lock.check()
                 write_report(collection, records, job, review, time.monotonic() - began)
             finally:
-                # Of several reasons to fail, what became of the scans says most.
+                # If several errors occur, the one about the scans is the most useful.
                 asked_for = set(choose(inputs.sources, parameters.only))
                 check_quarantine([r for r in records if r.scan in asked_for], parameters.max_quarantined)
     return [ledger.output_uri(out, record) for record in records if record.path]

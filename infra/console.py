@@ -17,6 +17,6 @@ class LastingConsole(PrefectConsoleHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record; quiet once the pipe is closed."""
-        # Rich's way to say that the pipe is broken; it has made this console quiet before.
+        # Rich raises this for a broken pipe, after it has made this console quiet.
         with suppress(SystemExit):
             super().emit(record)

@@ -214,7 +214,7 @@ def _serve(
 def _wait(service: Service, is_ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while True:
-        # Somebody else's server could answer on the port; then ours has ended.
+        # Another server could answer on the port; then the one started here has ended.
         alive = processes.running(service) is not None
         if alive and is_ready():
             return
@@ -230,7 +230,7 @@ def _wait(service: Service, is_ready: Callable[[], bool]) -> None:
 
 
 def _end(folder: Path, state: State) -> list[int]:
-    # Last come, first go: the Prefect worker can still tell the server that its runs have ended.
+    # In reverse order, so that the Prefect worker can still tell the server that its runs have ended.
     killed = [pid for service in reversed(state.services) for pid in processes.end(service, _END_SECONDS)]
     killed += processes.end_marked(state.mark, _END_SECONDS)
     (folder / "state.json").unlink(missing_ok=True)

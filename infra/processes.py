@@ -48,7 +48,7 @@ def start(name: str, command: list[str], environment: dict[str, str], log: Path,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    # Nobody waits for it here; without this Python warns of it at exit.
+    # It is not waited for here; without this Python warns about it at exit.
     process.returncode = 0
     started = psutil.Process(process.pid)
     service = Service(name, process.pid, started.create_time(), mark, str(log))
@@ -95,7 +95,7 @@ def end_marked(mark: str, seconds: float) -> list[int]:
 
 def _ask(processes: Iterable[psutil.Process]) -> None:
     for process in processes:
-        # psutil checks once more that the pid was not given to somebody else.
+        # psutil checks once more that the pid was not given to another process.
         with suppress(psutil.Error):
             process.terminate()
 

@@ -1,4 +1,4 @@
-"""Chance that is a pure function of what it is drawn for, so that tiles made apart fit together exactly."""
+"""Random numbers that depend only on the seed and the object they are for, so that separate tiles fit together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What simulated rooms are made of: coloured patches, boxes made of patches, furniture made of boxes.
+"""The objects in simulated rooms: coloured patches, boxes made of patches, furniture made of boxes.
 
 Lengths are metres, colours (red, green, blue) from 0 to 255. An object is an array (n, 6) of points:
 x y z r g b.

@@ -1,4 +1,4 @@
-"""What stands where: plots of houses, woods, meadows, orchards and halls, a pure function of (seed, x, y)."""
+"""The objects of the simulated landscape: houses, woods, meadows, orchards, halls; a function of (seed, x, y)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a laser pulse meets the simple solids the landscape is built from.
+"""Where a laser pulse meets the simple solids that the landscape is built from.
 
 A pulse is a straight line from the aircraft to a point (x, y, z) on the ground. Flight lines run along y and
 scan lines across them, so a pulse leans in x only: at height h above its ground point it is at x - slope · h.

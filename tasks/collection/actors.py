@@ -143,7 +143,7 @@ class _Actors:
     def _may_take(self, actor: _Actor, scan: ScanToDo) -> bool:
         if not actor.scans:
             return True
-        # A scan over which an actor ended is worked on alone, so that no other is taken for the cause.
+        # A scan over which an actor ended is worked on alone, so that no other scan can be the cause next time.
         together = [*actor.scans.values(), scan]
         if len(together) > self._scans_at_once or any(self._actors_ended[each.name] for each in together):
             return False

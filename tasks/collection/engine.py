@@ -21,7 +21,7 @@ from tasks.collection.outage import UNREACHED_IN_A_ROW, Outage, left_sentence, t
 from tasks.collection.plan import ScanToDo
 from tasks.runtime.isolation import scratch_sentence
 
-if TYPE_CHECKING:  # with Prefect, which the processes that work on scans do without
+if TYPE_CHECKING:  # imports Prefect, which the processes that work on scans do not need
     from tasks.prefect_ui.scan_states import ScanStates
 
 CANNOT_BEGIN = "cannot begin"
@@ -54,7 +54,7 @@ def outcome(stage: str, scan: ScanToDo, work: Callable[[], Record], keep: Callab
     try:
         return try_again(once)
     except StorageError as error:
-        # The scan may be good: its ledger says nothing, so that the next run takes it up again.
+        # The scan may be good: nothing is written to the ledger, so that the next run takes it up again.
         return failed(stage, scan, UNREACHED, str(error), began)
 
 
@@ -75,7 +75,7 @@ def _done_or_quarantined(stage: str, scan: ScanToDo, work: Callable[[], Record],
     except PointloomError as error:
         return failed(stage, scan, QUARANTINED, str(error), began)
     except Exception as error:  # noqa: BLE001
-        # A defect of ours, or too little memory: the scan is named, the others go on.
+        # An error in Pointloom, or too little memory: the scan is named, the others go on.
         reason = one_line(error).rstrip(".")
         sentence = f"scan {scan.uri!r}: working on it failed unexpectedly ({type(error).__name__}: {reason})."
         details = {"traceback": traceback.format_exc()}

@@ -52,7 +52,7 @@ class Outage:
     def note(self, unreached: bool) -> None:
         """Note how the next scan has ended."""
         with self._lock:
-            # Once the run has ended, a scan that was still under way does not begin it again.
+            # Once the run is to end, a scan that was still in work does not change that.
             if not self.ends_the_run:
                 self._in_a_row = self._in_a_row + 1 if unreached else 0
 

@@ -71,7 +71,7 @@ class DecodedScans:
             StorageError: one of them cannot be reached; asking again tries again.
         """
         scans = self._needed[scan]
-        for each in scans:  # first all that nobody is at, then wait for the others
+        for each in scans:  # first the scans that no other thread decodes, then wait for the others
             self._read(each)
         found = {each: self._found[each].result() for each in scans}
         own = found.pop(scan)

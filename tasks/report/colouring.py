@@ -25,9 +25,9 @@ FIRST = 2
 _CLEAR = "rgba(0,0,0,0)"
 _GREY = "#868e96"
 _RIGHT, _WRONG = "#8fabbf", "#d1361f"
-# On a map the calm part covers most of the ground, so it lets the page through, light or dark.
+# On a map this colour covers most of the ground, so it is transparent, for light and dark pages.
 _CALM = "rgba(125,157,181,0.4)"
-# Nought stays calm so that a single wrong point in a cell stands out from it.
+# 0 has no strong colour, so that a single wrong point in a cell stands out.
 _ERROR_RAMP = ["#f0b429", "#e8702a", "#c81e3a", "#7a0f3d"]
 _COLOUR = re.compile(r"#(?:[0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
 
@@ -107,7 +107,7 @@ def of_error_shares() -> Colouring:
 
 def of_confidence() -> Colouring:
     """Colouring of `share_codes` where a share is a confidence."""
-    # Reversed: doubt is what to look for, so doubt is bright.
+    # Reversed: the user looks for doubtful places, so these are bright.
     ramp = sample_colorscale(sequential.Cividis[::-1], 101)
     return Colouring(
         (_CLEAR, _GREY, *ramp),

@@ -6,7 +6,7 @@ import numpy as np
 
 from tasks.report.content import ScanCounts, ScanView
 
-# So much more is kept for a while: not every chunk shall end in a search through all that is kept.
+# Factor by which more points are kept for a while, so that not every chunk needs a search through all of them.
 _SLACK = 1.25
 
 

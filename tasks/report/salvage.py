@@ -36,7 +36,7 @@ class Salvage:
         """
         try:
             return piece()
-        except Exception as error:  # noqa: BLE001  # a picture may fail in any library, and no run for a picture
+        except Exception as error:  # noqa: BLE001  # a picture may fail in any library; the run must not
             self._say(what, error)
             return otherwise
 

@@ -27,7 +27,7 @@ _DEFECTS = (
     TypeError,
     AttributeError,
     LookupError,
-)  # of a program, which no advice about the cluster would mend
+)  # an error of a program, which advice about the cluster does not help
 
 
 @contextmanager

@@ -38,7 +38,7 @@ RAY = {
     "MALLOC_TRIM_THRESHOLD_": "33554432",
 }
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# What a cloud tells a machine of itself; Ray asks for it, and a proxy would answer for its own machine.
+# Addresses of the cloud's metadata about this machine; Ray reads it, and a proxy would give that of its own machine.
 _METADATA = ("169.254.169.254", "metadata.google.internal")
 
 

@@ -83,7 +83,7 @@ class IsolatedProcesses:
         """Let a process import what calls will need; returns a thread that ends when it has."""
 
         def begin() -> None:
-            with suppress(PointloomError):  # the first call that matters says what is wrong
+            with suppress(PointloomError):  # the first real call reports the error
                 self.call(_import, module)
 
         thread = threading.Thread(target=begin, daemon=True)
@@ -247,9 +247,9 @@ def serve(handle: int, memory_mb: int, threads: int | None) -> None:
         except (PointloomError, MemoryError) as error:
             result = error
         except OSError as error:
-            # What a decoder says of a file is a ScanError by now: this is the disk that parts are written to.
+            # An error of a decoder is a ScanError by now, so this one is of the disk for temporary files.
             result = StorageError(scratch_sentence(error))
-        except Exception as error:  # a defect of ours: the scan is named, the batch goes on  # noqa: BLE001
+        except Exception as error:  # an error in Pointloom: the scan is named, the batch goes on  # noqa: BLE001
             result = ScanError(f"reading it failed unexpectedly ({type(error).__name__}: {error}).")
         try:
             connection.send(result)

@@ -31,7 +31,7 @@ def check_ray_address(address: str) -> None:
     try:
         parts = urlsplit(address if "://" in address else f"ray://{address}")
         host, port = parts.hostname, parts.port
-    except ValueError:  # as brackets that do not close, or a port that is no number
+    except ValueError:  # such as brackets that do not close, or a port that is not a number
         host, port = None, None
     if not host or not port:
         raise PointloomError(
@@ -52,7 +52,7 @@ def _why_no_ray(host: str, port: int) -> str:
                 return ""
             connection.sendall(_GREETING)
             answer = b""
-            with suppress(OSError):  # it waits for something else, or hangs up
+            with suppress(OSError):  # it waits for another protocol, or closes the connection
                 while len(answer) < _FRAME_BYTES and (piece := connection.recv(_FRAME_BYTES)):
                     answer += piece
     except OSError as error:

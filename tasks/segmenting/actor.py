@@ -33,7 +33,7 @@ class ScanSegmenter:
     """Labels the scans that it is handed, in threads, and gives the record of each."""
 
     def __init__(self, job: SegmentJob) -> None:
-        # With the network: the flow, which only hands out the work, does without.
+        # They import torch, which the flow does not need: it only hands out the work.
         import torch
 
         from tasks.segmenting.labeller import ScanLabeller
@@ -43,7 +43,7 @@ class ScanSegmenter:
         try:
             self._labeller = ScanLabeller(job, SCANS_AT_ONCE)
         except PointloomError as error:
-            # The first scan brings it to the flow: Ray would put the sentence at the end of a traceback.
+            # Reported with the first scan: raised here, Ray would put the sentence at the end of a traceback.
             self._cannot_begin = str(error)
         else:
             self._cannot_begin = ""
@@ -116,7 +116,7 @@ class ScanSegmenter:
                 "mean_confidence": round(doubts.confidence, 4),
                 "area_km2": doubts.area_km2,
                 "begun": begun,
-                # Which machine was it, when one scan in a thousand looks wrong?
+                # Names the machine, for the case that one scan of many looks wrong.
                 "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
                 "settings": self._job.settings,
                 **looks,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _SAMPLE_SECONDS = 20.0
 _SAMPLES = 3  # scans that are tried
-_ENOUGH_POINTS = 50_000  # with fewer, what every scan costs once is most of what is measured
+_ENOUGH_POINTS = 50_000  # with fewer, the fixed cost of a scan is most of the time measured
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +98,7 @@ def measure_sample(collection: Collection, job: SegmentJob) -> Sample | str:
 
     Returns why there is no sample, a sentence, where there is none.
     """
-    import torch  # with the network, which no flow but this stage runs in its own process
+    import torch  # imported here, because only this stage runs the network in the process of the flow
 
     from tasks.segmenting.labeller import ScanLabeller
 
@@ -123,7 +123,7 @@ def measure_sample(collection: Collection, job: SegmentJob) -> Sample | str:
         why = str(error)
     except OSError as error:
         why = scratch_sentence(error)
-    except (RuntimeError, MemoryError) as error:  # as torch says that memory is too small
+    except (RuntimeError, MemoryError) as error:  # torch's error for too little memory
         reason = " ".join(str(error).split()).rstrip(".")
         why = f"labelling it failed unexpectedly ({type(error).__name__}: {reason})."
     finally:

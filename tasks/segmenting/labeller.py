@@ -99,7 +99,7 @@ class ScanLabeller:
             instead.get(scan.name),
         )  # fmt: skip
         for number, (other, at) in enumerate(sorted(scan.neighbours.items())):
-            # A neighbour that cannot be read, or has no point so near, gives no context; its own record says why.
+            # A neighbour that cannot be read, or has no point near enough, gives no context; its own record says why.
             with suppress(ScanError):
                 neighbours.append(
                     self._isolated.call(

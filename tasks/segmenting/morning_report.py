@@ -96,7 +96,7 @@ def write_report(
     )
     if page is None:
         with suppress(StorageError):
-            files.delete(uri)  # it tells of an earlier run
+            files.delete(uri)  # it is about an earlier run
         return ""
     written = salvage.page(uri, lambda: render(page, salvage).encode())
     if written:
@@ -206,7 +206,7 @@ def _gather(
             whole = (*low.tolist(), *high.tolist())
             gathered.scans.append(Doubtful(whole, record.details["mean_confidence"], record.scan))
             if len(gathered.tiles) <= _MOST_TILES:
-                # One more than are drawn tells that there are too many.
+                # One more than can be drawn shows that there are too many.
                 some = slice(_MOST_TILES + 1 - len(gathered.tiles))
                 gathered.tiles += [
                     Doubtful((x0, y0, x1, y1), sure, record.scan)

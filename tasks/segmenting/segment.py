@@ -146,7 +146,7 @@ def segment_scans(collection: Collection, job: SegmentJob, ahead: Sequence[Any] 
     logger, notes = get_run_logger(), RepeatedNotes()
     for why in collection.unreached.values():
         logger.warning("%s: %s", UNREACHED, why)
-    # Large scans first, so that no actor is left with one at the end; what has no header is soon over.
+    # Large scans first, so that no actor begins one at the end; a scan without a header takes no time.
     sizes = {scan: header.num_points or 0 for scan, header in collection.headers.items()}
     todo = sorted(collection.plan.todo, key=lambda scan: -sizes.get(scan, 0))
     scans = [collection.to_do(scan) for scan in todo]

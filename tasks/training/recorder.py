@@ -77,7 +77,7 @@ class Recorder:
                 "nothing is recorded in %s (%s); pip install %s", self._kind.called, error, self._kind.package
             )
             return
-        except Exception as error:  # whatever its server or client is about, the training needs neither  # noqa: BLE001
+        except Exception as error:  # any error of its server or client; the training needs neither  # noqa: BLE001
             self._logger.warning(
                 "nothing is recorded in %s: it accepts no run (%s)", self._kind.called, _line(error)
             )

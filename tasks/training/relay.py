@@ -82,7 +82,7 @@ class Relay:
             self.heard = time.monotonic()
             try:
                 self._handle(message)
-            except Exception as error:  # a server that is away for a moment must not end a night's training  # noqa: BLE001
+            except Exception as error:  # a server that does not answer for a while must not end the training  # noqa: BLE001
                 self._logger.warning("an epoch could not be shown in Prefect (%s)", error)
 
     def _handle(self, message: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def _trainer(loop: Loop, config: dict[str, Any], limit_s: float, folder: str) ->
         torch_config=TorchConfig(backend="nccl" if job.gpu else "gloo", timeout_s=_SILENCE_SECONDS),
         scaling_config=ScalingConfig(
             # A range is elastic: the training goes on with the Ray workers that a lost node leaves.
-            # (Its type is Tune's, which knows no pair; Ray Train does.)
+            # (The annotation is Tune's, which has no pair; Ray Train accepts one.)
             num_workers=(job.min_workers, job.num_workers) if job.min_workers else job.num_workers,  # type: ignore[arg-type]
             use_gpu=job.gpu,
             resources_per_worker={"CPU": job.cpus_per_worker, **({"GPU": 1} if job.gpu else {})},
@@ -71,7 +71,7 @@ def _trainer(loop: Loop, config: dict[str, Any], limit_s: float, folder: str) ->
         run_config=RunConfig(
             name=config["run"].name,
             storage_path=folder,
-            # (Its type is Tune's, which knows no controller; Ray Train does.)
+            # (The annotation is Tune's, which has no controller; Ray Train has one.)
             failure_config=FailureConfig(
                 max_failures=0,
                 controller_failure_limit=math.ceil(limit_s / start_s),  # type: ignore[call-arg]
