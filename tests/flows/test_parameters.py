@@ -99,4 +99,4 @@ def test_a_described_field_has_the_default_of_its_dataclass_unless_given() -> No
     assert TrainParameters.model_fields["k"].default == DeepGCNConfig.k
     assert TrainParameters.model_fields["num_layers"].default == 7
     assert AblateParameters.model_fields["num_layers"].default == DeepGCNConfig.num_layers
-    assert (TrainParameters.model_fields["fusion_channels"].description or "").endswith("256 unless given.")
+    assert "Unless given, 256;" in (TrainParameters.model_fields["fusion_channels"].description or "")

@@ -6,6 +6,7 @@ import os
 import sys
 import sysconfig
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,9 @@ def read(target: str, path: str, folder: str) -> tuple[str, list[str]]:
     """
     global _folder, _watching
     if not _watching:
+        import_module(
+            "torch"
+        )  # which starts a process when it is loaded; the checkpoint's reader loads it late
         sys.addaudithook(_audit)
         _watching = True
     tempfile.tempdir = folder
