@@ -41,7 +41,7 @@ def confusion(
     Raises:
         ValueError: shapes that are not (P,) and equal, values that are not integers, an index out of range.
     """
-    # Here, not above: the report reads `Scores` and has no use for torch.
+    # Imported here: the report reads `Scores` and does not need torch.
     import torch
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 

@@ -213,7 +213,7 @@ class LabelScheme:
 
 
 def _names(values: Any) -> tuple[str, ...]:
-    if isinstance(values, str):  # its letters would be taken for names
+    if isinstance(values, str):  # each of its letters would be taken for a name
         raise TypeError(f"expected a list of names, found {values!r}")
     return tuple(map(str, values))
 

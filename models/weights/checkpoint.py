@@ -195,7 +195,7 @@ def read_checkpoint(uri: str, weights: bool = True, expect: str | None = None) -
     try:
         checkpoint = _read(uri, weights)
     except PointloomError:
-        # Also the reason why weights are missing: those of the next epoch took their place.
+        # This also explains missing weights: those of the next epoch took their place.
         _check_identity(uri, expect)
         raise
     _check_identity(uri, expect)

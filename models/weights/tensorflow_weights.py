@@ -98,7 +98,7 @@ def _in_our_order(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     fusion = weights.get("fusion.nn.linear.weight")
     depth = 1 + sum(bool(re.fullmatch(r"backbone\.\d+\.conv\.nn\.linear\.weight", key)) for key in weights)
     if fusion is None or fusion.ndim != 2 or fusion.shape[1] != channels * depth * (depth + 1) // 2:
-        return weights  # not dense, or not whole, which is for others to say
+        return weights  # not dense, or not complete, which is checked elsewhere
     every_layer, turned = list(range(1, depth + 1)), dict(weights)
     for key, weight in weights.items():
         if found := re.fullmatch(r"(backbone\.(\d+)\.conv)\.(?:nn|pool)\.linear\.weight", key):

@@ -24,7 +24,7 @@ from pointcloud.grid.block_config import BlockConfig
 from pointcloud.grid.grid import Grid
 
 _SAME_HEIGHTS = 1e-5  # relative: the two feet are one unit where only heights are in them
-_MOST_CRSS = 20  # in more than this, scans that are kept apart are not searched for
+_MOST_CRSS = 20  # with more groups than this, scans that are kept apart are not searched for
 _NAMED = 3
 
 

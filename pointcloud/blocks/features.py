@@ -217,5 +217,5 @@ def _place_in_scan(block: Block) -> np.ndarray:
         )
     low, high = block.extent
     size = high - low
-    # Positions are float32: a point in the corner may lie a hair outside.
+    # Positions are float32: a point in the corner may lie slightly outside.
     return ((block.position - low) / np.where(size > 0, size, 1.0)).clip(0.0, 1.0)

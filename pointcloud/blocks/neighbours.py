@@ -31,7 +31,7 @@ def find_neighbours(headers: Mapping[str, ScanHeader], config: BlockConfig) -> d
         low, high = np.array([boxes[name][0] for name in names]), np.array([boxes[name][1] for name in names])
         try:
             reach = common.reach(config)
-        except ScanError:  # in degrees, as each of them will say when it is read
+        except ScanError:  # in degrees; each of these scans is refused when it is read
             continue
         for n, near in enumerate(_near(low, high, reach)):
             found[names[n]] = [names[other] for other in near if other != n]

@@ -160,7 +160,7 @@ def fingerprint_of(uri: str, before: Contents | None = None) -> tuple[str, dict[
     # A room is a folder: its objects together are its content.
     try:
         files = object_files(uri)
-    except ScanError:  # none, as whoever reads it will say
+    except ScanError:  # none; reading the room reports it
         files = []
     contents = {file.name: content_of(file.uri, before.get(file.name)) for file in files}
     return ledger.key_of([(name, content.fingerprint) for name, content in contents.items()]), contents

@@ -165,14 +165,14 @@ def _draw(*parts: Any) -> float:
 
 def _by_strips(tiles: np.ndarray, counts: np.ndarray, rule: SplitRule) -> list[str]:
     total = counts.sum(axis=0)
-    # With no label at all every strip is as good as another.
+    # Without any label all strips are equally good.
     counts, total = (counts[:, total > 0], total[total > 0]) if total.any() else (counts[:, :1], np.ones(1))
     splits = np.full(len(tiles), TRAIN, dtype=object)
     for split, fraction in ((TEST, rule.test_fraction), (VAL, rule.val_fraction)):
         rest = np.flatnonzero(splits == TRAIN)
         strips = _strips(tiles[rest]) if fraction else []
         if strips:
-            # Whole counts are added, so the order of the tiles cannot tip the balance.
+            # Whole numbers are added, so the order of the tiles does not change the result.
             shares = [counts[rest[strip]].sum(axis=0) / total for strip in strips]
             nearest = min(range(len(strips)), key=lambda n: float(np.abs(shares[n] - fraction).mean()))
             splits[rest[strips[nearest]]] = split

@@ -74,7 +74,7 @@ BLOCK_SCHEMA = pa.schema(
 
 
 def _below_the_dataset(path: str) -> str:
-    # A manifest that somebody else has made must not lead out of its folder.
+    # A manifest from another source must not lead out of its folder.
     if not files.is_below(path):
         raise ValueError("expected a path below the dataset")
     return path
@@ -158,7 +158,7 @@ class ShardWriter:
                     write_statistics=[name for name, *_ in _SCALARS],
                     # Numbers byte by byte: all high bytes together compress well, and faster than a dictionary.
                     column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name, *_ in _POINTS},
-                    # A column of a row group at once: the thousand values of the default cost a tenth more.
+                    # A whole column of a row group at once: the default of 1,000 values takes a tenth longer.
                     write_batch_size=1 << 20,
                 )
             )

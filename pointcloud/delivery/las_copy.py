@@ -196,7 +196,7 @@ def _copy(
         header.version = laspy.header.Version(1, 1)
     names = _add_dimensions(scan_uri, header, (CONFIDENCE_DIMENSION, *measures))
     original = add_to_header(header, ORIGINAL) if options.keep_original else None
-    # Of a cloud that is labelled again, what was delivered at first is what counts.
+    # If a labelled cloud is labelled again, the classes first delivered count.
     keeps_original = original is not None and original not in set(reader.header.point_format.dimension_names)
     header.vlrs = [*placeholders(scan_uri), *added_records(reader.header, header)]
     # Text of any encoding: the stored bytes are put back afterwards.

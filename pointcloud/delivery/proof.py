@@ -131,7 +131,7 @@ def prove(
         counts = [_compare_records(scan_file, copy_file, extended, heads) for extended in (False, True)]
         _compare_descriptions(scan.header, copy.header)
         dimensions, num_changed = _compare_points(scan_uri, scan, copy_uri, copy, options, written)
-        # After the points: one that moved is the cause, the box around them and their counts are not.
+        # After the points: if a point moved, that is the cause, and not the bounds and counts that follow from it.
         _compare_statistics(heads)
         records = _compare_descriptors(scan_file, copy_file)
         packets = _compare_waveforms(

@@ -85,7 +85,7 @@ def iterate_confidence(uri: str) -> Iterator[np.ndarray]:
     elif uri.lower().endswith(las.SUFFIXES):
         with las.open_scan(uri) as scan:
             dimensions = list(scan.header.point_format.extra_dimensions)
-        # A scan may have a confidence of its own; where no labelling wrote one, that is all there is.
+        # A scan may have a confidence of its own; it is used where no labelling wrote one.
         own = [d.name for d in dimensions if CONFIDENCE.is_same(d)] or [CONFIDENCE.name]
         yield from las.iterate_dimension(uri, own[0])
     elif uri.lower().endswith(ply.SUFFIXES):

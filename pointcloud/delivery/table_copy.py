@@ -133,7 +133,7 @@ def _label(
     noise = None if labels.noise is None else labels.noise[now]
     labelled = _with_classes(stored, options.new_codes(before, codes, confidence, scan.no_class, noise))
     if options.keep_original and delivered is not None:
-        # Of a cloud that is labelled again, what was delivered at first is what counts.
+        # If a labelled cloud is labelled again, the classes first delivered count.
         labelled.setdefault(free_name(ORIGINAL.name, labelled, scan.ours), before)
     added = {CONFIDENCE: confidence.astype(np.float32)}
     added |= {d: values[now] * np.float32(d.step or 1) for d, values in labels.measures.items()}

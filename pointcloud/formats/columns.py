@@ -45,7 +45,7 @@ _WHOLE_WORDS = {name.replace("_", ""): name for names in NAMES.values() for name
 
 NO_CLASS = 255
 """The class code of a point that a file says has none; the presets of label schemes do not use it."""
-_COARSE_M = 0.002  # coordinates rounded to more than this are worth a word
+_COARSE_M = 0.002  # coordinates rounded to more than this get a note
 
 
 def plain_name(name: str) -> str:

@@ -270,7 +270,7 @@ def _with_heights(crs: CRS | None, keys: Keys, notes: list[str]) -> CRS | None:
     """A CRS whose heights count as the vertical keys say; itself where that is its own unit."""
     try:
         own = metres_per_unit(crs)[1]
-    except ScanError:  # in degrees, as whoever measures lengths will say
+    except ScanError:  # in degrees; refused where lengths are measured
         return crs
     heights, unit = _vertical(keys, notes)
     if unit is None or unit.is_like(own):

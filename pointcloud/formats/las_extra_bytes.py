@@ -116,7 +116,7 @@ def _params(descriptor: bytes) -> laspy.ExtraBytesParams:
     # Of untyped bytes the options are their number, and no flags.
     scale, offset = (described.scale, described.offset) if described.data_type else (None, None)
     if any(values is not None and not np.isfinite(values[:num]).all() for values in (scale, offset)):
-        scale = offset = None  # what they make of a value is none; the stored one is
+        scale = offset = None  # with these a value would be NaN; the stored one is used
     if scale is not None or offset is not None:
         scale = np.ones(num) if scale is None else np.array(scale)
         offset = np.zeros(num) if offset is None else np.array(offset)

@@ -234,7 +234,7 @@ def _layout(uri: str, stream: pa.NativeFile, header: PlyHeader) -> _Layout:
             uri, f"its header promises {vertex.count} vertices, the file has {size} bytes", EXPECTED
         )
     if header.strange_lines and not is_text and (start + vertex.count * dtype.itemsize != size):
-        # Might such a line have been a property, all numbers would be others.
+        # If such a line was meant as a property, all numbers would be read wrongly.
         raise unreadable(uri, f"its header cannot be understood ({header.strange_lines[0]})", EXPECTED)
     return _Layout(
         is_text=is_text,

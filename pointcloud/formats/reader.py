@@ -75,7 +75,7 @@ def read_header(uri: str, crs: CRS | None = None) -> ScanHeader:
     if not header.num_points or not uri.lower().endswith(las.SUFFIXES):
         return header
     if header.bounds is None or are_wide(header.bounds, header.num_points):
-        # Whoever reads the points of a damaged file says what is wrong with it.
+        # What is wrong with a damaged file is reported when its points are read.
         with suppress(ScanError):
             return _with_bounds(header, las.measure_bounds(uri))
     return header
@@ -220,7 +220,7 @@ def _corners(points: np.ndarray) -> np.ndarray:
 
 
 def _num_bad(xyz: np.ndarray) -> int:
-    # A sum is finite only where every coordinate is: one pass, and no array of answers.
+    # A sum is finite only where every coordinate is: one pass, without a temporary array.
     if np.isfinite([column.sum() for column in xyz.T]).all():
         return 0
     return int(np.count_nonzero(~np.isfinite(xyz).all(axis=1)))
@@ -268,7 +268,7 @@ def never_filled(largest: Mapping[str, int], wrong_returns: float = 0.0) -> froz
     unfilled: set[str] = set()
     if not any(largest.get(name, 0) for name in columns.COLOURS):
         unfilled.update(columns.COLOURS)
-    # One without the other says nothing.
+    # One of the two attributes without the other is of no use.
     if not all(largest.get(name, 1) for name in columns.RETURNS) or wrong_returns > _MOST_WRONG_RETURNS:
         unfilled.update(columns.RETURNS)
     return frozenset(unfilled & largest.keys())

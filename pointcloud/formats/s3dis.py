@@ -28,7 +28,7 @@ _ANNOTATIONS = "Annotations"
 _EXPECTED = "expected an S3DIS room with Annotations/<class>_<n>.txt (x y z r g b per line)"
 _CLASSES = {name: index for index, name in enumerate(PRESETS["s3dis"].names)}
 _CLUTTER = _CLASSES["clutter"]
-_REPORTED_LINES = 10  # per file: a file that is no S3DIS file at all must not fill the report
+_REPORTED_LINES = 10  # per file: a file of another kind must not fill the report
 
 
 def is_room(uri: str) -> bool:

@@ -264,7 +264,7 @@ def _density_drift(training: Seen, here: Seen, units: tuple[float, float]) -> st
     seen = training.density
     if seen.low / _DENSITY_FACTOR <= here.density.middle <= seen.high * _DENSITY_FACTOR:
         return None
-    # Thinning brings densities together: the distance of the delivered points tells, where it is known.
+    # Thinning makes densities similar: the distance between the delivered points is used where it is known.
     spacing = _spacing(training, here) or float(np.sqrt(seen.middle / max(here.density.middle, 1e-9)))
     feet = " a wrong unit does that too, check that of its CRS;" if is_foot_apart(spacing, units) else ""
     return (
@@ -280,7 +280,7 @@ def _words(name: str) -> str:
 def _column_drift(name: str, training: Range, here: Range, values: np.ndarray) -> str | None:
     what = "height" if name == "height" else _words(name)
     spread = training.high - training.low
-    # The returns of a pulse are few whole numbers: their range is no margin to speak of.
+    # The returns of a pulse are small whole numbers: a share of their range is no useful margin.
     margin = max(_MARGIN * spread, 1.0)
     outside = float(((values < training.low - margin) | (values > training.high + margin)).mean())
     seen = f"the training saw {training.low:.4g} to {training.high:.4g}"

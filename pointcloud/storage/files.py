@@ -235,7 +235,7 @@ def staged(uri: str) -> Iterator[Path]:
     filesystem, path = resolve(uri)
     local = isinstance(filesystem, fs.LocalFileSystem)
     folder = Path(path).parent if local else Path(tempfile.gettempdir())
-    # The name as _IN_THE_MAKING has it, short enough for a disk.
+    # The name that _IN_THE_MAKING matches, short enough for a disk.
     stem = name_of(uri).encode()[:LONGEST_NAME_BYTES].decode(errors="ignore")
     unfinished = folder / f".{stem}.{uuid.uuid4().hex[:8]}.part"
     try:

@@ -232,7 +232,7 @@ class PatientFile(io.RawIOBase):
         try:
             piece = self._file.read_at(length, self._position)
         except OSError:
-            # The object may be another one by now; half of each would be neither.
+            # The object may have been replaced by now; parts of both would be neither of them.
             self._file = self._filesystem.open_input_file(self._path)
             if (entity_tag(self._file), self._file.size()) != (self._tag, self._size):
                 raise StorageError(f"{self._uri!r} was replaced while it was read; start again.") from None

@@ -27,7 +27,7 @@ def write(uri: str, layers: Sequence[tuple[str, pa.Table]]) -> None:
     import pyogrio  # brings GDAL, which takes a moment
 
     with tempfile.TemporaryDirectory(prefix="pointloom-geopackage-") as folder:
-        # GDAL wants the suffix; SQLite needs a file on a disk, which a bucket is not.
+        # GDAL needs the suffix, and SQLite a file on a local disk.
         path = Path(folder) / "polygons.gpkg"
         for name, table in layers:
             geo = json.loads(table.schema.metadata[b"geo"])

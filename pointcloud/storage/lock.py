@@ -174,7 +174,7 @@ def _rivals(lock: Lock) -> list[tuple[str, float]]:
 
 
 def _age(owner: Owner) -> float:
-    # By the clocks of two machines; it only tells how soon a refusal may be said.
+    # From the clocks of two machines; it only decides how soon a refusal is possible.
     return (datetime.now(UTC) - datetime.fromisoformat(owner.since)).total_seconds()
 
 
@@ -195,7 +195,7 @@ def _withdraw(lock: Lock) -> None:
 def _beat(lock: Lock, ended: threading.Event) -> None:
     while not ended.wait(_BEAT_SECONDS):
         try:
-            # A claim that has fallen is not put back: somebody else may have the lock.
+            # A claim that has fallen is not put back: another run may have the lock.
             if files.exists(lock.claim):
                 files.touch(lock.claim)
         except StorageError as error:
