@@ -65,9 +65,9 @@ ESRI = CRS("EPSG:2255").to_wkt("WKT1_ESRI")
         ({MODEL: 1, PROJECTED: USER, PCS_CITATION: "NAD_1983_StatePlane_X_Feet_Intl"}, (FOOT,) * 2, "is the foot"),
         ({MODEL: 1, PROJECTED: USER, METHOD: 1, UNIT: 9096}, (0.9144, 0.9144), "yard"),
         # Lengths that cannot be.
-        ({MODEL: 1, PROJECTED: 26915, UNIT: USER, UNIT_METRES: float("inf")}, (1, 1), "cannot be"),
-        ({MODEL: 1, PROJECTED: 26915, UNIT: USER, UNIT_METRES: float("nan")}, (1, 1), "cannot be"),
-        ({MODEL: 1, PROJECTED: USER, UNIT: USER, UNIT_METRES: 1e-300}, (1, 1), "cannot be"),
+        ({MODEL: 1, PROJECTED: 26915, UNIT: USER, UNIT_METRES: float("inf")}, (1, 1), "not possible"),
+        ({MODEL: 1, PROJECTED: 26915, UNIT: USER, UNIT_METRES: float("nan")}, (1, 1), "not possible"),
+        ({MODEL: 1, PROJECTED: USER, UNIT: USER, UNIT_METRES: 1e-300}, (1, 1), "not possible"),
         # The code under the key of the geographic CRS, and no key but the unit's.
         ({MODEL: 1, GEODETIC: 2225, UNIT: 9003}, (US_FOOT, US_FOOT), "belongs under key 3072"),
         ({GEODETIC: 26915}, (1, 1), "belongs under key 3072"),
