@@ -35,17 +35,13 @@ def any_home() -> Iterator[None]:
     else:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="pointloom-home-", ignore_cleanup_errors=True) as folder:
+    with _temporary_folder("HOME") as folder:
         print(
-            f"note: this user has no home folder: {folder!r} stands for it until the run ends; set HOME, or "
+            f"note: this user has no home folder: {folder!r} is used until the run ends; set HOME, or "
             "PREFECT_HOME to keep Prefect's records.",
             file=sys.stderr,
         )
-        os.environ["HOME"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["HOME"]
+        yield
 
 
 @contextmanager
@@ -67,17 +63,24 @@ def writable_prefect_home() -> Iterator[None]:
     if not reason:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="pointloom-prefect-", ignore_cleanup_errors=True) as folder:
+    with _temporary_folder("PREFECT_HOME") as folder:
         print(
             f"note: {str(home)!r} cannot be written ({reason}): Prefect's records of this run are kept in {folder!r} "
             "until it ends; set PREFECT_HOME to keep them.",
             file=sys.stderr,
         )
-        os.environ["PREFECT_HOME"] = folder
+        yield
+
+
+@contextmanager
+def _temporary_folder(variable: str) -> Iterator[str]:
+    """A folder that an environment variable names until the context ends."""
+    with tempfile.TemporaryDirectory(prefix="pointloom-home-", ignore_cleanup_errors=True) as folder:
+        os.environ[variable] = folder
         try:
-            yield
+            yield folder
         finally:
-            del os.environ["PREFECT_HOME"]
+            del os.environ[variable]
 
 
 def check_caches() -> None:
